@@ -1,1 +1,3 @@
-
+#![doc = "placeholder"]
+pub mod rpc;
+pub mod time;

@@ -56,7 +56,7 @@ create table tenant (
   display_name   text        not null,
   status         bigint      not null,                 -- 3 active, 4 suspended, 6 deleted; as in access.proto
   suspend_reason text,
-  suspended_by   smallint,                             -- caller kind; as in access.proto
+  suspended_by   bigint,                               -- caller kind; as in access.proto
   plan           text        not null,
   version        bigint      not null,
   created_at     timestamptz not null,

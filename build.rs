@@ -1,0 +1,136 @@
+//! Compiles the protos with protox (no protoc to install) and writes three things next to the generated code: the
+//! descriptor set for reflection and JSON transcoders, the access table that the gate enforces, and, for every
+//! request of a tenant, its field `tenant` by a common name. Fails when a method has no access rule or one that
+//! contradicts itself.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MethodDescriptor, ReflectMessage as _, Value};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("proto/tenantry/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.sort();
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true).open_files(&files)?;
+    let bytes = compiler.encode_file_descriptor_set();
+    fs::write(out.join("descriptor.bin"), &bytes)?;
+
+    let pool = DescriptorPool::decode(bytes.as_slice())?;
+    fs::write(out.join("access.rs"), access_table(&pool)?)?;
+    fs::write(out.join("tenant_named.rs"), tenant_named(&pool))?;
+
+    tonic_prost_build::configure().compile_fds(prost_types::FileDescriptorSet::decode(bytes.as_slice())?)?;
+    Ok(())
+}
+
+/// The services of ours, method by method.
+fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
+    let ours = |s: &prost_reflect::ServiceDescriptor| s.full_name().starts_with("tenantry.");
+    pool.services().filter(ours).flat_map(|s| s.methods().collect::<Vec<_>>()).collect()
+}
+
+/// A Rust array of `Access`, one a method.
+fn access_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let extension = pool
+        .get_extension_by_name("tenantry.v1.access")
+        .ok_or("proto/tenantry/v1/access.proto no longer declares the extension `access`")?;
+    let mut table = String::from("&[\n");
+    for method in methods(pool) {
+        let name = method.full_name();
+        let options = method.options();
+        if !options.has_extension(&extension) {
+            return Err(format!("{name} has no option (tenantry.v1.access): say who may call it").into());
+        }
+        let value = options.get_extension(&extension).into_owned();
+        let access = value.as_message().ok_or("the option (tenantry.v1.access) is not a message")?;
+        let rule = rule(access).map_err(|problem| format!("{name}: {problem}"))?;
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        writeln!(table, "    Access {{ path: {path:?}, {rule} }},")?;
+    }
+    table.push_str("]\n");
+    Ok(table)
+}
+
+/// The fields of one `Access`, after a check that they make sense together.
+fn rule(access: &DynamicMessage) -> Result<String, String> {
+    let flag = |name: &str| access.get_field_by_name(name).and_then(|v| v.as_bool()).unwrap_or(false);
+    let permission =
+        access.get_field_by_name("permission").and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    let who = match (flag("public"), flag("signed_in"), permission.as_str(), flag("operator")) {
+        (true, false, "", false) => "Who::Public".to_owned(),
+        (false, true, "", false) => "Who::SignedIn".to_owned(),
+        (false, false, "", true) => "Who::Operator".to_owned(),
+        (false, false, permission, false) if is_permission(permission) => format!("Who::Permission({permission:?})"),
+        _ => return Err("`who` must be one of public, signed_in, permission (noun.verb), operator".into()),
+    };
+    let tenant = match enum_name(access, "tenant").as_str() {
+        "TENANT_RULE_NONE" => "TenantRule::None",
+        "TENANT_RULE_OPTIONAL" => "TenantRule::Optional",
+        "TENANT_RULE_REQUIRED" => "TenantRule::Required",
+        _ => return Err("`tenant` must be said".into()),
+    };
+    let writes =
+        access.has_field_by_name("writes").then(|| flag("writes")).ok_or("`writes` must be said, true or false")?;
+    let allow = |status: &str| enum_names(access, "allow").iter().any(|name| name == status);
+    let also = |kind: &str| enum_names(access, "also").iter().any(|name| name == kind);
+    let recent_login = flag("recent_login");
+    if who == "Who::Public" && recent_login {
+        return Err("a public method cannot ask for a recent sign-in".into());
+    }
+    if who.starts_with("Who::Permission") != (tenant == "TenantRule::Required") {
+        return Err("a permission is held in a tenant: `permission` and TENANT_RULE_REQUIRED go together".into());
+    }
+    Ok(format!(
+        "who: {who}, also_service: {}, also_operator: {}, tenant: {tenant}, writes: {writes}, \
+         allow_suspended: {}, allow_deleted: {}, recent_login: {recent_login}",
+        also("CALLER_KIND_SERVICE"),
+        also("CALLER_KIND_OPERATOR"),
+        allow("TENANT_STATUS_SUSPENDED"),
+        allow("TENANT_STATUS_DELETED"),
+    ))
+}
+
+/// Whether the text reads `noun.verb`.
+fn is_permission(text: &str) -> bool {
+    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    text.split_once('.').is_some_and(|(noun, verb)| word(noun) && word(verb))
+}
+
+/// The name of an enum field's value.
+fn enum_name(access: &DynamicMessage, field: &str) -> String {
+    enum_names(access, field).pop().unwrap_or_default()
+}
+
+/// The names of an enum field's values, single or repeated.
+fn enum_names(access: &DynamicMessage, field: &str) -> Vec<String> {
+    let Some(descriptor) = access.descriptor().get_field_by_name(field) else { return Vec::new() };
+    let Kind::Enum(kind) = descriptor.kind() else { return Vec::new() };
+    let value = access.get_field(&descriptor).into_owned();
+    let numbers = match value {
+        Value::List(items) => items.iter().filter_map(Value::as_enum_number).collect(),
+        single => single.as_enum_number().into_iter().collect::<Vec<_>>(),
+    };
+    numbers.into_iter().filter_map(|n| kind.get_value(n)).map(|v| v.name().to_owned()).collect()
+}
+
+/// `impl TenantNamed` for the request of every method that needs a tenant.
+fn tenant_named(pool: &DescriptorPool) -> String {
+    let mut code = String::new();
+    for method in methods(pool) {
+        let input = method.input();
+        if input.get_field_by_name("tenant").is_some_and(|f| f.number() == 1 && f.kind() == Kind::String) {
+            let name = input.name();
+            let _ = writeln!(code, "impl TenantNamed for v1::{name} {{ fn tenant(&self) -> &str {{ &self.tenant }} }}");
+        }
+    }
+    code
+}
