@@ -1,0 +1,173 @@
+//! Secrets: the wrapper that keeps them out of logs, and the written form of keys and tokens.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::entropy;
+
+/// Something that must not be seen: no `Debug`, no `Display`, no `Serialize`. Whoever needs the value says `expose`.
+#[derive(Clone)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Wraps a secret.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value itself; for the one place that hands it on.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Writes and reads a secret as part of an answer that is sealed before it is stored; for
+/// `#[serde(with = "secret::sealed")]`.
+pub mod sealed {
+    use super::{Deserialize, Deserializer, Secret, Serialize, Serializer};
+
+    /// Writes it, for sealing.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.expose().serialize(serializer)
+    }
+
+    /// Reads it, after opening.
+    ///
+    /// # Errors
+    /// Those of the deserializer.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret<String>, D::Error> {
+        String::deserialize(deserializer).map(Secret::new)
+    }
+}
+
+/// SHA-256: how every opaque token is stored. Enough, because tokens have 256 random bits.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// So many random characters of base62, all equally likely; 43 have 256 bits.
+fn random_base62(length: usize) -> String {
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
+        // 248 = 4 x 62: bytes above would make the first characters likelier.
+        let fair = entropy::bytes::<64>().into_iter().filter(|b| *b < 248);
+        text.extend(fair.take(length - text.len()).map(|b| char::from(BASE62[usize::from(b % 62)])));
+    }
+    text
+}
+
+/// The CRC-32 of a key's text as six characters: tells a mistyped or invented key without a look into the database.
+fn checksum(text: &str) -> String {
+    let mut rest = crc32fast::hash(text.as_bytes()) as usize;
+    let mut out = [b'0'; 6];
+    for slot in out.iter_mut().rev() {
+        *slot = BASE62[rest % 62];
+        rest /= 62;
+    }
+    out.iter().map(|b| char::from(*b)).collect()
+}
+
+/// What a key opens, by its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyKind {
+    /// `tns_`: a trusted backend service.
+    Service,
+    /// `tno_`: a platform administrator.
+    Operator,
+}
+
+impl KeyKind {
+    /// The prefix of its keys.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Service => "tns",
+            Self::Operator => "tno",
+        }
+    }
+}
+
+/// A key as its holder keeps it: `<prefix>_<id 12>_<secret 43>_<checksum 6>`.
+pub struct Key {
+    /// What it opens.
+    pub kind: KeyKind,
+    /// Its public part.
+    pub key_id: String,
+    /// The whole text.
+    pub text: Secret<String>,
+}
+
+impl Key {
+    /// A new random key.
+    #[must_use]
+    pub fn generate(kind: KeyKind) -> Self {
+        let key_id = random_base62(12);
+        let body = format!("{}_{key_id}_{}", kind.prefix(), random_base62(43));
+        let text = Secret::new(format!("{body}_{}", checksum(&body)));
+        Self { kind, key_id, text }
+    }
+
+    /// Reads a key; none when it was never one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (body, sum) = text.rsplit_once('_')?;
+        let mut parts = body.split('_');
+        let (prefix, id, secret) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = [KeyKind::Service, KeyKind::Operator].into_iter().find(|kind| kind.prefix() == prefix)?;
+        let base62 = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric());
+        let well_formed =
+            parts.next().is_none() && id.len() == 12 && secret.len() == 43 && base62(id) && base62(secret);
+        if !well_formed || checksum(body) != sum {
+            return None;
+        }
+        Some(Self { kind, key_id: id.to_owned(), text: Secret::new(text.to_owned()) })
+    }
+
+    /// What is stored of it.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        sha256(self.text.expose().as_bytes())
+    }
+}
+
+/// A new device token, `tnd_` and 256 random bits.
+#[must_use]
+pub fn device_token() -> Secret<String> {
+    Secret::new(format!("tnd_{}", random_base62(43)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_reads_back_and_a_changed_one_does_not() {
+        let key = Key::generate(KeyKind::Service);
+        let text = key.text.expose().clone();
+        assert_eq!(text.len(), 3 + 1 + 12 + 1 + 43 + 1 + 6);
+        let again = Key::parse(&text).unwrap();
+        assert_eq!((again.kind, again.key_id.as_str()), (KeyKind::Service, key.key_id.as_str()));
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
+            assert!(Key::parse(std::str::from_utf8(&bytes).unwrap()).is_none(), "changed at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_fail(text in any::<String>(), tail in "[a-zA-Z0-9_]{0,80}") {
+            let _ = Key::parse(&text);
+            let _ = Key::parse(&format!("tns_{tail}"));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything that a call can be refused for: one enum, so that one place can map each to its code, reason and details
+//! (`rpc/status.rs`). Messages say what is wrong and what would make it work; they name nothing of other tenants.
+
+use chrono::TimeDelta;
+
+use crate::time::Timestamp;
+
+/// A field that is wrong, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path in the request, such as `amounts[2].metric`.
+    pub field: String,
+    /// What is wrong with it, as the end of a sentence that begins with the field.
+    pub description: String,
+}
+
+/// A metric that fell short.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Shortage {
+    /// The metric's name.
+    pub metric: String,
+    /// What was asked for.
+    pub amount: i64,
+    /// What is used in this period.
+    pub used: i64,
+    /// The limit.
+    pub limit: i64,
+    /// When the period ends.
+    pub resets_at: Timestamp,
+}
+
+/// Why a call is refused.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it, and errors.proto documents each reason")]
+pub enum Error {
+    // ---- who is calling
+    #[error("this method needs a credential: send `authorization: Bearer <access token>` or `x-api-key`")]
+    CredentialMissing,
+    #[error("the credential is not valid")]
+    CredentialInvalid,
+    #[error("the access token has expired; sign in again")]
+    TokenExpired,
+    #[error("send one credential, once: either `authorization` or `x-api-key`")]
+    CredentialAmbiguous,
+    #[error("metadata `{0}` cannot be read: send it once, in printable ASCII, as documented")]
+    MetadataMalformed(&'static str),
+    #[error("e-mail or password is wrong")]
+    PasswordWrong,
+
+    // ---- may they
+    #[error("this method is not for {0} callers")]
+    CallerKindRefused(&'static str),
+    #[error("the permission `{0}` is missing; an administrator of the tenant can grant a role that has it")]
+    PermissionMissing(String),
+    #[error("your membership is suspended; an administrator of the tenant can reactivate it")]
+    MemberSuspended,
+    #[error("the tenant is suspended: {0}")]
+    TenantSuspended(String),
+    #[error("the tenant is deleted; an owner can undelete it until {0}")]
+    TenantDeleted(Timestamp),
+    #[error("this method needs a sign-in of the last ten minutes; sign in again")]
+    RecentLoginRequired,
+    #[error("that is above your own rank; a member of that rank can do it")]
+    RankTooLow,
+    #[error("an operator of the platform suspended the tenant, so only an operator can activate it")]
+    SuspendedByOperator,
+
+    // ---- in which tenant
+    #[error("the credential, `x-tenant-id`, the host or the request name different tenants; name one")]
+    TenantConflict,
+    #[error("name a tenant: by a token of SwitchTenant, by `x-tenant-id`, by host, or in the request")]
+    TenantMissing,
+    #[error("there is no such tenant, or it is not yours to see")]
+    TenantNotFound,
+
+    // ---- what was asked
+    #[error("{}", describe(.0))]
+    FieldsInvalid(Vec<Violation>),
+    #[error("the body is not this method's request: {0}")]
+    BodyMalformed(String),
+    #[error("this request_id was used with another body; use a new one for a new call")]
+    RequestIdReused,
+    #[error("this idempotency_key was used with another payload; use a new one for a new call")]
+    IdempotencyKeyReused,
+    #[error("the page token belongs to another list, filter or caller; start again without one")]
+    PageTokenMismatch,
+    #[error("this request_id was answered with a secret more than ten minutes ago; it is not shown again")]
+    AnswerExpired,
+    #[error("the catalogue has no metric `{0}`")]
+    MetricUnknown(String),
+
+    // ---- how things stand
+    #[error("there is no such member")]
+    MemberNotFound,
+    #[error("nobody has signed up with this address")]
+    UserUnknown,
+    #[error("this slug is taken")]
+    SlugTaken,
+    #[error("this address has an account; sign in instead")]
+    EmailTaken,
+    #[error("this user is a member already")]
+    AlreadyMember,
+    #[error("the tenant is not deleted")]
+    TenantNotDeleted,
+    #[error("a tenant keeps at least one active owner; make somebody else owner first")]
+    LastOwner,
+    #[error("it is {state}; this call needs {wanted}")]
+    WrongState { state: &'static str, wanted: &'static str },
+    #[error("it has changed since you read it; read it again and repeat with the new etag")]
+    EtagMismatch,
+
+    // ---- how much
+    #[error("{}", describe_shortages(.0))]
+    QuotaExceeded(Vec<Shortage>),
+    #[error("called too often: {count} within {} seconds are allowed", .window.num_seconds())]
+    RateExceeded { count: u16, window: TimeDelta, retry_after: TimeDelta },
+    #[error("the server has as much to do as it may take on; nothing was done, try again shortly")]
+    Overloaded,
+
+    // ---- how we are
+    #[error("the database cannot be reached; repeat the call with the same request_id or idempotency_key")]
+    DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the deadline has passed; repeat the call with the same request_id or idempotency_key")]
+    DeadlineExceeded,
+    #[error("an internal error; the operator finds it in the log by its request id")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("there is no such method")]
+    MethodUnknown,
+}
+
+impl Error {
+    /// A fault of ours that is told only as a sentence in the log.
+    #[must_use]
+    pub fn internal(what: &'static str) -> Self {
+        Self::Internal(what.into())
+    }
+
+    /// One wrong field.
+    #[must_use]
+    pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::FieldsInvalid(vec![Violation { field: field.into(), description: description.into() }])
+    }
+
+    /// Whether a refused call still counts against its rate: those that tell whether something exists do.
+    #[must_use]
+    pub const fn counts_against_rate(&self) -> bool {
+        matches!(self, Self::UserUnknown | Self::EmailTaken | Self::PasswordWrong)
+    }
+}
+
+fn describe(violations: &[Violation]) -> String {
+    let lines: Vec<String> = violations.iter().map(|v| format!("`{}` {}", v.field, v.description)).collect();
+    lines.join("; ")
+}
+
+fn describe_shortages(shortages: &[Shortage]) -> String {
+    let lines: Vec<String> = shortages
+        .iter()
+        .map(|s| format!("`{}`: {} asked, {} of {} used until {}", s.metric, s.amount, s.used, s.limit, s.resets_at))
+        .collect();
+    format!("the limit is used up; a larger plan or the next period would do: {}", lines.join("; "))
+}

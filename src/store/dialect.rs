@@ -1,0 +1,38 @@
+//! The statements that the two engines spell differently, side by side. On SQLite the write transaction is the lock, so
+//! what is `for update` on PostgreSQL is a plain read there.
+
+use super::tx::{OfPlatform, OfTenant, Statement};
+
+macro_rules! pairs {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident = $postgres:expr, $sqlite:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: Statement<$kind> = Statement::each($postgres, $sqlite);)*
+
+        /// The statements of this file, for the tests.
+        pub(super) const STATEMENTS: &[super::tx::Listed] = &[$(super::tx::Listed {
+            file: file!(),
+            name: stringify!($name),
+            kind: stringify!($kind),
+            postgres: $name.postgres,
+            sqlite: $name.sqlite,
+        }),*];
+    };
+}
+
+pairs! {
+    /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends.
+    LOCK_TENANT: OfTenant =
+        "select * from tenant where tenant_id = $1 for update",
+        "select * from tenant where tenant_id = $1";
+
+    /// Reads the account of one metric and period and keeps it from changing.
+    LOCK_QUOTA_ACCOUNT: OfTenant =
+        "select committed from quota_account
+         where tenant_id = $1 and metric = $2 and period_start = $3 for update",
+        "select committed from quota_account
+         where tenant_id = $1 and metric = $2 and period_start = $3";
+
+    /// Reads the counted calls of one method and subject and keeps them from changing.
+    LOCK_RATE: OfPlatform =
+        "select hits from rpc_rate where method = $1 and subject = $2 for update",
+        "select hits from rpc_rate where method = $1 and subject = $2";
+}

@@ -1,0 +1,295 @@
+//! The change feed: an ordered log of what caches and watchers may hold, keys only. Whoever has seen n has seen
+//! everything up to n, also with concurrent writers: on PostgreSQL an advisory lock, taken last, orders the commits, on
+//! SQLite the write transaction itself does.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "append and commit go as one message, so that no round trip is under the feed's lock"
+)]
+
+use std::fmt::Write as _;
+
+use chrono::SecondsFormat;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use super::Store;
+use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
+use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::name::Slug;
+use crate::domain::secret::sha256;
+use crate::entropy;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// Something that a replica or watcher may have cached, and that is different now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A tenant: status, plan, names.
+    Tenant(TenantId),
+    /// A slug: whose it is.
+    Host(TenantId, Slug),
+    /// A user's place in a tenant.
+    Membership(TenantId, UserId),
+    /// An account: disabled, sessions ended, default tenant.
+    Account(UserId),
+    /// A session was revoked or moved to another tenant.
+    Session(UserId, SessionId),
+    /// A key of a service or operator.
+    PlatformKey(PlatformKeyId, String),
+    /// The keys that sign access tokens.
+    SigningKeys,
+}
+
+impl Change {
+    const fn kind(&self) -> i16 {
+        match self {
+            Self::Tenant(_) => 1,
+            Self::Host(..) => 2,
+            Self::Membership(..) => 3,
+            Self::Account(_) => 4,
+            Self::Session(..) => 5,
+            Self::PlatformKey(..) => 6,
+            Self::SigningKeys => 7,
+        }
+    }
+
+    const fn tenant(&self) -> Option<Uuid> {
+        match self {
+            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) => Some(t.0),
+            _ => None,
+        }
+    }
+
+    const fn keys(&self) -> (Option<Uuid>, Option<Uuid>) {
+        match self {
+            Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
+            Self::Session(user, session) => (Some(user.0), Some(session.0)),
+            Self::PlatformKey(key, _) => (Some(key.0), None),
+            Self::Tenant(_) | Self::Host(..) | Self::SigningKeys => (None, None),
+        }
+    }
+
+    fn key_hash(&self) -> Option<[u8; 16]> {
+        let text = match self {
+            Self::Host(_, slug) => slug.as_str(),
+            Self::PlatformKey(_, key_id) => key_id,
+            _ => return None,
+        };
+        sha256(text.as_bytes()).first_chunk().copied()
+    }
+}
+
+/// A place in the feed. The nonce tells two histories apart that reached the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The number of a transaction.
+    pub seq: i64,
+    /// Its nonce.
+    pub nonce: i32,
+}
+
+/// A row of the feed.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct FeedRow {
+    /// Rows of one transaction share it.
+    pub seq: i64,
+    /// Their order.
+    pub ord: i16,
+    /// Random per transaction.
+    pub nonce: i32,
+    /// What kind of thing changed.
+    pub kind: i16,
+    /// Whose.
+    pub tenant_id: Option<Uuid>,
+    /// Which.
+    pub key1: Option<Uuid>,
+    /// Which, further.
+    pub key2: Option<Uuid>,
+    /// Which, for what is found by text.
+    pub key_hash: Option<Vec<u8>>,
+}
+
+/// What a look into the feed found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Poll {
+    /// Rows after the cursor, whole transactions only, and where to go on. `more` says whether to ask again at once.
+    Page {
+        /// In order.
+        rows: Vec<FeedRow>,
+        /// Where to go on.
+        cursor: Cursor,
+        /// Whether there is more already.
+        more: bool,
+    },
+    /// The cursor is not in this history (compacted away, failover, restored backup): forget what was cached and go on
+    /// from here.
+    CursorLost(Cursor),
+    /// The server is a standby: what it says may be old.
+    Standby,
+}
+
+/// How many rows a poll brings at most.
+const PAGE: usize = 2000;
+
+statements! {
+    /// One poll is one statement, so one snapshot. The left joins keep one row even when nothing is new.
+    POLL: AcrossTenants = Statement::each(
+        "select h.seq as head_seq, h.nonce as head_nonce, m.nonce as nonce_at_cursor, pg_is_in_recovery() as standby,
+                c.seq, c.ord, c.nonce, c.kind, c.tenant_id, c.key1, c.key2, c.key_hash
+         from (select seq, nonce from change order by seq desc, ord limit 1) h
+         left join change m on m.seq = $1 and m.ord = 0
+         left join lateral (
+           select * from change where seq > $1 order by seq, ord limit 2001) c on true
+         order by c.seq, c.ord",
+        "select h.seq as head_seq, h.nonce as head_nonce, m.nonce as nonce_at_cursor, false as standby,
+                c.seq, c.ord, c.nonce, c.kind, c.tenant_id, c.key1, c.key2, c.key_hash
+         from (select seq, nonce from change order by seq desc, ord limit 1) h
+         left join change m on m.seq = $1 and m.ord = 0
+         left join (
+           select * from change where seq > $1 order by seq, ord limit 2001) c on true
+         order by c.seq, c.ord",
+    );
+    /// SQLite: the write transaction is the lock.
+    HEAD: OfPlatform = Statement::new("select max(seq) as seq from change");
+    APPEND: OfPlatform = Statement::new(
+        "insert into change (seq, ord, nonce, at, kind, tenant_id, key1, key2, key_hash)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    );
+}
+
+#[derive(sqlx::FromRow)]
+struct Head {
+    seq: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct PollRow {
+    head_seq: i64,
+    head_nonce: i32,
+    nonce_at_cursor: Option<i32>,
+    standby: bool,
+    seq: Option<i64>,
+    ord: Option<i16>,
+    nonce: Option<i32>,
+    kind: Option<i16>,
+    tenant_id: Option<Uuid>,
+    key1: Option<Uuid>,
+    key2: Option<Uuid>,
+    key_hash: Option<Vec<u8>>,
+}
+
+impl PollRow {
+    fn into_feed_row(self) -> Option<FeedRow> {
+        Some(FeedRow {
+            seq: self.seq?,
+            ord: self.ord?,
+            nonce: self.nonce?,
+            kind: self.kind?,
+            tenant_id: self.tenant_id,
+            key1: self.key1,
+            key2: self.key2,
+            key_hash: self.key_hash,
+        })
+    }
+}
+
+impl Store {
+    /// Looks into the feed behind `cursor`. The row at the cursor must still be there with the cursor's nonce; otherwise
+    /// the history is another one, whatever the numbers say.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn poll_feed(&self, cursor: Cursor) -> Result<Poll, Error> {
+        let rows: Vec<PollRow> = self.across_tenants().await?.all(&POLL, &[cursor.seq.into()]).await?;
+        let Some(first) = rows.first() else { return Err(Error::internal("the change feed is empty")) };
+        let head = Cursor { seq: first.head_seq, nonce: first.head_nonce };
+        if first.standby {
+            return Ok(Poll::Standby);
+        }
+        if first.nonce_at_cursor != Some(cursor.nonce) {
+            return Ok(Poll::CursorLost(head));
+        }
+        let mut rows: Vec<FeedRow> = rows.into_iter().filter_map(PollRow::into_feed_row).collect();
+        let more = rows.len() > PAGE;
+        if more {
+            // The last transaction may have been cut off: it is read whole next time.
+            let cut = rows.last().map(|row| row.seq);
+            rows.retain(|row| Some(row.seq) != cut);
+        }
+        let cursor = rows.last().map_or(cursor, |row| Cursor { seq: row.seq, nonce: row.nonce });
+        Ok(Poll::Page { rows, cursor, more })
+    }
+}
+
+/// Appends and commits in one message: the lock is held for one flush, never for a round trip. Only numbers and hex go
+/// into the text, all formatted from typed values. More than 1,000 changes would not fit the feed's bound; no method
+/// makes that many.
+pub(super) async fn append_and_commit_postgres(
+    conn: &mut PgConnection,
+    now: Timestamp,
+    changes: &[Change],
+) -> Result<i64, Error> {
+    if changes.len() > 1000 {
+        return Err(Error::internal("more than 1,000 changes in one transaction"));
+    }
+    let list = |item: &dyn Fn(&Change) -> String| changes.iter().map(item).collect::<Vec<_>>().join(",");
+    let id = |id: Option<Uuid>| id.map_or_else(|| "null".to_owned(), |id| format!("'{}'", id.as_hyphenated()));
+    let sql = format!(
+        "select feed_append({nonce}, '{at}'::timestamptz, \
+         array[{kinds}]::smallint[], array[{tenants}]::uuid[], array[{first}]::uuid[], array[{second}]::uuid[], \
+         array[{hashes}]::bytea[]); commit",
+        nonce = nonce(),
+        at = now.utc().to_rfc3339_opts(SecondsFormat::Micros, true),
+        kinds = list(&|c| c.kind().to_string()),
+        tenants = list(&|c| id(c.tenant())),
+        first = list(&|c| id(c.keys().0)),
+        second = list(&|c| id(c.keys().1)),
+        hashes = list(&|c| c.key_hash().map_or_else(|| "null".to_owned(), |hash| hex(&hash))),
+    );
+    // To the end of the message, so that a commit that failed is seen.
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await.map_err(failed)?;
+    rows.first().ok_or_else(|| Error::internal("feed_append gave no number"))?.try_get(0).map_err(failed)
+}
+
+pub(super) async fn append_sqlite(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    changes: &[Change],
+) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let head: Option<Head> = Conn::Sqlite(conn).optional(&HEAD, &[]).await?;
+    let seq = head.ok_or_else(|| Error::internal("the change feed is empty"))?.seq + 1;
+    let nonce = i64::from(nonce());
+    for (ord, change) in (0_i64..).zip(changes) {
+        let (key1, key2) = change.keys();
+        let hash = change.key_hash();
+        let args = [
+            seq.into(),
+            ord.into(),
+            nonce.into(),
+            now.into(),
+            i64::from(change.kind()).into(),
+            change.tenant().into(),
+            key1.into(),
+            key2.into(),
+            hash.as_ref().map(|h| &h[..]).into(),
+        ];
+        Conn::Sqlite(conn).execute(&APPEND, &args).await?;
+    }
+    Ok(())
+}
+
+fn nonce() -> i32 {
+    i32::from_be_bytes(entropy::bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::from("'\\x");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\'');
+    text
+}

@@ -1,0 +1,238 @@
+//! Rows: one SQL text for two engines. A mutation begins with `Store::write`, which gives a transaction bound to its
+//! tenant or person (`scoped.rs`); one file a noun holds the statements on its rows; what reads across tenants is in
+//! `system.rs` alone.
+#![expect(clippy::disallowed_methods, reason = "settings of the connections")]
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+
+pub mod audit;
+mod dialect;
+pub mod feed;
+pub mod guard;
+pub mod idempotency;
+pub mod keys;
+pub mod memberships;
+pub mod rates;
+pub mod scoped;
+pub mod setup;
+pub mod system;
+pub mod tenants;
+pub mod tx;
+pub mod usage;
+pub mod users;
+
+pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx, TenantUserTx, UserTx};
+
+use tx::{AcrossTenants, Conn, Listed, Record, Statement, Value, failed};
+
+use crate::error::Error;
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    /// `app` writes under row level security; `system` reads across tenants, by column.
+    Postgres { app: PgPool, system: PgPool },
+    /// One writer at a time; readers beside it. The lock keeps a second process out for as long as this one lives.
+    Sqlite { writer: SqlitePool, reader: SqlitePool, _lock: File },
+}
+
+/// Why the database cannot be used; says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "{0} is in use by another tenantry: SQLite is for one process. Stop the other one, choose another --data-dir, \
+         or use PostgreSQL for several servers"
+    )]
+    Locked(String),
+    /// The directory cannot be used.
+    #[error("{path}: {source}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The schema is newer than this program.
+    #[error(
+        "the database is at migration {database}, this tenantry knows {known}: run the newer tenantry that migrated it"
+    )]
+    Newer {
+        /// What the database has.
+        database: i64,
+        /// What this program knows.
+        known: i64,
+    },
+    /// The start-up check refused the database.
+    #[error(transparent)]
+    Guard(#[from] guard::GuardError),
+    /// The address cannot be read.
+    #[error("the database address cannot be read: {0}")]
+    Address(String),
+    /// It does not answer, or not as it should.
+    #[error("the database does not answer: {0}")]
+    Away(String),
+}
+
+static SQLITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+
+impl Store {
+    /// Opens the embedded database in `directory`, which is made when it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When another process has it, the directory cannot be used, or the schema is newer than this program.
+    pub async fn open_sqlite(directory: &Path) -> Result<Self, OpenError> {
+        let wrong = |source| OpenError::Directory { path: directory.display().to_string(), source };
+        std::fs::create_dir_all(directory).map_err(wrong)?;
+        let lock = File::create(directory.join("lock")).map_err(wrong)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::Locked(directory.display().to_string()),
+            TryLockError::Error(source) => wrong(source),
+        })?;
+        let options = SqliteConnectOptions::new()
+            .filename(directory.join("tenantry.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(5))
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .connect_with(options.clone())
+        };
+        let writer = pool(1).await.map_err(|e| OpenError::Away(e.to_string()))?;
+        migrate_sqlite(&writer).await?;
+        let reader = pool(8).await.map_err(|e| OpenError::Away(e.to_string()))?;
+        Ok(Self { engine: Engine::Sqlite { writer, reader, _lock: lock } })
+    }
+
+    /// Connects to PostgreSQL as the roles `tenantry_app` and `tenantry_system`, and refuses a database on which row
+    /// level security would not hold.
+    ///
+    /// # Errors
+    /// What the start-up check found, each with the statement that mends it; or that the database does not answer.
+    pub async fn open_postgres(app: &str, system: &str, connections: u32) -> Result<Self, OpenError> {
+        let app = postgres_pool(app, connections).await?;
+        let system = postgres_pool(system, connections).await?;
+        let away = |e: sqlx::Error| OpenError::Away(e.to_string());
+        guard::check_all(&mut *app.acquire().await.map_err(away)?, &mut *system.acquire().await.map_err(away)?).await?;
+        Ok(Self { engine: Engine::Postgres { app, system } })
+    }
+
+    /// Closes all connections, for a clean stop.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Postgres { app, system } => {
+                app.close().await;
+                system.close().await;
+            }
+            Engine::Sqlite { writer, reader, .. } => {
+                reader.close().await;
+                writer.close().await;
+            }
+        }
+    }
+
+    /// A connection that reads across tenants; for `system.rs` and `feed.rs`.
+    async fn across_tenants(&self) -> Result<AcrossConn, Error> {
+        match &self.engine {
+            Engine::Postgres { system, .. } => Ok(AcrossConn::Postgres(system.acquire().await.map_err(failed)?)),
+            Engine::Sqlite { reader, .. } => Ok(AcrossConn::Sqlite(reader.acquire().await.map_err(failed)?)),
+        }
+    }
+}
+
+enum AcrossConn {
+    Postgres(sqlx::pool::PoolConnection<sqlx::Postgres>),
+    Sqlite(sqlx::pool::PoolConnection<sqlx::Sqlite>),
+}
+
+impl AcrossConn {
+    fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Postgres(conn) => Conn::Postgres(conn),
+            Self::Sqlite(conn) => Conn::Sqlite(conn),
+        }
+    }
+
+    async fn all<T: Record, K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Vec<T>, Error>
+    where
+        Statement<K>: ReadsAcross,
+    {
+        self.conn().all(sql, args).await
+    }
+
+    async fn optional<T: Record, K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Option<T>, Error>
+    where
+        Statement<K>: ReadsAcross,
+    {
+        self.conn().optional(sql, args).await
+    }
+}
+
+/// Statements that the system role may run.
+trait ReadsAcross {}
+impl ReadsAcross for Statement<AcrossTenants> {}
+
+async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
+    let known = SQLITE_MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+    SQLITE_MIGRATIONS.run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(database) => OpenError::Newer { database, known },
+        other => OpenError::Away(other.to_string()),
+    })
+}
+
+/// A pool whose connections cannot hold locks for long: a stopped process must not stop the others.
+async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| OpenError::Address("expected postgres://user:password@host:port/database".to_owned()))?
+        .application_name("tenantry")
+        .options([
+            ("idle_in_transaction_session_timeout", "1s"),
+            ("lock_timeout", "2s"),
+            ("statement_timeout", "5s"),
+            ("client_connection_check_interval", "1s"),
+        ]);
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_with(options)
+        .await
+        .map_err(|e| OpenError::Away(e.to_string()))
+}
+
+/// Every statement of the store, for the test that prepares each on both engines.
+#[doc(hidden)]
+#[must_use]
+pub fn statements() -> Vec<Listed> {
+    [
+        audit::STATEMENTS,
+        dialect::STATEMENTS,
+        feed::STATEMENTS,
+        idempotency::STATEMENTS,
+        keys::STATEMENTS,
+        memberships::STATEMENTS,
+        rates::STATEMENTS,
+        system::STATEMENTS,
+        tenants::STATEMENTS,
+        usage::STATEMENTS,
+        users::STATEMENTS,
+    ]
+    .concat()
+}

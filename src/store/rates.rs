@@ -1,0 +1,60 @@
+//! How often a method was called, for the rates of the catalogue. A sliding log: the times of the counted calls stand in
+//! one row, so that no window of the rate's length ever holds more than its count, on however many servers.
+
+use chrono::TimeDelta;
+
+use super::dialect::LOCK_RATE;
+use super::scoped::{Scope, Scoped};
+use super::tx::{OfPlatform, Statement, statements};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+statements! {
+    ENSURE: OfPlatform = Statement::new(
+        "insert into rpc_rate (method, subject, hits, updated_at)
+         values ($1, $2, $3, $4)
+         on conflict (method, subject) do nothing",
+    );
+    UPDATE: OfPlatform = Statement::new(
+        "update rpc_rate
+         set hits = $3, updated_at = $4
+         where method = $1 and subject = $2",
+    );
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    hits: Vec<u8>,
+}
+
+/// Counts one call of `subject`.
+///
+/// # Errors
+/// `RateExceeded` when the window is full; nothing is counted then.
+pub async fn charge<S: Scope>(
+    tx: &mut Scoped<S>,
+    method: &str,
+    subject: &str,
+    (count, window): (u16, TimeDelta),
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = [method.into(), subject.into()];
+    tx.execute(&ENSURE, &[&key[..], &[(&b""[..]).into(), now.into()]].concat()).await?;
+    let row: Option<Row> = tx.optional(&LOCK_RATE, &key).await?;
+    let since = now.after(-window);
+    let mut hits: Vec<Timestamp> = row.map(|row| read(&row.hits)).unwrap_or_default();
+    hits.retain(|hit| *hit > since);
+    if hits.len() >= usize::from(count) {
+        // The oldest of the last `count` calls must leave the window first.
+        let first = hits[hits.len() - usize::from(count)];
+        return Err(Error::RateExceeded { count, window, retry_after: first.after(window).since(now) });
+    }
+    hits.push(now);
+    let bytes: Vec<u8> = hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect();
+    tx.execute(&UPDATE, &[&key[..], &[bytes.as_slice().into(), now.into()]].concat()).await.map(|_| ())
+}
+
+fn read(bytes: &[u8]) -> Vec<Timestamp> {
+    let (chunks, _) = bytes.as_chunks::<8>();
+    chunks.iter().map(|chunk| Timestamp::from_micros(i64::from_be_bytes(*chunk))).collect()
+}

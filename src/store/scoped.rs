@@ -1,0 +1,274 @@
+//! Transactions that carry their tenant or user in their type. A statement on a tenant's rows can only be run by a
+//! transaction of a tenant, which binds it as `$1` and, on PostgreSQL, has set it for row level security as well.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "begin and commit are sent as one message each, with ids formatted from a Uuid"
+)]
+
+use sqlx::{AssertSqlSafe, Postgres, Sqlite};
+use uuid::Uuid;
+
+use super::audit::Audit;
+use super::feed::{self, Change};
+use super::tx::{Conn, OfCaller, OfPlatform, OfTenant, OfUser, Record, Statement, Value, failed};
+use super::{Engine, Store};
+use crate::ctx::Ctx;
+use crate::domain::id::{TenantId, UserId};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// A transaction bound to one tenant.
+pub type TenantTx = Scoped<InTenant>;
+/// A transaction bound to one person, or to the holder of a key.
+pub type UserTx = Scoped<AsUser>;
+/// A transaction bound to both.
+pub type TenantUserTx = Scoped<InTenantAsUser>;
+
+/// Bound to a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct InTenant(pub TenantId);
+/// Bound to a person, or to the holder of a key, by their id.
+#[derive(Debug, Clone, Copy)]
+pub struct AsUser(pub UserId);
+/// Bound to nobody: sees tables that hold nothing of a customer.
+#[derive(Debug, Clone, Copy)]
+pub struct OnPlatform;
+/// Bound to both.
+#[derive(Debug, Clone, Copy)]
+pub struct InTenantAsUser(pub TenantId, pub UserId);
+
+/// What a transaction may be bound to.
+pub trait Scope: Copy + Send + Sync {
+    /// The tenant, if bound to one.
+    fn tenant(&self) -> Option<TenantId>;
+    /// The user, if bound to one.
+    fn user(&self) -> Option<UserId>;
+}
+
+impl Scope for InTenant {
+    fn tenant(&self) -> Option<TenantId> {
+        Some(self.0)
+    }
+    fn user(&self) -> Option<UserId> {
+        None
+    }
+}
+
+impl Scope for AsUser {
+    fn tenant(&self) -> Option<TenantId> {
+        None
+    }
+    fn user(&self) -> Option<UserId> {
+        Some(self.0)
+    }
+}
+
+impl Scope for OnPlatform {
+    fn tenant(&self) -> Option<TenantId> {
+        None
+    }
+    fn user(&self) -> Option<UserId> {
+        None
+    }
+}
+
+impl Scope for InTenantAsUser {
+    fn tenant(&self) -> Option<TenantId> {
+        Some(self.0)
+    }
+    fn user(&self) -> Option<UserId> {
+        Some(self.1)
+    }
+}
+
+/// A statement that a transaction of scope `S` may run, and what is bound as `$1`.
+pub trait RunsIn<S> {
+    /// The first argument; none where the statement touches nobody's rows.
+    fn first(&self, scope: &S) -> Option<Uuid>;
+}
+
+impl RunsIn<InTenant> for Statement<OfTenant> {
+    fn first(&self, scope: &InTenant) -> Option<Uuid> {
+        Some(scope.0.0)
+    }
+}
+
+impl RunsIn<InTenantAsUser> for Statement<OfTenant> {
+    fn first(&self, scope: &InTenantAsUser) -> Option<Uuid> {
+        Some(scope.0.0)
+    }
+}
+
+impl RunsIn<AsUser> for Statement<OfUser> {
+    fn first(&self, scope: &AsUser) -> Option<Uuid> {
+        Some(scope.0.0)
+    }
+}
+
+impl RunsIn<InTenantAsUser> for Statement<OfUser> {
+    fn first(&self, scope: &InTenantAsUser) -> Option<Uuid> {
+        Some(scope.1.0)
+    }
+}
+
+impl<S: Scope> RunsIn<S> for Statement<OfCaller> {
+    fn first(&self, _: &S) -> Option<Uuid> {
+        None
+    }
+}
+
+impl<S: Scope> RunsIn<S> for Statement<OfPlatform> {
+    fn first(&self, _: &S) -> Option<Uuid> {
+        None
+    }
+}
+
+/// An open transaction of either engine. Rolled back when dropped.
+enum Open {
+    Postgres(sqlx::Transaction<'static, Postgres>),
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+/// A transaction and what it is bound to. Dropped without commit, it leaves nothing behind.
+pub struct Scoped<S> {
+    open: Open,
+    scope: S,
+    changes: Vec<Change>,
+}
+
+impl Store {
+    /// Begins a transaction that may write.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn write<S: Scope>(&self, scope: S) -> Result<Scoped<S>, Error> {
+        let open = match &self.engine {
+            Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
+            Engine::Sqlite { writer, .. } => Open::Sqlite(writer.begin_with("begin immediate").await.map_err(failed)?),
+        };
+        Ok(Scoped { open, scope, changes: Vec::new() })
+    }
+
+    /// Begins a transaction that only reads.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn read<S: Scope>(&self, scope: S) -> Result<Scoped<S>, Error> {
+        let open = match &self.engine {
+            Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
+            Engine::Sqlite { reader, .. } => Open::Sqlite(reader.begin_with("begin deferred").await.map_err(failed)?),
+        };
+        Ok(Scoped { open, scope, changes: Vec::new() })
+    }
+}
+
+/// Begins and binds in one message: `set local` ends with the transaction, so nothing of it stays in the pool.
+async fn begin_postgres(
+    pool: &sqlx::PgPool,
+    scope: &impl Scope,
+) -> Result<sqlx::Transaction<'static, Postgres>, Error> {
+    let mut sql = String::from("begin");
+    if let Some(TenantId(id)) = scope.tenant() {
+        sql.push_str(&format!("; set local tenantry.tenant = '{}'", id.as_hyphenated()));
+    }
+    if let Some(UserId(id)) = scope.user() {
+        sql.push_str(&format!("; set local tenantry.user = '{}'", id.as_hyphenated()));
+    }
+    pool.begin_with(AssertSqlSafe(sql)).await.map_err(failed)
+}
+
+impl<S: Scope> Scoped<S> {
+    fn conn(&mut self) -> Conn<'_> {
+        match &mut self.open {
+            Open::Postgres(tx) => Conn::Postgres(tx),
+            Open::Sqlite(tx) => Conn::Sqlite(tx),
+        }
+    }
+
+    /// All rows of a query.
+    pub(super) async fn all<T: Record, K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Vec<T>, Error>
+    where
+        Statement<K>: RunsIn<S>,
+    {
+        let args = with_first(sql.first(&self.scope), args);
+        self.conn().all(sql, &args).await
+    }
+
+    /// The only row of a query, if there is one.
+    pub(super) async fn optional<T: Record, K>(
+        &mut self,
+        sql: &Statement<K>,
+        args: &[Value<'_>],
+    ) -> Result<Option<T>, Error>
+    where
+        Statement<K>: RunsIn<S>,
+    {
+        let args = with_first(sql.first(&self.scope), args);
+        self.conn().optional(sql, &args).await
+    }
+
+    /// Runs a statement; how many rows it touched.
+    pub(super) async fn execute<K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, Error>
+    where
+        Statement<K>: RunsIn<S>,
+    {
+        let args = with_first(sql.first(&self.scope), args);
+        self.conn().execute(sql, &args).await
+    }
+
+    /// Runs a statement on the tenant's rows when the transaction is a tenant's; whether it was.
+    pub(super) async fn execute_if_tenant(
+        &mut self,
+        sql: &Statement<OfTenant>,
+        args: &[Value<'_>],
+    ) -> Result<bool, Error> {
+        let Some(tenant) = self.scope.tenant() else { return Ok(false) };
+        let args = with_first(Some(tenant.0), args);
+        self.conn().execute(sql, &args).await.map(|_| true)
+    }
+
+    /// Notes a change that replicas and watchers may have cached; written with the commit.
+    pub(super) fn changed(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Commits a mutation: its audit row, then its changes, then the commit itself, with nothing in between that could
+    /// keep the feed's lock.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`; the outcome is not known then, and a repetition with the same `request_id` tells.
+    pub async fn commit(mut self, ctx: &Ctx, audit: Audit) -> Result<(), Error> {
+        audit.insert(&mut self, ctx).await?;
+        self.commit_unaudited(ctx.now).await
+    }
+
+    /// Commits what is no mutation of a resource: usage, rates, housekeeping.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub async fn commit_unaudited(self, now: Timestamp) -> Result<(), Error> {
+        let Self { open, changes, .. } = self;
+        match open {
+            Open::Postgres(mut tx) => {
+                if !changes.is_empty() {
+                    feed::append_and_commit_postgres(&mut tx, now, &changes).await?;
+                }
+                tx.commit().await.map_err(failed)
+            }
+            Open::Sqlite(mut tx) => {
+                feed::append_sqlite(&mut tx, now, &changes).await?;
+                tx.commit().await.map_err(failed)
+            }
+        }
+    }
+
+    /// What the transaction is bound to.
+    pub const fn scope(&self) -> &S {
+        &self.scope
+    }
+}
+
+/// The bound id as `$1`, then the rest.
+fn with_first<'a>(first: Option<Uuid>, args: &[Value<'a>]) -> Vec<Value<'a>> {
+    first.map(Value::from).into_iter().chain(args.iter().copied()).collect()
+}

@@ -1,0 +1,386 @@
+//! The reads that cross tenants, all of them: who is behind a credential, whose a slug is, a person's tenants, operator
+//! lists, names of members. On PostgreSQL they run as `tenantry_system`, which may read these columns and write nothing.
+
+use uuid::Uuid;
+
+use super::Store;
+use super::memberships::MembershipRow;
+use super::tenants::TenantRow;
+use super::tx::{AcrossTenants, Statement, statements};
+use crate::ctx::PlatformKey;
+use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::membership::Membership;
+use crate::domain::name::{Email, Slug};
+use crate::domain::period::Period;
+use crate::domain::role::Permissions;
+use crate::domain::secret::KeyKind;
+use crate::domain::tenant::Tenant;
+use crate::domain::user::{Account, AccountStatus, Session, User};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+statements! {
+    FIND_SESSION: AcrossTenants = Statement::new(
+        "select s.user_id, s.session_id, s.epoch, s.active_tenant_id, s.auth_time, s.absolute_expires_at, s.revoked_at,
+                a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
+         from session s
+         join user_account a on a.user_id = s.user_id
+         where s.user_id = $1 and s.session_id = $2",
+    );
+    FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where email = $1",
+    );
+    FIND_USER: AcrossTenants = Statement::new(
+        "select user_id, email, display_name
+         from user_account
+         where user_id = $1",
+    );
+    LIST_MEMBER_USERS: AcrossTenants = Statement::new(
+        "select a.user_id, a.email, a.display_name
+         from membership m
+         join user_account a on a.user_id = m.user_id
+         where m.tenant_id = $1 and m.membership_id between $2 and $3",
+    );
+    FIND_PLATFORM_KEY: AcrossTenants = Statement::new(
+        "select platform_key_id, kind, key_id, digest, display_name, permissions, created_at, expires_at, revoked_at
+         from platform_key
+         where key_id = $1",
+    );
+    FIND_TENANT: AcrossTenants = Statement::new(
+        "select *
+         from tenant
+         where tenant_id = $1",
+    );
+    FIND_SLUG: AcrossTenants = Statement::new(
+        "select tenant_id
+         from tenant_slug
+         where slug = $1",
+    );
+    FIND_MEMBERSHIP: AcrossTenants = Statement::new(
+        "select membership_id, user_id, role, status, version, joined_at, updated_at
+         from membership
+         where tenant_id = $1 and user_id = $2 and status <> 3",
+    );
+    LIST_TENANTS: AcrossTenants = Statement::new(
+        "select *
+         from tenant
+         where tenant_id > $1
+           and (($2 = 0 and status <> 6) or status = $2)
+           and ($3 = '' or plan = $3)
+           and ($4 = '' or (slug >= $4 and slug < $5))
+         order by tenant_id
+         limit $6",
+    );
+    LIST_TENANTS_OF_USER: AcrossTenants = Statement::new(
+        "select t.*, m.role as member_role, m.status as member_status,
+                (select count(*) from membership c where c.tenant_id = t.tenant_id and c.status <> 3) as member_count
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status <> 3 and m.tenant_id > $2
+           and ($3 = 0 or (t.status = 3 and m.status = 1))
+         order by m.tenant_id
+         limit $4",
+    );
+    FIND_USED: AcrossTenants = Statement::new(
+        "select committed
+         from quota_account
+         where tenant_id = $1 and metric = $2 and period_start = $3",
+    );
+    /// Whether the database answers.
+    ONE: AcrossTenants = Statement::new("select cast(1 as bigint) as one");
+}
+
+#[derive(sqlx::FromRow)]
+struct One {
+    #[expect(dead_code, reason = "that there is a row is all that matters")]
+    one: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct SessionRow {
+    user_id: Uuid,
+    session_id: Uuid,
+    epoch: i64,
+    active_tenant_id: Option<Uuid>,
+    auth_time: Timestamp,
+    absolute_expires_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    email: String,
+    display_name: String,
+    status: i64,
+    session_epoch: i64,
+    default_tenant_id: Option<Uuid>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    user_id: Uuid,
+    email: String,
+    display_name: String,
+    status: i64,
+    session_epoch: i64,
+    default_tenant_id: Option<Uuid>,
+}
+
+#[derive(sqlx::FromRow)]
+struct UserRow {
+    user_id: Uuid,
+    email: String,
+    display_name: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct PlatformKeyRow {
+    platform_key_id: Uuid,
+    kind: i64,
+    key_id: String,
+    digest: Vec<u8>,
+    display_name: String,
+    permissions: String,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct SlugRow {
+    tenant_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct Used {
+    committed: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct MyTenantRow {
+    #[sqlx(flatten)]
+    tenant: TenantRow,
+    member_role: String,
+    member_status: i64,
+    member_count: i64,
+}
+
+/// A key with what decides whether it opens anything.
+pub struct StoredKey {
+    /// The key.
+    pub key: PlatformKey,
+    /// SHA-256 of its whole text.
+    pub digest: Vec<u8>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A tenant with a person's place in it.
+pub struct MyTenant {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The person's role.
+    pub role: String,
+    /// Whether the person may act.
+    pub active: bool,
+    /// Members, suspended ones included.
+    pub member_count: i64,
+}
+
+/// What an operator's list is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct TenantFilter {
+    /// As in access.proto; 0 is all but deleted ones.
+    pub status: i64,
+    /// Empty is every plan.
+    pub plan: String,
+    /// Empty is every slug.
+    pub slug_prefix: String,
+}
+
+fn user(row: UserRow) -> Result<User, Error> {
+    Ok(User {
+        user_id: UserId(row.user_id),
+        email: Email::parse(&row.email).map_err(|_| Error::internal("an account's row holds no address"))?,
+        display_name: row.display_name,
+    })
+}
+
+fn account(row: AccountRow) -> Result<Account, Error> {
+    Ok(Account {
+        status: if row.status == 1 { AccountStatus::Active } else { AccountStatus::Disabled },
+        session_epoch: row.session_epoch,
+        default_tenant: row.default_tenant_id.map(TenantId),
+        user: user(UserRow { user_id: row.user_id, email: row.email, display_name: row.display_name })?,
+    })
+}
+
+impl Store {
+    /// Whether the database answers; what readiness follows.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.across_tenants().await?.all::<One, _>(&ONE, &[]).await.map(|_| ())
+    }
+
+    /// A session with its account.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
+        let args = [user.0.into(), session.0.into()];
+        let row: Option<SessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
+        let Some(row) = row else { return Ok(None) };
+        let session = Session {
+            session_id: SessionId(row.session_id),
+            user_id: UserId(row.user_id),
+            epoch: row.epoch,
+            active_tenant: row.active_tenant_id.map(TenantId),
+            auth_time: row.auth_time,
+            absolute_expires_at: row.absolute_expires_at,
+            revoked_at: row.revoked_at,
+        };
+        let account = account(AccountRow {
+            user_id: row.user_id,
+            email: row.email,
+            display_name: row.display_name,
+            status: row.status,
+            session_epoch: row.session_epoch,
+            default_tenant_id: row.default_tenant_id,
+        })?;
+        Ok(Some((session, account)))
+    }
+
+    /// The account of an address.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account(&self, email: &Email) -> Result<Option<Account>, Error> {
+        let args = [email.as_str().into()];
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
+        row.map(account).transpose()
+    }
+
+    /// A person's name and address.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_user(&self, id: UserId) -> Result<Option<User>, Error> {
+        let row: Option<UserRow> = self.across_tenants().await?.optional(&FIND_USER, &[id.0.into()]).await?;
+        row.map(user).transpose()
+    }
+
+    /// Names and addresses of the members on a page that the tenant's own transaction just read, in no order.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_users_of(&self, tenant: TenantId, page: &[Membership]) -> Result<Vec<User>, Error> {
+        let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(Vec::new()) };
+        let args = [tenant.0.into(), first.membership_id.0.into(), last.membership_id.0.into()];
+        let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_MEMBER_USERS, &args).await?;
+        rows.into_iter().map(user).collect()
+    }
+
+    /// A key by its public part.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_platform_key(&self, key_id: &str) -> Result<Option<StoredKey>, Error> {
+        let row: Option<PlatformKeyRow> =
+            self.across_tenants().await?.optional(&FIND_PLATFORM_KEY, &[key_id.into()]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let names: Vec<String> =
+            serde_json::from_str(&row.permissions).map_err(|_| Error::internal("a key's row holds no permissions"))?;
+        let key = PlatformKey {
+            platform_key_id: PlatformKeyId(row.platform_key_id),
+            kind: if row.kind == 4 { KeyKind::Operator } else { KeyKind::Service },
+            key_id: row.key_id,
+            display_name: row.display_name,
+            permissions: Permissions::parse(&names).map_err(Error::internal)?,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+        };
+        Ok(Some(StoredKey { key, digest: row.digest, revoked_at: row.revoked_at }))
+    }
+
+    /// A tenant by id, whatever its status.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_tenant(&self, tenant: TenantId) -> Result<Option<Tenant>, Error> {
+        let row: Option<TenantRow> = self.across_tenants().await?.optional(&FIND_TENANT, &[tenant.0.into()]).await?;
+        row.map(Tenant::try_from).transpose()
+    }
+
+    /// Whose a slug is.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_slug(&self, slug: &Slug) -> Result<Option<TenantId>, Error> {
+        let args = [slug.as_str().into()];
+        let row: Option<SlugRow> = self.across_tenants().await?.optional(&FIND_SLUG, &args).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// A user's membership in a tenant, unless removed.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_membership(&self, tenant: TenantId, user: UserId) -> Result<Option<Membership>, Error> {
+        let args = [tenant.0.into(), user.0.into()];
+        let row: Option<MembershipRow> = self.across_tenants().await?.optional(&FIND_MEMBERSHIP, &args).await?;
+        row.map(Membership::try_from).transpose()
+    }
+
+    /// All tenants after one of them, oldest first, for operators.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_tenants(&self, filter: &TenantFilter, after: Uuid, limit: i64) -> Result<Vec<Tenant>, Error> {
+        // Slugs are ASCII below '~', so the prefix and everything that begins with it sort before the prefix and '~'.
+        let end = format!("{}~", filter.slug_prefix);
+        let args = [
+            after.into(),
+            filter.status.into(),
+            filter.plan.as_str().into(),
+            filter.slug_prefix.as_str().into(),
+            end.as_str().into(),
+            limit.into(),
+        ];
+        let rows: Vec<TenantRow> = self.across_tenants().await?.all(&LIST_TENANTS, &args).await?;
+        rows.into_iter().map(Tenant::try_from).collect()
+    }
+
+    /// A person's tenants after one of them, oldest first.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_tenants_of(
+        &self,
+        user: UserId,
+        active_only: bool,
+        after: Uuid,
+        limit: i64,
+    ) -> Result<Vec<MyTenant>, Error> {
+        let args = [user.0.into(), after.into(), i64::from(active_only).into(), limit.into()];
+        let rows: Vec<MyTenantRow> = self.across_tenants().await?.all(&LIST_TENANTS_OF_USER, &args).await?;
+        let mine = |row: MyTenantRow| {
+            Ok(MyTenant {
+                tenant: row.tenant.try_into()?,
+                role: row.member_role,
+                active: row.member_status == 1,
+                member_count: row.member_count,
+            })
+        };
+        rows.into_iter().map(mine).collect()
+    }
+
+    /// What a tenant of the caller's has used of a metric.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_used(&self, tenant: TenantId, metric: &str, period: Period) -> Result<i64, Error> {
+        let args = [tenant.0.into(), metric.into(), period.start.into()];
+        let row: Option<Used> = self.across_tenants().await?.optional(&FIND_USED, &args).await?;
+        Ok(row.map_or(0, |row| row.committed))
+    }
+}

@@ -1,0 +1,193 @@
+//! Rows of people: accounts, passwords, devices and sessions. Seen only by a transaction bound to the person.
+
+use uuid::Uuid;
+
+use super::feed::Change;
+use super::scoped::{RunsIn, Scope, Scoped};
+use super::tx::{OfUser, Statement, statements};
+use crate::domain::id::TenantId;
+use crate::domain::user::{DEVICES, Session, User};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+statements! {
+    INSERT: OfUser = Statement::new(
+        "insert into user_account (user_id, email, display_name, status, session_epoch, created_at, updated_at)
+         values ($1, $2, $3, 1, 1, $4, $4)
+         on conflict do nothing",
+    );
+    SET_DEFAULT_TENANT: OfUser = Statement::new(
+        "update user_account
+         set default_tenant_id = $2, updated_at = $3
+         where user_id = $1 and default_tenant_id is null",
+    );
+    INSERT_CREDENTIAL: OfUser = Statement::new(
+        "insert into credential (user_id, password_hash, updated_at)
+         values ($1, $2, $3)",
+    );
+    UPDATE_CREDENTIAL: OfUser = Statement::new(
+        "update credential
+         set password_hash = $2, updated_at = $3
+         where user_id = $1 and password_hash = $4",
+    );
+    FIND_SIGN_IN: OfUser = Statement::new(
+        "select c.password_hash, a.session_epoch
+         from credential c
+         join user_account a on a.user_id = c.user_id
+         where c.user_id = $1 and a.user_id = $1 and a.status = 1",
+    );
+    FIND_DEVICE: OfUser = Statement::new(
+        "select count(*) as devices
+         from device
+         where user_id = $1 and digest = $2",
+    );
+    KEEP_DEVICE: OfUser = Statement::new(
+        "insert into device (user_id, digest, created_at, seen_at)
+         values ($1, $2, $3, $3)
+         on conflict (user_id, digest) do update set seen_at = excluded.seen_at",
+    );
+    FORGET_DEVICES: OfUser = Statement::new(
+        "delete from device
+         where user_id = $1
+           and digest not in (select digest from device where user_id = $1 order by seen_at desc limit $2)",
+    );
+    INSERT_SESSION: OfUser = Statement::new(
+        "insert into session (user_id, session_id, epoch, active_tenant_id, auth_time, created_at,
+                              absolute_expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+    );
+    SET_ACTIVE_TENANT: OfUser = Statement::new(
+        "update session
+         set active_tenant_id = $3
+         where user_id = $1 and session_id = $2 and revoked_at is null",
+    );
+}
+
+/// What a sign-in compares with.
+#[derive(sqlx::FromRow)]
+pub struct SignInRow {
+    /// PHC string.
+    pub password_hash: String,
+    /// Read together with the hash: a session made from it dies with a password change in between.
+    pub session_epoch: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Devices {
+    devices: i64,
+}
+
+/// Inserts a new account with its password.
+///
+/// # Errors
+/// `EmailTaken`.
+pub async fn insert<S: Scope>(tx: &mut Scoped<S>, user: &User, password_hash: &str, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let args = [user.email.as_str().into(), user.display_name.as_str().into(), now.into()];
+    if tx.execute(&INSERT, &args).await? == 0 {
+        return Err(Error::EmailTaken);
+    }
+    tx.execute(&INSERT_CREDENTIAL, &[password_hash.into(), now.into()]).await?;
+    tx.changed(Change::Account(user.user_id));
+    Ok(())
+}
+
+/// Makes a tenant the account's default, when it has none yet; whether it did.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn set_first_default_tenant<S: Scope>(
+    tx: &mut Scoped<S>,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let set = tx.execute(&SET_DEFAULT_TENANT, &[tenant.0.into(), now.into()]).await? == 1;
+    if let Some(user) = tx.scope().user().filter(|_| set) {
+        tx.changed(Change::Account(user));
+    }
+    Ok(set)
+}
+
+/// What a sign-in of an active account compares with.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn find_sign_in<S: Scope>(tx: &mut Scoped<S>) -> Result<Option<SignInRow>, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.optional(&FIND_SIGN_IN, &[]).await
+}
+
+/// Replaces a password hash by one with today's parameters, unless the password changed meanwhile.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn rehash<S: Scope>(tx: &mut Scoped<S>, old: &str, new: &str, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.execute(&UPDATE_CREDENTIAL, &[new.into(), now.into(), old.into()]).await.map(|_| ())
+}
+
+/// Whether the person has signed in on this device before.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn knows_device<S: Scope>(tx: &mut Scoped<S>, digest: &[u8]) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let row: Option<Devices> = tx.optional(&FIND_DEVICE, &[digest.into()]).await?;
+    Ok(row.is_some_and(|row| row.devices > 0))
+}
+
+/// Remembers a device, and no more than the bound of them.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn keep_device<S: Scope>(tx: &mut Scoped<S>, digest: &[u8], now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.execute(&KEEP_DEVICE, &[digest.into(), now.into()]).await?;
+    tx.execute(&FORGET_DEVICES, &[DEVICES.into()]).await.map(|_| ())
+}
+
+/// Inserts a new session. No change is noted: its id is random, so nobody can have cached its absence.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn insert_session<S: Scope>(tx: &mut Scoped<S>, session: &Session, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let args = [
+        session.session_id.0.into(),
+        session.epoch.into(),
+        session.active_tenant.map(|t| t.0).into(),
+        session.auth_time.into(),
+        now.into(),
+        session.absolute_expires_at.into(),
+    ];
+    tx.execute(&INSERT_SESSION, &args).await.map(|_| ())
+}
+
+/// Moves a session to another tenant.
+///
+/// # Errors
+/// `CredentialInvalid` when the session has been revoked meanwhile.
+pub async fn set_active_tenant<S: Scope>(tx: &mut Scoped<S>, session: Uuid, tenant: TenantId) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    if tx.execute(&SET_ACTIVE_TENANT, &[session.into(), tenant.0.into()]).await? == 0 {
+        return Err(Error::CredentialInvalid);
+    }
+    Ok(())
+}
