@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::role::{Permissions, Role};
 use crate::domain::secret::KeyKind;
 use crate::domain::tenant::{SuspendedBy, Tenant};
-use crate::domain::user::User;
+use crate::domain::user::{Session, User};
 use crate::entropy;
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ pub struct SignedIn {
     /// Who.
     pub user: User,
     /// In which sign-in.
-    pub session_id: SessionId,
+    pub session: Session,
     /// When they proved who they are, as their token says.
     pub auth_time: Timestamp,
     /// The tenant that their token names.
@@ -104,6 +104,12 @@ impl Caller {
             Self::User(user) | Self::Delegated(_, user) => Some(user),
             Self::Anonymous | Self::Service(_) | Self::Operator(_) => None,
         }
+    }
+
+    /// Whose call it is, for counting and for repetitions: the person where there is one, else the key's holder.
+    #[must_use]
+    pub fn principal(&self) -> Option<Uuid> {
+        self.person().map(|person| person.user.user_id.0).or(self.id())
     }
 
     /// The key, when one is used.

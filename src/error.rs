@@ -140,12 +140,6 @@ impl Error {
     pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::FieldsInvalid(vec![Violation { field: field.into(), description: description.into() }])
     }
-
-    /// Whether a refused call still counts against its rate: those that tell whether something exists do.
-    #[must_use]
-    pub const fn counts_against_rate(&self) -> bool {
-        matches!(self, Self::UserUnknown | Self::EmailTaken | Self::PasswordWrong)
-    }
 }
 
 fn describe(violations: &[Violation]) -> String {

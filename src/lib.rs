@@ -1,5 +1,7 @@
 //! placeholder
+pub mod app;
 pub mod ctx;
+pub mod decide;
 pub mod domain;
 pub mod entropy;
 pub mod error;

@@ -19,7 +19,7 @@ pub enum MemberStatus {
 }
 
 /// A user's place in a tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// Its id, new at each join.
     pub membership_id: MembershipId,

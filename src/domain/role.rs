@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The permissions that tenantry's own methods ask for, by the lowest built-in role that has them.
 const VIEWER: &[&str] = &["features.read", "limits.read", "members.read", "roles.read", "tenant.read", "usage.read"];
 const MEMBER: &[&str] = &["usage.write"];
@@ -20,7 +22,7 @@ const ADMIN: &[&str] = &[
 const OWNER: &[&str] = &["billing.manage", "data.export", "ownership.transfer", "tenant.delete", "tenant.suspend"];
 
 /// A built-in role. Order is rank: a greater role outranks a lesser one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// Sees.
     Viewer,
@@ -118,6 +120,12 @@ impl Permissions {
             None => held == permission,
             Some(prefix) => permission.starts_with(prefix),
         })
+    }
+
+    /// Those of this set that the other one holds as well. The set must name its permissions one by one, as a role's does.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|name| other.contains(name)).cloned().collect())
     }
 
     /// The names and patterns, sorted.

@@ -172,7 +172,7 @@ async fn begin_postgres(
         sql.push_str(&format!("; set local tenantry.tenant = '{}'", id.as_hyphenated()));
     }
     if let Some(UserId(id)) = scope.user() {
-        sql.push_str(&format!("; set local tenantry.user = '{}'", id.as_hyphenated()));
+        sql.push_str(&format!("; set local tenantry.\"user\" = '{}'", id.as_hyphenated()));
     }
     pool.begin_with(AssertSqlSafe(sql)).await.map_err(failed)
 }

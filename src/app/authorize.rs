@@ -1,0 +1,156 @@
+//! One decision: is the subject who they say, are they in the tenant, may they do it, is there quota left? Everything
+//! that speaks against it is said at once; amounts are consumed only when nothing does.
+
+use super::App;
+use super::usage::{Amounts, UsageView};
+use crate::ctx::{Caller, Ctx, SignedIn};
+use crate::decide::judge::{Needs, judge, permissions};
+use crate::decide::tenant::{Claims, Standing};
+use crate::domain::name::TenantName;
+use crate::domain::user::User;
+use crate::error::Error;
+
+/// What is asked.
+pub struct Question {
+    /// The tenant, when the caller names one.
+    pub tenant: Option<TenantName>,
+    /// What else claims a tenant: for users, what their own call does.
+    pub claims: Claims,
+    /// The subject's access token, when a service asks.
+    pub subject_token: Option<String>,
+    /// What the subject must be allowed to do.
+    pub permissions: Vec<String>,
+    /// What must be left.
+    pub amounts: Amounts,
+    /// Whether amounts are consumed.
+    pub consume: bool,
+    /// Makes a repetition harmless.
+    pub idempotency_key: Option<String>,
+}
+
+/// What was decided.
+#[derive(Default)]
+pub struct Decision {
+    /// What speaks against it; empty is yes.
+    pub reasons: Vec<Error>,
+    /// The person, when the token was good.
+    pub user: Option<User>,
+    /// Their place in the tenant, when they have one.
+    pub standing: Option<Standing>,
+    /// Where the metrics stand.
+    pub usage: Vec<UsageView>,
+}
+
+impl App {
+    /// Decides.
+    ///
+    /// # Errors
+    /// What is wrong with the question or with who asks it; a no is an answer.
+    pub async fn authorize(&self, ctx: &Ctx, question: Question) -> Result<Decision, Error> {
+        self.known_metrics(question.amounts.keys())?;
+        let may_consume = question.consume && !question.amounts.is_empty();
+        let subject = match &ctx.caller {
+            Caller::Service(key) => {
+                if may_consume && !key.permissions.contains("usage.write") {
+                    return Err(Error::PermissionMissing("usage.write".to_owned()));
+                }
+                let token = question.subject_token.as_deref();
+                let token = token.ok_or_else(|| Error::field("subject_token", "must be the subject's access token"))?;
+                match self.plane.person(token, ctx.now).await {
+                    Ok(person) => person,
+                    Err(reason @ (Error::CredentialInvalid | Error::TokenExpired)) => {
+                        return Ok(Decision { reasons: vec![reason], ..Decision::default() });
+                    }
+                    Err(other) => return Err(other),
+                }
+            }
+            Caller::User(person) | Caller::Delegated(_, person) => {
+                if question.subject_token.is_some() {
+                    return Err(Error::field("subject_token", "is for services; you ask for yourself"));
+                }
+                (**person).clone()
+            }
+            other => return Err(Error::CallerKindRefused(other.kind())),
+        };
+        self.decide(ctx, &question, subject, may_consume).await
+    }
+
+    async fn decide(
+        &self,
+        ctx: &Ctx,
+        question: &Question,
+        subject: SignedIn,
+        consume: bool,
+    ) -> Result<Decision, Error> {
+        let mut decision = Decision { user: Some(subject.user.clone()), ..Decision::default() };
+        let as_subject = match &ctx.caller {
+            Caller::Delegated(key, _) => Caller::Delegated(key.clone(), Box::new(subject.clone())),
+            _ => Caller::User(Box::new(subject.clone())),
+        };
+        let claims =
+            Claims { token: subject.token_tenant, request: question.tenant.clone(), ..question.claims.clone() };
+        let tenant = match self.plane.locate(&claims).await {
+            Ok(Some(tenant)) => Some(tenant),
+            Ok(None) => self.plane.fallback(&subject, self.default_tenant.as_ref()).await?,
+            Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
+            Err(other) => return Err(other),
+        };
+        let Some(tenant) = tenant else { return Ok(decision.refused(Error::TenantMissing)) };
+        let standing = match self.plane.standing(tenant, &as_subject, ctx.now).await {
+            Ok(standing) => standing,
+            Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
+            Err(other) => return Err(other),
+        };
+        let wanted: Vec<&str> = question.permissions.iter().map(String::as_str).collect();
+        let needs = Needs { permissions: &wanted, ..Needs::default() };
+        decision.reasons = judge(&standing, &as_subject, &needs, ctx.now);
+        // Somebody who asks for themselves consumes with their own right to.
+        let own_right =
+            matches!(ctx.caller, Caller::Service(_)) || permissions(&standing, &as_subject).contains("usage.write");
+        if consume && !own_right {
+            decision.reasons.push(Error::PermissionMissing("usage.write".to_owned()));
+        }
+        self.decide_amounts(ctx, question, &standing, consume, &mut decision).await?;
+        decision.standing = Some(standing);
+        Ok(decision)
+    }
+
+    async fn decide_amounts(
+        &self,
+        ctx: &Ctx,
+        question: &Question,
+        standing: &Standing,
+        consume: bool,
+        decision: &mut Decision,
+    ) -> Result<(), Error> {
+        if question.amounts.is_empty() {
+            return Ok(());
+        }
+        let tenant = &standing.tenant;
+        if consume && decision.reasons.is_empty() {
+            let key = question.idempotency_key.as_deref();
+            match self.consume(ctx, tenant, &question.amounts, key).await {
+                Ok(usage) => decision.usage = usage,
+                Err(Error::QuotaExceeded(shortages)) => {
+                    decision.reasons.push(Error::QuotaExceeded(shortages));
+                    decision.usage = self.check_quota(ctx, tenant, &question.amounts).await?.0;
+                }
+                Err(other) => return Err(other),
+            }
+            return Ok(());
+        }
+        let (usage, shortages) = self.check_quota(ctx, tenant, &question.amounts).await?;
+        decision.usage = usage;
+        if !shortages.is_empty() {
+            decision.reasons.push(Error::QuotaExceeded(shortages));
+        }
+        Ok(())
+    }
+}
+
+impl Decision {
+    fn refused(mut self, reason: Error) -> Self {
+        self.reasons.push(reason);
+        self
+    }
+}

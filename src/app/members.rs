@@ -1,0 +1,283 @@
+//! Members: joining, roles, suspension, leaving, ownership. Every change happens under the tenant's lock, so that the
+//! rules on ranks and on the last owner see members as they are.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::App;
+use super::mutation::{Begun, RequestKey, check_etag};
+use super::tenants::new_membership;
+use crate::ctx::TenantCtx;
+use crate::domain::id::UserId;
+use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
+use crate::domain::name::Email;
+use crate::domain::role::Role;
+use crate::domain::user::User;
+use crate::error::Error;
+use crate::store::audit::Audit;
+use crate::store::{InTenant, TenantTx, memberships, tenants};
+
+/// A member with their name and address.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Member {
+    /// Their place in the tenant.
+    pub membership: Membership,
+    /// The person.
+    pub user: User,
+}
+
+impl App {
+    /// Makes the user of an address a member.
+    ///
+    /// # Errors
+    /// `UserUnknown` (which counts against the rate), `AlreadyMember`, `RankTooLow`, `RateExceeded`.
+    pub async fn add_member(
+        &self,
+        t: &TenantCtx,
+        email: &Email,
+        role: Role,
+        key: Option<RequestKey>,
+    ) -> Result<Member, Error> {
+        let tenant_id = t.tenant_id();
+        let account = self.store.find_account(email).await?;
+        let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
+            Begun::Done(first) => return Ok(first),
+            Begun::Open(open) => open,
+        };
+        tenants::lock(&mut open.tx).await?;
+        may_touch(actor_rank(&mut open.tx, t).await?, role)?;
+        let Some(account) = account else {
+            drop(open);
+            return self.refuse_counted(&t.ctx, Some(tenant_id), Error::UserUnknown).await;
+        };
+        let membership = new_membership(&t.ctx, account.user.user_id, role);
+        memberships::insert(&mut open.tx, &membership).await?;
+        let audit = Audit::of(account.user.user_id.0).set("role", role.as_str()).set("status", "active");
+        self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
+    }
+
+    /// Shows a member.
+    ///
+    /// # Errors
+    /// `MemberNotFound`.
+    pub async fn get_member(&self, t: &TenantCtx, user: UserId) -> Result<Member, Error> {
+        let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
+        let membership = memberships::get(&mut tx, user).await?;
+        drop(tx);
+        self.with_user(membership).await
+    }
+
+    /// Members after one of them, in the order in which they joined.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_members(
+        &self,
+        t: &TenantCtx,
+        status: Option<MemberStatus>,
+        (after, limit): (Uuid, i64),
+    ) -> Result<Vec<Member>, Error> {
+        let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
+        let page = memberships::list(&mut tx, after, status, limit).await?;
+        drop(tx);
+        let users = self.store.list_users_of(t.tenant_id(), &page).await?;
+        let user_of = |membership: &Membership| users.iter().find(|u| u.user_id == membership.user_id).cloned();
+        Ok(page.into_iter().filter_map(|m| user_of(&m).map(|user| Member { membership: m, user })).collect())
+    }
+
+    /// Gives a member another role.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `RankTooLow`, `LastOwner`, `EtagMismatch`.
+    pub async fn update_member_role(
+        &self,
+        t: &TenantCtx,
+        user: UserId,
+        role: Role,
+        etag: &str,
+        key: Option<RequestKey>,
+    ) -> Result<Member, Error> {
+        self.change_member(t, user, etag, key, |own, member| {
+            may_touch(own, role)?;
+            member.role = role;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes a member's access away until they are reactivated.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `RankTooLow`, `LastOwner`, `WrongState`.
+    pub async fn suspend_member(&self, t: &TenantCtx, user: UserId, key: Option<RequestKey>) -> Result<Member, Error> {
+        self.change_member(t, user, "", key, |_, member| {
+            if member.status == MemberStatus::Suspended {
+                return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
+            }
+            member.status = MemberStatus::Suspended;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives a suspended member their access back.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `RankTooLow`, `WrongState`.
+    pub async fn reactivate_member(
+        &self,
+        t: &TenantCtx,
+        user: UserId,
+        key: Option<RequestKey>,
+    ) -> Result<Member, Error> {
+        self.change_member(t, user, "", key, |_, member| {
+            if member.status == MemberStatus::Active {
+                return Err(Error::WrongState { state: "active", wanted: "a suspended member" });
+            }
+            member.status = MemberStatus::Active;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `RankTooLow`, `LastOwner`, `EtagMismatch`; oneself one does not remove but leaves.
+    pub async fn remove_member(
+        &self,
+        t: &TenantCtx,
+        user: UserId,
+        etag: &str,
+        key: Option<RequestKey>,
+    ) -> Result<Member, Error> {
+        if t.user_id() == Some(user) {
+            return Err(Error::field("user_id", "is yourself; to leave there is LeaveTenant"));
+        }
+        self.change_member(t, user, etag, key, |_, member| {
+            member.status = MemberStatus::Removed;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the caller's own membership.
+    ///
+    /// # Errors
+    /// `LastOwner`, `CallerKindRefused` for those who are no members.
+    pub async fn leave_tenant(&self, t: &TenantCtx, key: Option<RequestKey>) -> Result<(), Error> {
+        let user = t.user_id().ok_or(Error::CallerKindRefused(t.ctx.caller.kind()))?;
+        self.change_member(t, user, "", key, |_, member| {
+            member.status = MemberStatus::Removed;
+            Ok(())
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Makes another active member owner and the caller what `own_role` says.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `WrongState` when the new owner is suspended.
+    pub async fn transfer_ownership(
+        &self,
+        t: &TenantCtx,
+        new_owner: UserId,
+        own_role: Option<Role>,
+        key: Option<RequestKey>,
+    ) -> Result<(Member, Option<Member>), Error> {
+        if t.user_id() == Some(new_owner) {
+            return Err(Error::field("new_owner_id", "is yourself"));
+        }
+        if t.user_id().is_none() && own_role.is_some() {
+            return Err(Error::field("own_role", "is for owners; operators and services have no role to change"));
+        }
+        let tenant_id = t.tenant_id();
+        let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
+            Begun::Done(first) => return Ok(first),
+            Begun::Open(open) => open,
+        };
+        tenants::lock(&mut open.tx).await?;
+        may_touch(actor_rank(&mut open.tx, t).await?, Role::TOP)?;
+        let mut owner = memberships::get(&mut open.tx, new_owner).await?;
+        if owner.status != MemberStatus::Active {
+            return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
+        }
+        let before = owner.role;
+        owner.role = Role::TOP;
+        memberships::update(&mut open.tx, &mut owner, t.ctx.now).await?;
+        let mut audit = Audit::of(new_owner.0).field("role", before.as_str(), Role::TOP.as_str());
+        let mut previous = None;
+        if let Some(user) = t.user_id() {
+            let mut own = memberships::get(&mut open.tx, user).await?;
+            let role = own_role.unwrap_or(Role::Admin);
+            audit = audit.field("previous_owner_role", own.role.as_str(), role.as_str());
+            own.role = role;
+            memberships::update(&mut open.tx, &mut own, t.ctx.now).await?;
+            previous = Some(self.with_user(own).await?);
+        }
+        let answer = (self.with_user(owner).await?, previous);
+        self.finish(open, &t.ctx, audit, answer).await
+    }
+
+    /// Applies a rule to a member under the tenant's lock, with the rank rules on who and the last-owner rule on what
+    /// comes out. The rule is given the caller's rank.
+    async fn change_member(
+        &self,
+        t: &TenantCtx,
+        user: UserId,
+        etag: &str,
+        key: Option<RequestKey>,
+        rule: impl FnOnce(Role, &mut Membership) -> Result<(), Error> + Send,
+    ) -> Result<Member, Error> {
+        let tenant_id = t.tenant_id();
+        let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
+            Begun::Done(first) => return Ok(first),
+            Begun::Open(open) => open,
+        };
+        tenants::lock(&mut open.tx).await?;
+        let own = actor_rank(&mut open.tx, t).await?;
+        let before = memberships::get(&mut open.tx, user).await?;
+        check_etag(etag, before.version)?;
+        may_touch(own, before.role)?;
+        let mut after = before.clone();
+        rule(own, &mut after)?;
+        if !after.is_active_owner() {
+            may_lose(&before, memberships::count_active_owners(&mut open.tx).await?)?;
+        }
+        memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
+        let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
+            "status",
+            status_name(before.status),
+            status_name(after.status),
+        );
+        let member = self.with_user(after).await?;
+        self.finish(open, &t.ctx, audit, member).await
+    }
+
+    async fn with_user(&self, membership: Membership) -> Result<Member, Error> {
+        let user = self.store.find_user(membership.user_id).await?.ok_or(Error::MemberNotFound)?;
+        Ok(Member { membership, user })
+    }
+}
+
+/// The caller's rank as it is under the lock; the gate saw it a moment earlier.
+async fn actor_rank(tx: &mut TenantTx, t: &TenantCtx) -> Result<Role, Error> {
+    let Some(user) = t.user_id() else { return Ok(t.rank()) };
+    let own = memberships::get(tx, user).await.map_err(|error| match error {
+        Error::MemberNotFound => Error::TenantNotFound,
+        other => other,
+    })?;
+    if own.status == MemberStatus::Suspended {
+        return Err(Error::MemberSuspended);
+    }
+    Ok(own.role)
+}
+
+const fn status_name(status: MemberStatus) -> &'static str {
+    match status {
+        MemberStatus::Active => "active",
+        MemberStatus::Suspended => "suspended",
+        MemberStatus::Removed => "removed",
+    }
+}

@@ -1,0 +1,42 @@
+//! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
+//! nothing here knows of gRPC or SQL.
+
+pub mod authorize;
+pub mod first_start;
+pub mod members;
+pub mod mutation;
+pub mod passwords;
+pub mod service_keys;
+pub mod sign_in;
+pub mod tenants;
+pub mod usage;
+
+use std::sync::Arc;
+
+use crate::decide::Plane;
+use crate::domain::catalogue::Catalogue;
+use crate::domain::name::TenantName;
+use crate::domain::seal::MasterKey;
+use crate::store::Store;
+use crate::time::Clock;
+use passwords::Passwords;
+
+/// Everything that a use case may need, made once at the start.
+pub struct App {
+    /// Rows.
+    pub store: Arc<Store>,
+    /// Decisions.
+    pub plane: Plane,
+    /// What seals and signs for ourselves.
+    pub master: MasterKey,
+    /// What the product is.
+    pub catalogue: Catalogue,
+    /// How passwords are hashed.
+    pub passwords: Passwords,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Under which tenants are found by subdomain.
+    pub base_domain: Option<String>,
+    /// Where calls of members go when nothing else names a tenant.
+    pub default_tenant: Option<TenantName>,
+}

@@ -1,0 +1,151 @@
+//! How passwords are hashed and compared: Argon2id with the parameters of OWASP's cheat sheet, a bounded number at once,
+//! half of them kept for people on devices that they have used before, so that a flood of guesses does not keep them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::secret::Secret;
+use crate::entropy;
+use crate::error::Error;
+
+/// Memory in KiB, passes and lanes. See the OWASP Password Storage Cheat Sheet: m=19456, t=2, p=1.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Memory in KiB.
+    pub memory: u32,
+    /// Passes over it.
+    pub passes: u32,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { memory: 19456, passes: 2 }
+    }
+}
+
+/// How long a request waits for its turn to hash.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Hashes and compares.
+pub struct Passwords {
+    argon: Argon2<'static>,
+    /// A hash of nothing anybody knows, so that an unknown address costs what a known one does.
+    decoy: String,
+    open: Arc<Semaphore>,
+    known: Arc<Semaphore>,
+}
+
+/// Whether a password was right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// No.
+    Wrong,
+    /// Yes.
+    Right,
+    /// Yes, and this hash with today's parameters should take the place of the old one.
+    RightButOld(String),
+}
+
+impl Passwords {
+    /// With this cost, so many at once.
+    ///
+    /// # Errors
+    /// When the parameters are none that Argon2 has.
+    pub fn new(cost: Cost, permits: usize) -> Result<Self, Error> {
+        let internal = |e: argon2::Error| Error::Internal(e.to_string().into());
+        let params = Params::new(cost.memory, cost.passes, 1, None).map_err(internal)?;
+        let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let decoy = hash(&argon, &entropy::bytes::<16>())?;
+        let known = permits / 2;
+        Ok(Self {
+            argon,
+            decoy,
+            open: Arc::new(Semaphore::new((permits - known).max(1))),
+            known: Arc::new(Semaphore::new(known)),
+        })
+    }
+
+    /// Hashes a new password.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many are being hashed.
+    pub async fn hash(&self, password: Secret<String>) -> Result<String, Error> {
+        let permit = self.turn(false).await?;
+        let argon = self.argon.clone();
+        blocking(permit, move || hash(&argon, password.expose().as_bytes())).await
+    }
+
+    /// Compares a password with a stored hash, or with a decoy when there is none.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many are being compared.
+    pub async fn compare(
+        &self,
+        password: Secret<String>,
+        stored: Option<String>,
+        known_device: bool,
+    ) -> Result<Comparison, Error> {
+        let permit = self.turn(known_device).await?;
+        let argon = self.argon.clone();
+        let exists = stored.is_some();
+        let stored = stored.unwrap_or_else(|| self.decoy.clone());
+        blocking(permit, move || {
+            let parsed = PasswordHash::new(&stored).map_err(|e| Error::Internal(e.to_string().into()))?;
+            let right = argon.verify_password(password.expose().as_bytes(), &parsed).is_ok();
+            if !right || !exists {
+                return Ok(Comparison::Wrong);
+            }
+            let params = Params::try_from(&parsed).ok();
+            let current = params.is_some_and(|p| {
+                let wanted = argon.params();
+                p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost()
+            });
+            if current && parsed.algorithm.as_str() == "argon2id" {
+                return Ok(Comparison::Right);
+            }
+            hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
+        })
+        .await
+    }
+
+    async fn turn(&self, known_device: bool) -> Result<OwnedSemaphorePermit, Error> {
+        let open = self.open.clone().acquire_owned();
+        let turn = async {
+            if known_device && let Ok(permit) = self.known.clone().try_acquire_owned() {
+                return Ok(permit);
+            }
+            if known_device {
+                return tokio::select! {
+                    permit = open => permit,
+                    permit = self.known.clone().acquire_owned() => permit,
+                };
+            }
+            open.await
+        };
+        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| Error::Overloaded)?;
+        turn.map_err(|_| Error::internal("the hashing turns are closed"))
+    }
+}
+
+fn hash(argon: &Argon2<'_>, password: &[u8]) -> Result<String, Error> {
+    let salt = entropy::bytes::<16>();
+    let hash = argon.hash_password_with_salt(password, &salt);
+    hash.map(|h| h.to_string()).map_err(|e| Error::Internal(e.to_string().into()))
+}
+
+/// Runs on a thread that may block. The turn ends with the work, also when the caller has gone away meanwhile.
+async fn blocking<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(permit);
+        result
+    });
+    done.await.map_err(|_| Error::internal("hashing a password panicked"))?
+}

@@ -1,0 +1,246 @@
+//! Sign-up, sign-in, and the choice of the tenant to work in.
+
+use serde::{Deserialize, Serialize};
+use uuid::Builder;
+
+use super::App;
+use super::mutation::{Begun, RequestKey};
+use super::passwords::Comparison;
+use crate::ctx::{Ctx, SignedIn};
+use crate::decide::judge::{Needs, judge};
+use crate::decide::token::Minted;
+use crate::domain::id::{SessionId, TenantId, UserId};
+use crate::domain::name::{Email, Slug, TenantName};
+use crate::domain::secret::{Secret, device_token, sha256};
+use crate::domain::tenant::Tenant;
+use crate::domain::user::{AccountStatus, SESSION_LIFETIME, Session, User};
+use crate::error::Error;
+use crate::store::audit::Audit;
+use crate::store::tx::{OfUser, Statement};
+use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, scoped::RunsIn, users};
+
+/// An account to be.
+pub struct NewAccount {
+    /// Its address.
+    pub email: Email,
+    /// Its password, which has passed the rules.
+    pub password: Secret<String>,
+    /// The person's name.
+    pub display_name: String,
+    /// A tenant to create with it: its name and slug.
+    pub tenant: Option<(String, Slug)>,
+}
+
+/// A new account, signed in.
+#[derive(Serialize, Deserialize)]
+pub struct SignedUp {
+    /// The person.
+    pub user: User,
+    /// The tenant, when one was asked for.
+    pub tenant: Option<Tenant>,
+    /// The sign-in.
+    pub session: Session,
+}
+
+/// A sign-in that worked.
+pub struct LoggedIn {
+    /// The person.
+    pub user: User,
+    /// The sign-in.
+    pub session: Session,
+    /// What proves it.
+    pub token: Minted,
+    /// What tells this device next time.
+    pub device_token: Secret<String>,
+}
+
+impl App {
+    /// Creates an account, with a tenant that it owns when asked, and signs in. Repeated with its `request_id` it gives
+    /// the same account and session, with a token of its own.
+    ///
+    /// # Errors
+    /// `EmailTaken`, `SlugTaken`, `RateExceeded`, `Overloaded`.
+    pub async fn sign_up(
+        &self,
+        ctx: &Ctx,
+        new: NewAccount,
+        key: Option<RequestKey>,
+    ) -> Result<(SignedUp, Minted), Error> {
+        let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
+        let user = User { user_id, email: new.email, display_name: new.display_name };
+        // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
+        let password_hash = self.passwords.hash(new.password).await?;
+        let done = match new.tenant {
+            None => self.sign_up_alone(ctx, user, &password_hash, key).await,
+            Some(tenant) => self.sign_up_with_tenant(ctx, user, &password_hash, tenant, key).await,
+        };
+        let done = match done {
+            Err(Error::EmailTaken) => return self.refuse_counted(ctx, None, Error::EmailTaken).await,
+            other => other?,
+        };
+        let token = self.plane.tokens.mint(&done.session, done.session.active_tenant, ctx.now)?;
+        Ok((done, token))
+    }
+
+    async fn sign_up_alone(
+        &self,
+        ctx: &Ctx,
+        user: User,
+        password_hash: &str,
+        key: Option<RequestKey>,
+    ) -> Result<SignedUp, Error> {
+        let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
+            Begun::Done(first) => return Ok(first),
+            Begun::Open(open) => open,
+        };
+        users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        let session = new_session(&mut open.tx, ctx, user.user_id, 1, None).await?;
+        let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
+        self.finish(open, ctx, audit, SignedUp { user, tenant: None, session }).await
+    }
+
+    async fn sign_up_with_tenant(
+        &self,
+        ctx: &Ctx,
+        user: User,
+        password_hash: &str,
+        (display_name, slug): (String, Slug),
+        key: Option<RequestKey>,
+    ) -> Result<SignedUp, Error> {
+        let tenant_id = TenantId(ctx.new_id());
+        let mut open = match self.begin(ctx, None, InTenantAsUser(tenant_id, user.user_id), key).await? {
+            Begun::Done(first) => return Ok(first),
+            Begun::Open(open) => open,
+        };
+        users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        let tenant = self.new_tenant(ctx, tenant_id, display_name, slug);
+        self.insert_owned(&mut open.tx, ctx, &tenant, user.user_id).await?;
+        users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
+        let session = new_session(&mut open.tx, ctx, user.user_id, 1, Some(tenant_id)).await?;
+        let audit = Audit::of(user.user_id.0)
+            .set("email", user.email.as_str())
+            .set("slug", tenant.slug.as_str())
+            .set("display_name", tenant.display_name.as_str());
+        self.finish(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await
+    }
+
+    /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
+    /// account before anybody is signed in.
+    fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
+        let mac = self.master.mac("sign-up", &[key.request_id.as_bytes()]);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&mac[..16]);
+        Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// Signs in with e-mail and password. Costs one comparison on every path.
+    ///
+    /// # Errors
+    /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
+    /// the person's, `Overloaded`.
+    pub async fn login(
+        &self,
+        ctx: &Ctx,
+        email: &Email,
+        password: Secret<String>,
+        tenant: Option<&TenantName>,
+        device: &str,
+    ) -> Result<LoggedIn, Error> {
+        let account = self.store.find_account(email).await?.filter(|a| a.status == AccountStatus::Active);
+        let digest = sha256(device.as_bytes());
+        // Nobody's id where there is no account: the same look-ups, finding nothing.
+        let user_id = account.as_ref().map_or_else(|| UserId(ctx.new_id()), |a| a.user.user_id);
+        let mut tx = self.store.read(AsUser(user_id)).await?;
+        let known = users::knows_device(&mut tx, &digest).await?;
+        let sign_in = users::find_sign_in(&mut tx).await?;
+        drop(tx);
+        let stored = sign_in.as_ref().map(|row| row.password_hash.clone());
+        let comparison = self.passwords.compare(password, stored, known).await?;
+        let (Some(account), Some(sign_in)) = (account, sign_in) else { return Err(Error::PasswordWrong) };
+        if comparison == Comparison::Wrong {
+            return Err(Error::PasswordWrong);
+        }
+        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, tenant).await?;
+
+        let mut tx = self.store.write(AsUser(user_id)).await?;
+        if let Comparison::RightButOld(hash) = &comparison {
+            users::rehash(&mut tx, &sign_in.password_hash, hash, ctx.now).await?;
+        }
+        let device_token = if known { Secret::new(device.to_owned()) } else { device_token() };
+        users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
+        let session = new_session(&mut tx, ctx, user_id, sign_in.session_epoch, tenant).await?;
+        tx.commit(ctx, Audit::of(user_id.0).set("session_id", session.session_id.to_string())).await?;
+        let token = self.plane.tokens.mint(&session, tenant, ctx.now)?;
+        Ok(LoggedIn { user: account.user, session, token, device_token })
+    }
+
+    async fn tenant_at_sign_in(
+        &self,
+        user: UserId,
+        own: Option<TenantId>,
+        named: Option<&TenantName>,
+    ) -> Result<Option<TenantId>, Error> {
+        let Some(named) = named else {
+            return self.plane.fallback_of(user, own, self.default_tenant.as_ref()).await;
+        };
+        let tenant = self.plane.find(named).await?.ok_or(Error::TenantNotFound)?;
+        let member = self.store.find_membership(tenant, user).await?;
+        member.map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
+    }
+
+    /// Gives the person a token for another of their tenants, and makes it the session's.
+    ///
+    /// # Errors
+    /// `TenantNotFound`, `MemberSuspended`, `TenantSuspended`, `TenantDeleted`.
+    pub async fn switch_tenant(
+        &self,
+        ctx: &Ctx,
+        person: &SignedIn,
+        to: &TenantName,
+        key: Option<RequestKey>,
+    ) -> Result<(Session, Minted), Error> {
+        let tenant = self.plane.find(to).await?.ok_or(Error::TenantNotFound)?;
+        let standing = self.plane.standing(tenant, &ctx.caller, ctx.now).await?;
+        if let Some(reason) = judge(&standing, &ctx.caller, &Needs::default(), ctx.now).into_iter().next() {
+            return Err(reason);
+        }
+        let user_id = person.user.user_id;
+        let session = match self.begin(ctx, None, AsUser(user_id), key).await? {
+            Begun::Done(first) => first,
+            Begun::Open(mut open) => {
+                let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
+                users::set_active_tenant(&mut open.tx, session.session_id.0, tenant).await?;
+                let audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                self.finish(open, ctx, audit, session).await?
+            }
+        };
+        // The new token is as old a proof as the one it was exchanged for.
+        let proof = Session { auth_time: person.auth_time, ..session.clone() };
+        let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now)?;
+        Ok((session, token))
+    }
+}
+
+/// Inserts a sign-in that begins now. `epoch` was read together with the password that was compared.
+async fn new_session<S: Scope>(
+    tx: &mut Scoped<S>,
+    ctx: &Ctx,
+    user_id: UserId,
+    epoch: i64,
+    tenant: Option<TenantId>,
+) -> Result<Session, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let session = Session {
+        session_id: SessionId(ctx.new_id()),
+        user_id,
+        epoch,
+        active_tenant: tenant,
+        auth_time: ctx.now,
+        absolute_expires_at: ctx.now.after(SESSION_LIFETIME),
+        revoked_at: None,
+    };
+    users::insert_session(tx, &session, ctx.now).await?;
+    Ok(session)
+}

@@ -1,0 +1,60 @@
+//! From a credential to a caller. All ways in which one is bad look the same from outside, except that an access token of
+//! ours may say that it is over.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use super::Plane;
+use crate::ctx::{Caller, PlatformKey, SignedIn};
+use crate::domain::secret::{Key, KeyKind};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+impl Plane {
+    /// Who holds this credential: an access token or a key, told apart by how they begin. There is no second attempt as
+    /// another kind.
+    ///
+    /// # Errors
+    /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
+    pub async fn identify(&self, credential: &str, now: Timestamp) -> Result<Caller, Error> {
+        if credential.starts_with("eyJ") {
+            return self.person(credential, now).await.map(|person| Caller::User(Box::new(person)));
+        }
+        let key = self.platform_key(credential, now).await?;
+        Ok(match key.kind {
+            KeyKind::Service => Caller::Service(Box::new(key)),
+            KeyKind::Operator => Caller::Operator(Box::new(key)),
+        })
+    }
+
+    /// The person whose access token this is, if their session and account are still good.
+    ///
+    /// # Errors
+    /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
+    pub async fn person(&self, token: &str, now: Timestamp) -> Result<SignedIn, Error> {
+        let verified = self.tokens.verify(token, now)?;
+        let found = self.store.find_session(verified.user_id, verified.session_id).await?;
+        let (session, account) = found.ok_or(Error::CredentialInvalid)?;
+        if !session.is_live(&account, now) {
+            return Err(Error::CredentialInvalid);
+        }
+        Ok(SignedIn {
+            user: account.user,
+            session,
+            auth_time: verified.auth_time,
+            token_tenant: verified.tenant,
+            default_tenant: account.default_tenant,
+        })
+    }
+
+    async fn platform_key(&self, text: &str, now: Timestamp) -> Result<PlatformKey, Error> {
+        // The checksum stops what was never a key before the database is asked.
+        let key = Key::parse(text).ok_or(Error::CredentialInvalid)?;
+        let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+        let over = stored.key.expires_at.is_some_and(|at| at <= now) || stored.revoked_at.is_some();
+        let same = verify_slices_are_equal(&key.digest(), &stored.digest).is_ok();
+        if over || !same || stored.key.kind != key.kind {
+            return Err(Error::CredentialInvalid);
+        }
+        Ok(stored.key)
+    }
+}

@@ -1,0 +1,66 @@
+//! May they? From a caller's standing to the reasons that speak against a call, in the order in which a refusal names
+//! them. Pure.
+
+use super::tenant::Standing;
+use crate::ctx::Caller;
+use crate::domain::membership::MemberStatus;
+use crate::domain::role::Permissions;
+use crate::domain::tenant::TenantStatus;
+use crate::domain::user::RECENT_LOGIN;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// What a call asks for besides a tenant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs<'a> {
+    /// Permissions, all of them.
+    pub permissions: &'a [&'a str],
+    /// Whether a suspended tenant will do.
+    pub allow_suspended: bool,
+    /// Whether a deleted tenant will do.
+    pub allow_deleted: bool,
+    /// Whether the sign-in must be recent.
+    pub recent_login: bool,
+}
+
+/// What the caller may do in the tenant: a member what the role may; a service what its key may; a service in a
+/// person's name what both may; an operator what the operator's key may.
+#[must_use]
+pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
+    let of_role = standing.member.as_ref().map(|member| member.role.permissions()).unwrap_or_default();
+    match caller {
+        Caller::Anonymous => Permissions::default(),
+        Caller::User(_) => of_role,
+        Caller::Delegated(key, _) => of_role.within(&key.permissions),
+        Caller::Service(key) | Caller::Operator(key) => key.permissions.clone(),
+    }
+}
+
+/// All that speaks against the call; empty when nothing does.
+#[must_use]
+pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Timestamp) -> Vec<Error> {
+    let mut reasons = Vec::new();
+    if standing.member.as_ref().is_some_and(|member| member.status == MemberStatus::Suspended) {
+        reasons.push(Error::MemberSuspended);
+    }
+    let tenant = &standing.tenant;
+    match tenant.status() {
+        TenantStatus::Suspended if !needs.allow_suspended => {
+            let reason = tenant.suspension.as_ref().map_or_else(String::new, |s| s.reason.clone());
+            reasons.push(Error::TenantSuspended(reason));
+        }
+        TenantStatus::Deleted if !needs.allow_deleted => {
+            reasons.push(Error::TenantDeleted(tenant.purge_at.unwrap_or(now)));
+        }
+        _ => {}
+    }
+    // A sign-in is asked of people; keys have none.
+    let stale = |person: &crate::ctx::SignedIn| person.auth_time.after(RECENT_LOGIN) < now;
+    if needs.recent_login && caller.person().is_some_and(stale) {
+        reasons.push(Error::RecentLoginRequired);
+    }
+    let held = permissions(standing, caller);
+    let missing = needs.permissions.iter().filter(|permission| !held.contains(permission));
+    reasons.extend(missing.map(|permission| Error::PermissionMissing((*permission).to_owned())));
+    reasons
+}

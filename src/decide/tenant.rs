@@ -1,0 +1,127 @@
+//! In which tenant a call is, and as what. Sources that claim a tenant must agree; none is preferred over another.
+
+use uuid::Uuid;
+
+use super::Plane;
+use crate::ctx::{Caller, SignedIn};
+use crate::domain::id::{TenantId, UserId};
+use crate::domain::membership::Membership;
+use crate::domain::name::TenantName;
+use crate::domain::tenant::Tenant;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// What claims to say in which tenant a call is.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// The access token's `tid`.
+    pub token: Option<TenantId>,
+    /// The header `x-tenant-id`.
+    pub header: Option<TenantName>,
+    /// The host: a label under the base domain, which may be no slug at all.
+    pub host: Option<Option<TenantName>>,
+    /// The request's own field `tenant`.
+    pub request: Option<TenantName>,
+}
+
+impl Claims {
+    /// Whether nothing claims anything.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.token.is_none() && self.header.is_none() && self.host.is_none() && self.request.is_none()
+    }
+}
+
+/// A caller's place in a tenant.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The person's membership; none for services alone and operators.
+    pub member: Option<Membership>,
+}
+
+impl Plane {
+    /// The one tenant that all claims name; none when nothing claims.
+    ///
+    /// # Errors
+    /// `TenantConflict` when claims differ, `TenantNotFound` when what they name does not exist.
+    pub async fn locate(&self, claims: &Claims) -> Result<Option<TenantId>, Error> {
+        let mut found: Vec<Option<TenantId>> = claims.token.into_iter().map(Some).collect();
+        for name in [claims.header.as_ref(), claims.request.as_ref()].into_iter().flatten() {
+            found.push(self.find(name).await?);
+        }
+        match &claims.host {
+            Some(Some(name)) => found.push(self.find(name).await?),
+            Some(None) => found.push(None),
+            None => {}
+        }
+        let Some((first, rest)) = found.split_first() else { return Ok(None) };
+        if rest.iter().any(|other| other != first) {
+            return Err(Error::TenantConflict);
+        }
+        first.ok_or(Error::TenantNotFound).map(Some)
+    }
+
+    /// The tenant of a name; an id is taken as it is, a slug is looked up.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find(&self, name: &TenantName) -> Result<Option<TenantId>, Error> {
+        match name {
+            TenantName::Id(id) => Ok(Some(*id)),
+            TenantName::Slug(slug) => self.store.find_slug(slug).await,
+        }
+    }
+
+    /// The caller's place in a tenant. A tenant that is not there, is purged, or is not the person's, is all the same,
+    /// found out with the same look-ups.
+    ///
+    /// # Errors
+    /// `TenantNotFound`.
+    pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
+        let member = match caller.person() {
+            Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
+            None => None,
+        };
+        let tenant = self.store.find_tenant(tenant).await?;
+        let tenant = tenant.filter(|t| t.purge_at.is_none_or(|at| now < at)).ok_or(Error::TenantNotFound)?;
+        match member {
+            Some(None) => Err(Error::TenantNotFound),
+            Some(member) => Ok(Standing { tenant, member }),
+            None => Ok(Standing { tenant, member: None }),
+        }
+    }
+
+    /// Where a person's call goes when nothing claims a tenant: their default, else the only tenant that they have, else
+    /// the server's default if they are a member of it. Fallbacks never conflict; one that does not fit is passed over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn fallback(&self, person: &SignedIn, server: Option<&TenantName>) -> Result<Option<TenantId>, Error> {
+        self.fallback_of(person.user.user_id, person.default_tenant, server).await
+    }
+
+    /// `fallback` for somebody who is just signing in.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn fallback_of(
+        &self,
+        user: UserId,
+        own: Option<TenantId>,
+        server: Option<&TenantName>,
+    ) -> Result<Option<TenantId>, Error> {
+        if let Some(own) = own
+            && self.store.find_membership(own, user).await?.is_some()
+        {
+            return Ok(Some(own));
+        }
+        if let [only] = self.store.list_tenants_of(user, false, Uuid::nil(), 2).await?.as_slice() {
+            return Ok(Some(only.tenant.tenant_id));
+        }
+        let Some(name) = server else { return Ok(None) };
+        let Some(tenant) = self.find(name).await? else { return Ok(None) };
+        Ok(self.store.find_membership(tenant, user).await?.map(|_| tenant))
+    }
+}
