@@ -53,8 +53,9 @@ fn access_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         let value = options.get_extension(&extension).into_owned();
         let access = value.as_message().ok_or("the option (tenantry.v1.access) is not a message")?;
         let rule = rule(access).map_err(|problem| format!("{name}: {problem}"))?;
+        let repeatable = method.input().get_field_by_name("request_id").is_some();
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        writeln!(table, "    Access {{ path: {path:?}, {rule} }},")?;
+        writeln!(table, "    Access {{ path: {path:?}, repeatable: {repeatable}, {rule} }},")?;
     }
     table.push_str("]\n");
     Ok(table)

@@ -1,5 +1,50 @@
-//! x
-#[expect(missing_docs, clippy::pedantic, unreachable_pub, reason = "generated; the protos carry the manual")]
+//! gRPC. A request comes through `front.rs` (trace, deadline, limits), `gate.rs` (who, which tenant, may they), and the
+//! file of its service, which only decodes, calls the use case and encodes.
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+
+pub mod access;
+mod auth;
+mod convert;
+mod fields;
+pub mod front;
+pub mod gate;
+mod membership;
+mod page;
+pub mod status;
+mod tenant;
+mod usage;
+
+use gate::Gate;
+
+/// The generated messages, clients and servers.
+#[expect(missing_docs, unreachable_pub, reason = "generated; the protos carry the manual")]
+#[expect(clippy::pedantic, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("tenantry.v1");
+}
+
+/// All descriptors, for reflection and JSON transcoders.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+/// What the services share.
+#[derive(Clone)]
+struct Services(Arc<Gate>);
+
+/// The four services. `max_message` bounds a request's body, in bytes.
+#[must_use]
+pub fn services(gate: Arc<Gate>, max_message: usize) -> Routes {
+    let services = Services(gate);
+    macro_rules! bounded {
+        ($server:path) => {{
+            use $server as server;
+            server::new(services.clone()).max_decoding_message_size(max_message)
+        }};
+    }
+    Routes::new(bounded!(v1::auth_service_server::AuthServiceServer))
+        .add_service(bounded!(v1::tenant_service_server::TenantServiceServer))
+        .add_service(bounded!(v1::membership_service_server::MembershipServiceServer))
+        .add_service(bounded!(v1::usage_service_server::UsageServiceServer))
 }

@@ -1,0 +1,146 @@
+//! Domain values as messages.
+
+use chrono::TimeDelta;
+use prost_types::{Duration, Timestamp as ProtoTimestamp};
+
+use super::status::told;
+use super::v1;
+use crate::app::members::Member;
+use crate::app::mutation::etag;
+use crate::app::tenants::MyTenant;
+use crate::app::usage::UsageView;
+use crate::ctx::PlatformKey;
+use crate::decide::token::Minted;
+use crate::domain::membership::MemberStatus;
+use crate::domain::tenant::{Tenant, TenantStatus};
+use crate::domain::user::{Session, User};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+pub(super) fn time(at: Timestamp) -> ProtoTimestamp {
+    let nanos = at.micros().rem_euclid(1_000_000) * 1000;
+    ProtoTimestamp { seconds: at.seconds(), nanos: i32::try_from(nanos).unwrap_or(0) }
+}
+
+fn duration(span: TimeDelta) -> Duration {
+    Duration { seconds: span.num_seconds(), nanos: span.subsec_nanos() }
+}
+
+pub(super) const fn tenant_status(status: TenantStatus) -> v1::TenantStatus {
+    match status {
+        TenantStatus::Active => v1::TenantStatus::Active,
+        TenantStatus::Suspended => v1::TenantStatus::Suspended,
+        TenantStatus::Deleted => v1::TenantStatus::Deleted,
+    }
+}
+
+pub(super) fn tenant(tenant: &Tenant) -> v1::Tenant {
+    v1::Tenant {
+        tenant_id: tenant.tenant_id.to_string(),
+        slug: tenant.slug.as_str().to_owned(),
+        display_name: tenant.display_name.clone(),
+        status: tenant_status(tenant.status()).into(),
+        suspend_reason: tenant.suspension.as_ref().map(|s| s.reason.clone()).unwrap_or_default(),
+        plan: tenant.plan.clone(),
+        create_time: Some(time(tenant.created_at)),
+        update_time: Some(time(tenant.updated_at)),
+        delete_time: tenant.deleted_at.map(time),
+        purge_time: tenant.purge_at.map(time),
+        etag: etag(tenant.version),
+    }
+}
+
+pub(super) fn user(user: &User) -> v1::User {
+    v1::User {
+        user_id: user.user_id.to_string(),
+        email: user.email.as_str().to_owned(),
+        display_name: user.display_name.clone(),
+    }
+}
+
+const fn member_status(status: MemberStatus) -> v1::MemberStatus {
+    match status {
+        MemberStatus::Active => v1::MemberStatus::Active,
+        MemberStatus::Suspended => v1::MemberStatus::Suspended,
+        MemberStatus::Removed => v1::MemberStatus::Removed,
+    }
+}
+
+pub(super) fn member(member: &Member) -> v1::Member {
+    let place = &member.membership;
+    v1::Member {
+        membership_id: place.membership_id.to_string(),
+        user: Some(user(&member.user)),
+        role: place.role.as_str().to_owned(),
+        status: member_status(place.status).into(),
+        join_time: Some(time(place.joined_at)),
+        update_time: Some(time(place.updated_at)),
+        etag: etag(place.version),
+    }
+}
+
+pub(super) fn my_tenant(mine: &MyTenant) -> v1::MyTenant {
+    let status = if mine.row.active { v1::MemberStatus::Active } else { v1::MemberStatus::Suspended };
+    v1::MyTenant {
+        tenant: Some(tenant(&mine.row.tenant)),
+        role: mine.row.role.clone(),
+        member_status: status.into(),
+        member_count: mine.row.member_count,
+        usage: mine.usage.iter().map(usage).collect(),
+        default: mine.default,
+    }
+}
+
+pub(super) fn usage(view: &UsageView) -> v1::Usage {
+    v1::Usage {
+        metric: view.metric.clone(),
+        unit: view.unit.clone(),
+        used: view.used,
+        limit: view.limit,
+        remaining: view.remaining(),
+        period_start_time: Some(time(view.period_start)),
+        reset_time: Some(time(view.resets_at)),
+    }
+}
+
+pub(super) fn access_token(session: &Session, minted: &Minted) -> v1::AccessToken {
+    v1::AccessToken {
+        token: minted.token.expose().clone(),
+        expires_in: Some(duration(minted.expires_in)),
+        tenant_id: session.active_tenant.map(|t| t.to_string()).unwrap_or_default(),
+        session_id: session.session_id.to_string(),
+    }
+}
+
+pub(super) fn platform_key(key: &PlatformKey) -> v1::PlatformKey {
+    v1::PlatformKey {
+        key_id: key.key_id.clone(),
+        display_name: key.display_name.clone(),
+        permissions: key.permissions.names(),
+        create_time: Some(time(key.created_at)),
+        expire_time: key.expires_at.map(time),
+    }
+}
+
+/// One reason of a decision; a shortage of several metrics is one reason each.
+pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
+    let remedy = match error {
+        Error::CredentialInvalid | Error::TokenExpired | Error::RecentLoginRequired => v1::Remedy::SignIn,
+        Error::PermissionMissing(_) | Error::MemberSuspended => v1::Remedy::TenantAdmin,
+        Error::QuotaExceeded(_) => v1::Remedy::UpgradeOrWait,
+        Error::TenantSuspended(_) | Error::TenantDeleted(_) => v1::Remedy::Operator,
+        _ => v1::Remedy::Unspecified,
+    };
+    let one = |error: &Error, subject: &str| {
+        let (reason, message) = told(error);
+        v1::DenyReason { reason, message, subject: subject.to_owned(), remedy: remedy.into() }
+    };
+    match error {
+        Error::QuotaExceeded(shortages) => shortages
+            .iter()
+            .map(|short| one(&Error::QuotaExceeded(vec![short.clone()]), &short.metric))
+            .collect(),
+        Error::PermissionMissing(permission) => vec![one(error, permission)],
+        other => vec![one(other, "")],
+    }
+}

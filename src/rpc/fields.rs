@@ -1,0 +1,101 @@
+//! Reading a request's fields: everything that is wrong is found before the refusal, so that a caller mends it all at
+//! once.
+
+use chrono::TimeDelta;
+use prost::Message;
+use prost_types::Duration;
+use uuid::Uuid;
+
+use super::v1;
+use crate::app::mutation::RequestKey;
+use crate::app::usage::Amounts;
+use crate::domain::catalogue::MAX_AMOUNT;
+use crate::domain::id::UserId;
+use crate::domain::role::Role;
+use crate::domain::seal::MasterKey;
+use crate::error::{Error, Violation};
+
+/// What is wrong so far.
+#[derive(Default)]
+pub(super) struct Fields {
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    /// Takes a field's value, or notes what is wrong with it.
+    pub(super) fn read<T>(&mut self, field: &str, value: Result<T, &'static str>) -> Option<T> {
+        match value {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.violations.push(Violation { field: field.to_owned(), description: problem.to_owned() });
+                None
+            }
+        }
+    }
+
+    /// A `request_id` with the body that it stands for: `body` is the request without its secrets. Empty asks for no
+    /// protection.
+    pub(super) fn request_key(&mut self, id: &str, body: &impl Message, master: &MasterKey) -> Option<Option<RequestKey>> {
+        if id.is_empty() {
+            return Some(None);
+        }
+        let parsed = Uuid::try_parse(id).ok().filter(|uuid| id.len() == 36 && uuid.get_version_num() == 4);
+        let request_id = self.read("request_id", parsed.ok_or("must be a UUID of version 4, written with hyphens"))?;
+        let body_mac = master.mac("body", &[&body.encode_to_vec()]);
+        Some(Some(RequestKey { request_id, body_mac }))
+    }
+
+    /// A user's id.
+    pub(super) fn user_id(&mut self, field: &str, text: &str) -> Option<UserId> {
+        self.read(field, Uuid::try_parse(text).map(UserId).map_err(|_| "must be a user's id, a UUID"))
+    }
+
+    /// A role's name; the fallback when empty, where there is one.
+    pub(super) fn role(&mut self, field: &str, text: &str, fallback: Option<Role>) -> Option<Role> {
+        match fallback {
+            Some(role) if text.is_empty() => Some(role),
+            _ => self.read(field, Role::parse(text)),
+        }
+    }
+
+    /// Amounts: `least` to 20 metrics, each once, each 1 to 2^53.
+    pub(super) fn amounts(&mut self, list: &[v1::Amount], least: usize) -> Option<Amounts> {
+        let before = self.violations.len();
+        let count = if (least..=20).contains(&list.len()) { Ok(()) } else { Err("must be 1 to 20 metrics") };
+        self.read("amounts", count)?;
+        let mut amounts = Amounts::new();
+        for (i, item) in list.iter().enumerate() {
+            let name = if (1..=64).contains(&item.metric.len()) { Ok(()) } else { Err("must name a metric") };
+            self.read(&format!("amounts[{i}].metric"), name);
+            let size = if (1..=MAX_AMOUNT).contains(&item.amount) { Ok(()) } else { Err("must be 1 to 2^53") };
+            self.read(&format!("amounts[{i}].amount"), size);
+            let once = amounts.insert(item.metric.clone(), item.amount).map_or(Ok(()), |_| Err("must name each once"));
+            self.read(&format!("amounts[{i}].metric"), once);
+        }
+        (self.violations.len() == before).then_some(amounts)
+    }
+
+    /// An idempotency key: 1 to 128 printable ASCII characters; none when empty.
+    pub(super) fn idempotency_key(&mut self, text: &str) -> Option<Option<String>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let ok = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        self.read("idempotency_key", if ok { Ok(()) } else { Err("must be 1 to 128 printable ASCII characters") })?;
+        Some(Some(text.to_owned()))
+    }
+
+    /// A span of time that lies ahead; none when absent.
+    pub(super) fn ttl(&mut self, field: &str, duration: Option<&Duration>) -> Option<Option<TimeDelta>> {
+        let Some(duration) = duration else { return Some(None) };
+        let nanos = u32::try_from(duration.nanos).ok();
+        let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
+        let bounded = span.filter(|span| *span >= TimeDelta::seconds(1) && *span <= TimeDelta::days(3660));
+        self.read(field, bounded.ok_or("must be one second to ten years")).map(Some)
+    }
+
+    /// The refusal of a request that did not read.
+    pub(super) fn refuse(self) -> Error {
+        Error::FieldsInvalid(self.violations)
+    }
+}

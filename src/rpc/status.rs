@@ -1,0 +1,212 @@
+//! Errors as gRPC knows them: the one place where each gets its code, reason and details.
+#![expect(clippy::disallowed_methods, reason = "the one file that makes a Status")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tonic::{Code, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use uuid::Uuid;
+
+use super::v1::ErrorReason;
+use crate::error::Error;
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "tenantry";
+
+/// When to try again what is only passing.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+tokio::task_local! {
+    /// The server's id of the call that is being answered.
+    pub(super) static REQUEST_ID: Uuid;
+}
+
+/// Answers a call.
+pub(super) async fn respond<T>(work: impl Future<Output = Result<T, Error>>) -> Result<Response<T>, Status> {
+    work.await.map(Response::new).map_err(|error| status(&error))
+}
+
+/// The code of an error.
+#[must_use]
+pub fn code(error: &Error) -> Code {
+    match error {
+        Error::CredentialMissing | Error::CredentialInvalid | Error::TokenExpired | Error::PasswordWrong => {
+            Code::Unauthenticated
+        }
+        Error::CallerKindRefused(_)
+        | Error::PermissionMissing(_)
+        | Error::MemberSuspended
+        | Error::TenantSuspended(_)
+        | Error::TenantDeleted(_)
+        | Error::RecentLoginRequired
+        | Error::RankTooLow
+        | Error::SuspendedByOperator => Code::PermissionDenied,
+        Error::CredentialAmbiguous
+        | Error::MetadataMalformed(_)
+        | Error::TenantConflict
+        | Error::TenantMissing
+        | Error::FieldsInvalid(_)
+        | Error::BodyMalformed(_)
+        | Error::RequestIdReused
+        | Error::IdempotencyKeyReused
+        | Error::PageTokenMismatch
+        | Error::MetricUnknown(_) => Code::InvalidArgument,
+        Error::TenantNotFound | Error::MemberNotFound | Error::UserUnknown => Code::NotFound,
+        Error::SlugTaken | Error::EmailTaken | Error::AlreadyMember | Error::TenantNotDeleted => Code::AlreadyExists,
+        Error::AnswerExpired | Error::LastOwner | Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::EtagMismatch => Code::Aborted,
+        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded => Code::ResourceExhausted,
+        Error::DatabaseUnavailable(_) => Code::Unavailable,
+        Error::DeadlineExceeded => Code::DeadlineExceeded,
+        Error::Internal(_) => Code::Internal,
+        Error::MethodUnknown => Code::Unimplemented,
+    }
+}
+
+/// The reason of an error, as errors.proto names it.
+#[must_use]
+pub fn reason(error: &Error) -> &'static str {
+    use ErrorReason as R;
+    let reason = match error {
+        Error::CredentialMissing => R::CredentialMissing,
+        Error::CredentialInvalid => R::CredentialInvalid,
+        Error::TokenExpired => R::TokenExpired,
+        Error::CredentialAmbiguous => R::CredentialAmbiguous,
+        Error::MetadataMalformed(_) => R::MetadataMalformed,
+        Error::PasswordWrong => R::PasswordWrong,
+        Error::CallerKindRefused(_) => R::CallerKindRefused,
+        Error::PermissionMissing(_) => R::PermissionMissing,
+        Error::MemberSuspended => R::MemberSuspended,
+        Error::TenantSuspended(_) => R::TenantSuspended,
+        Error::TenantDeleted(_) => R::TenantDeleted,
+        Error::RecentLoginRequired => R::RecentLoginRequired,
+        Error::RankTooLow => R::RankTooLow,
+        Error::SuspendedByOperator => R::SuspendedByOperator,
+        Error::TenantConflict => R::TenantConflict,
+        Error::TenantMissing => R::TenantMissing,
+        Error::TenantNotFound => R::TenantNotFound,
+        Error::FieldsInvalid(_) => R::FieldsInvalid,
+        Error::BodyMalformed(_) => R::BodyMalformed,
+        Error::RequestIdReused => R::RequestIdReused,
+        Error::IdempotencyKeyReused => R::IdempotencyKeyReused,
+        Error::PageTokenMismatch => R::PageTokenMismatch,
+        Error::AnswerExpired => R::AnswerExpired,
+        Error::MetricUnknown(_) => R::MetricUnknown,
+        Error::MemberNotFound => R::MemberNotFound,
+        Error::UserUnknown => R::UserUnknown,
+        Error::SlugTaken => R::SlugTaken,
+        Error::EmailTaken => R::EmailTaken,
+        Error::AlreadyMember => R::AlreadyMember,
+        Error::TenantNotDeleted => R::TenantNotDeleted,
+        Error::LastOwner => R::LastOwner,
+        Error::WrongState { .. } => R::WrongState,
+        Error::EtagMismatch => R::EtagMismatch,
+        Error::QuotaExceeded(_) => R::QuotaExceeded,
+        Error::RateExceeded { .. } => R::RateExceeded,
+        Error::Overloaded => R::Overloaded,
+        Error::DatabaseUnavailable(_) => R::DatabaseUnavailable,
+        Error::DeadlineExceeded => R::DeadlineExceeded,
+        Error::Internal(_) => R::Internal,
+        Error::MethodUnknown => R::MethodUnknown,
+    };
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
+}
+
+/// The status of an error, with all its details. What is a fault of ours is logged here, once, with its chain; the client
+/// gets the request id.
+#[must_use]
+pub fn status(error: &Error) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason(error), DOMAIN, metadata(error));
+    match error {
+        Error::FieldsInvalid(violations) => {
+            for violation in violations {
+                details.add_bad_request_violation(&violation.field, &violation.description);
+            }
+        }
+        Error::QuotaExceeded(shortages) => {
+            for short in shortages {
+                let told = format!("{} asked, {} of {} used until {}", short.amount, short.used, short.limit, short.resets_at);
+                details.add_quota_failure_violation(&short.metric, told);
+            }
+        }
+        Error::RateExceeded { retry_after, .. } => {
+            details.set_retry_info(Some(wait(*retry_after)));
+        }
+        Error::Overloaded | Error::DatabaseUnavailable(_) => {
+            details.set_retry_info(Some(SHORTLY));
+        }
+        Error::LastOwner => {
+            details.add_precondition_failure_violation("LAST_OWNER", "owner", "make somebody else owner first");
+        }
+        Error::WrongState { state, wanted } => {
+            details.add_precondition_failure_violation("STATE", *state, format!("this call needs {wanted}"));
+        }
+        Error::Internal(source) => tracing::error!(error = %chain(source.as_ref()), "internal error"),
+        _ => {}
+    }
+    if let Error::DatabaseUnavailable(source) = error {
+        tracing::warn!(error = %chain(source.as_ref()), "database unavailable");
+    }
+    Status::with_error_details(code(error), error.to_string(), details)
+}
+
+/// What tonic itself refuses, in our words: a body that is no request or too large, an unknown method, a compression that
+/// we do not speak.
+#[must_use]
+pub(super) fn of_framework(code: Code, message: &str) -> Status {
+    match code {
+        Code::Unimplemented if message.is_empty() => status(&Error::MethodUnknown),
+        Code::Internal | Code::OutOfRange | Code::InvalidArgument | Code::Unimplemented => {
+            // tonic's words speak of the wire only, but a decode error may quote a field's name; it is ours to name.
+            let what = match code {
+                Code::OutOfRange => "it is larger than this server takes",
+                Code::Unimplemented => "send it uncompressed",
+                _ => "it does not decode as that message",
+            };
+            status(&Error::BodyMalformed(what.to_owned()))
+        }
+        Code::Cancelled | Code::DeadlineExceeded => status(&Error::DeadlineExceeded),
+        _ => status(&Error::Internal(message.to_owned().into())),
+    }
+}
+
+fn metadata(error: &Error) -> HashMap<String, String> {
+    let pairs: Vec<(&str, String)> = match error {
+        Error::PermissionMissing(permission) => vec![("permission", permission.clone())],
+        Error::TenantSuspended(reason) => vec![("suspend_reason", reason.clone())],
+        Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
+        Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
+        Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
+        Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
+        Error::Internal(_) => {
+            REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// At least a second, so that nobody comes back before anything could have changed.
+fn wait(after: TimeDelta) -> Duration {
+    after.to_std().unwrap_or(SHORTLY).max(SHORTLY)
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// An error as part of a decision: its reason and words.
+pub(super) fn told(error: &Error) -> (String, String) {
+    (reason(error).to_owned(), error.to_string())
+}
+
