@@ -20,7 +20,7 @@ lint:
 bench:
 	cargo bench --locked
 
-# PostgreSQL's programs, not a running server: the tests start their own. Debian keeps initdb out of PATH.
+# PostgreSQL's programs: the tests start a server of their own with them. Debian keeps initdb out of PATH.
 install-test-tools:
 	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \

@@ -32,8 +32,8 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_DATA_DIR", default_value = "data", value_name = "DIR", help_heading = "Data")]
     pub data_dir: PathBuf,
 
-    /// PostgreSQL, as the role `tenantry_app`: postgres://tenantry_app:...@host/db. SQLite in the data directory when
-    /// absent. Better set in the environment: arguments can be seen by every user of the machine
+    /// PostgreSQL, as the role `tenantry_app`: `postgres://tenantry_app:PASSWORD@HOST/DATABASE`. SQLite in the data
+    /// directory when absent. Better set in the environment: arguments can be seen by every user of the machine
     #[arg(long, env = "TENANTRY_DATABASE_URL", hide_env_values = true, value_name = "URL", help_heading = "Data")]
     pub database_url: Option<DatabaseUrl>,
 
@@ -52,11 +52,11 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_CATALOGUE", value_name = "FILE", help_heading = "Data")]
     pub catalogue: Option<PathBuf>,
 
-    /// File with the key that signing keys are encrypted under; made when missing. DATA_DIR/master.key when absent
+    /// File with the key that signing keys are encrypted under; made when missing. `DATA_DIR/master.key` when absent
     #[arg(long, env = "TENANTRY_MASTER_KEY_FILE", value_name = "FILE", help_heading = "Keys and tokens")]
     pub master_key_file: Option<PathBuf>,
 
-    /// File that the first operator key is written to. DATA_DIR/operator.key when absent
+    /// File that the first operator key is written to. `DATA_DIR/operator.key` when absent
     #[arg(long, env = "TENANTRY_OPERATOR_KEY_FILE", value_name = "FILE", help_heading = "Keys and tokens")]
     pub operator_key_file: Option<PathBuf>,
 

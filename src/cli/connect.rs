@@ -35,21 +35,21 @@ pub(super) struct Connect {
     #[arg(long, global = true, env = "TENANTRY_SERVER", default_value = "http://127.0.0.1:50051", value_name = "URL")]
     server: String,
 
-    /// File with the operator key. TENANTRY_OPERATOR_KEY, with the key itself, comes before it
+    /// File with the operator key. `TENANTRY_OPERATOR_KEY`, with the key itself, comes before it
     #[arg(long, global = true, env = "TENANTRY_OPERATOR_KEY_FILE", default_value = "data/operator.key")]
     #[arg(value_name = "FILE")]
     key_file: PathBuf,
 
     /// PEM certificates of the authorities that the server must be certified by; the system's own when absent
-    #[arg(long, global = true, env = "TENANTRY_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "TENANTRY_SERVER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
     /// PEM certificate to show to a server that asks for one (mutual TLS)
-    #[arg(long, global = true, env = "TENANTRY_CERT", value_name = "FILE", requires = "key")]
+    #[arg(long, global = true, env = "TENANTRY_CLIENT_CERT", value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
 
     /// PEM private key of that certificate
-    #[arg(long, global = true, env = "TENANTRY_KEY", value_name = "FILE", requires = "cert")]
+    #[arg(long, global = true, env = "TENANTRY_CLIENT_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 }
 

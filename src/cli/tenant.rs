@@ -123,12 +123,8 @@ impl Tenant {
             }
         };
         let row = row.ok_or_else(|| CliError::Failed("the server's answer has no tenant in it".to_owned()))?;
-        if self.json {
-            writeln!(out, "{}", json(&row))?
-        } else {
-            writeln!(out, "{}", sheet(&row))?
-        }
-        Ok(())
+        let text = if self.json { json(&row) } else { sheet(&row) };
+        Ok(writeln!(out, "{text}")?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -107,22 +108,35 @@ impl TenantService for Fake {
     }
 }
 
-/// Types a command at a fresh server, and gives back what it printed.
-async fn typed(fake: &Fake, words: &[&str]) -> Result<String, CliError> {
+/// Starts the server on a free port.
+async fn serving(fake: &Fake, tls: Option<ServerTlsConfig>) -> (String, tokio::task::AbortHandle) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = format!("http://{}", listener.local_addr().unwrap());
-    let service = TenantServiceServer::new(fake.clone());
-    let serving = tonic::transport::Server::builder().add_service(service);
-    let serving = tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+    let address = listener.local_addr().unwrap().to_string();
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).unwrap();
+    }
+    let router = server.add_service(TenantServiceServer::new(fake.clone()));
+    let task = tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    (address, task.abort_handle())
+}
 
+/// Types a command, and gives back what it printed.
+async fn typed_at(server: &str, words: &[&str]) -> Result<String, CliError> {
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), "tk_operator\n").unwrap();
-    let shared = ["--server", &server, "--key-file", key.path().to_str().unwrap()];
+    let shared = ["--server", server, "--key-file", key.path().to_str().unwrap()];
     let cli = Cli::try_parse_from(["tenantry", "tenant"].iter().chain(words).chain(&shared))?;
     let mut out = Vec::new();
-    let outcome = dispatch(cli, &mut out).await;
-    serving.abort();
-    outcome.map(|()| String::from_utf8(out).unwrap())
+    dispatch(cli, &mut out).await.map(|()| String::from_utf8(out).unwrap())
+}
+
+/// Types a command at a fresh server without TLS.
+async fn typed(fake: &Fake, words: &[&str]) -> Result<String, CliError> {
+    let (address, server) = serving(fake, None).await;
+    let outcome = typed_at(&format!("http://{address}"), words).await;
+    server.abort();
+    outcome
 }
 
 #[tokio::test]
@@ -184,6 +198,29 @@ async fn a_server_that_stays_away_is_a_failure_with_its_reason() {
 
     assert!(typed(&fake, &["show", "acme"]).await.is_err());
     assert_eq!(fake.asked.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn mutual_tls_needs_both_certificates() {
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    let tls = ServerTlsConfig::new().identity(Identity::from_pem(&cert, &key));
+    let (address, server) = serving(&Fake::default(), Some(tls.client_ca_root(Certificate::from_pem(&cert)))).await;
+    let url = format!("https://{address}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) = (file("cert.pem", &cert), file("key.pem", &key));
+    let shown = typed_at(&url, &["show", "acme", "--ca", &cert, "--cert", &cert, "--key", &key]).await.unwrap();
+    assert!(shown.starts_with("slug     acme-0"), "{shown}");
+    assert!(typed_at(&url, &["show", "acme", "--ca", &cert]).await.is_err(), "the server asks for a certificate");
+    let stranger = typed_at(&url, &["show", "acme", "--cert", &cert, "--key", &key]).await.unwrap_err();
+    assert!(matches!(stranger, CliError::Unreachable { .. }), "the system does not know this authority: {stranger}");
+    server.abort();
 }
 
 #[test]

@@ -25,6 +25,9 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How many bytes that head may have.
 const HEAD_BYTES: usize = 16 << 10;
 
+/// How long a connection lives, so that clients which never read an answer cannot keep all connections.
+const LIFE: Duration = Duration::from_secs(300);
+
 /// Connections at once: scrapers and probes are few, so more of them are a fault.
 const CONNECTIONS: usize = 128;
 
@@ -66,15 +69,18 @@ pub async fn serve(
             let permit = Arc::clone(&permits).acquire_owned().await;
             (listener.accept().await, permit)
         };
-        let (stream, permit) = tokio::select! {
+        let (accepted, permit) = tokio::select! {
             () = &mut shutdown => break,
-            (Ok((stream, _)), permit) = accepted => (stream, permit),
+            accepted = accepted => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
             // Out of file descriptors or the like: it passes, and until then trying again at once would only burn time.
-            else => { sleep(Duration::from_millis(100)).await; continue }
+            sleep(Duration::from_millis(100)).await;
+            continue;
         };
         let connection = connections.watch(connection(stream, router.clone()));
         tokio::spawn(async move {
-            let _ = connection.await;
+            let _ = timeout(LIFE, connection).await;
             drop(permit);
         });
     }
