@@ -26,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 16 << 10;
 
 /// How long a connection lives, so that clients which never read an answer cannot keep all connections.
-const LIFE: Duration = Duration::from_secs(300);
+const LIFE: Duration = Duration::from_mins(5);
 
 /// Connections at once: scrapers and probes are few, so more of them are a fault.
 const CONNECTIONS: usize = 128;
