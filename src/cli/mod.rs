@@ -1,0 +1,80 @@
+//! The command line: what can be typed, and how the outcome is told. `serve` and `migrate` work on this machine; all
+//! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
+//! them, and are audited like everybody else.
+
+mod connect;
+mod error;
+mod migrate;
+mod serve;
+mod table;
+mod tenant;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::error::CliError;
+use crate::config::Serve;
+
+/// Multi-tenancy as a service: who is this, which tenant are they in, may they do it, is there quota left?
+///
+/// Without a command it serves, on 127.0.0.1 with a SQLite database in the directory `data`: the same as
+/// `tenantry serve`. Flags of the server follow the word `serve`, or are set as TENANTRY_* in the environment.
+#[derive(Parser, Debug)]
+#[command(name = "tenantry", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tenantry                                        start on this machine, nothing to set up
+  tenantry serve --listen 0.0.0.0:50051           the same for other machines
+  tenantry tenant create --slug acme --name 'Acme Ltd' --owner-email ada@example.com
+  tenantry tenant list --status suspended --json  one JSON object a line, for scripts
+
+Exit status: 0 done, 1 refused or failed, 2 the command line makes no sense.";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a server
+    Serve(Box<Serve>),
+    /// Bring the database up to date, or say whether it is
+    Migrate(migrate::Migrate),
+    /// List, show, create, suspend and activate tenants
+    Tenant(tenant::Tenant),
+}
+
+/// Does what the command line says and tells how it went: 0 done, 1 refused or failed, 2 wrong usage.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli, &mut io::stdout()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // `tenantry tenant list | head` has all it wants.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = write!(io::stderr(), "{}", error.report());
+            error.exit_code()
+        }
+    }
+}
+
+/// Runs the command, with its results going to `out`.
+async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    match cli.command {
+        None => serve::run(Serve::from_env()?).await,
+        Some(Command::Serve(config)) => serve::run(*config).await,
+        Some(Command::Migrate(migrate)) => migrate.run().await,
+        Some(Command::Tenant(tenant)) => tenant.run(out).await,
+    }
+}
+
+/// A fresh id for a request that changes something, with which it can be repeated harmlessly.
+#[expect(clippy::disallowed_methods, reason = "a client's own id, which no server and no test depends on")]
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,220 @@
+//! What a server can be told: every flag of `tenantry serve`, with its environment variable. The comments on the
+//! fields are what `--help` prints. Not the catalogue of plans and metrics, which is data.
+
+mod check;
+mod database_url;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+use ipnet::IpNet;
+
+pub use self::check::ConfigError;
+pub use self::database_url::DatabaseUrl;
+
+/// Flags of `tenantry serve`. Every one has a default: without any, a server with its own SQLite database starts.
+#[derive(Args, Debug, Clone)]
+pub struct Serve {
+    /// Address and port of gRPC
+    #[arg(long, env = "TENANTRY_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS:PORT")]
+    #[arg(help_heading = "Addresses")]
+    pub listen: SocketAddr,
+
+    /// Address and port of plain HTTP: /metrics, /healthz, /readyz. Without authentication, so keep it inside
+    #[arg(long, env = "TENANTRY_HTTP_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    #[arg(help_heading = "Addresses")]
+    pub http_listen: SocketAddr,
+
+    /// Directory of the SQLite database and of generated keys; made when it is missing
+    #[arg(long, env = "TENANTRY_DATA_DIR", default_value = "data", value_name = "DIR", help_heading = "Data")]
+    pub data_dir: PathBuf,
+
+    /// PostgreSQL, as the role `tenantry_app`: `postgres://tenantry_app:PASSWORD@HOST/DATABASE`. SQLite in the data
+    /// directory when absent. Better set in the environment: arguments can be seen by every user of the machine
+    #[arg(long, env = "TENANTRY_DATABASE_URL", hide_env_values = true, value_name = "URL", help_heading = "Data")]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// PostgreSQL for the few paths that cross tenants, as the role `tenantry_system`. The database URL with the user
+    /// replaced when absent
+    #[arg(long, env = "TENANTRY_SYSTEM_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(help_heading = "Data")]
+    pub system_database_url: Option<DatabaseUrl>,
+
+    /// Connections to the database, at most
+    #[arg(long, env = "TENANTRY_DATABASE_CONNECTIONS", default_value_t = 16, value_name = "N")]
+    #[arg(help_heading = "Data")]
+    pub database_connections: u32,
+
+    /// TOML file with metrics, roles and plans; a built-in example when absent
+    #[arg(long, env = "TENANTRY_CATALOGUE", value_name = "FILE", help_heading = "Data")]
+    pub catalogue: Option<PathBuf>,
+
+    /// File with the key that signing keys are encrypted under; made when missing. `DATA_DIR/master.key` when absent
+    #[arg(long, env = "TENANTRY_MASTER_KEY_FILE", value_name = "FILE", help_heading = "Keys and tokens")]
+    pub master_key_file: Option<PathBuf>,
+
+    /// File that the first operator key is written to. `DATA_DIR/operator.key` when absent
+    #[arg(long, env = "TENANTRY_OPERATOR_KEY_FILE", value_name = "FILE", help_heading = "Keys and tokens")]
+    pub operator_key_file: Option<PathBuf>,
+
+    /// `iss` of access tokens
+    #[arg(long, env = "TENANTRY_ISSUER", default_value = "tenantry", help_heading = "Keys and tokens")]
+    pub issuer: String,
+
+    /// `aud` of access tokens
+    #[arg(long, env = "TENANTRY_AUDIENCE", default_value = "tenantry", help_heading = "Keys and tokens")]
+    pub audience: String,
+
+    /// Domain under which tenants are found by subdomain: with example.com, acme.example.com is tenant acme
+    #[arg(long, env = "TENANTRY_BASE_DOMAIN", value_name = "DOMAIN", value_parser = base_domain)]
+    #[arg(help_heading = "Finding the tenant")]
+    pub base_domain: Option<String>,
+
+    /// Proxies whose x-forwarded-host and x-forwarded-for count: addresses or CIDR ranges, separated by commas
+    #[arg(long, env = "TENANTRY_TRUSTED_PROXIES", value_name = "CIDR,..", value_delimiter = ',')]
+    #[arg(value_parser = network, help_heading = "Finding the tenant")]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Tenant, by slug or id, of requests that nothing else assigns to one
+    #[arg(long, env = "TENANTRY_DEFAULT_TENANT", value_name = "TENANT", help_heading = "Finding the tenant")]
+    pub default_tenant: Option<String>,
+
+    /// PEM certificate chain of the gRPC port; with it, TLS is on
+    #[arg(long, env = "TENANTRY_TLS_CERT", value_name = "FILE", help_heading = "TLS")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM private key of the certificate
+    #[arg(long, env = "TENANTRY_TLS_KEY", value_name = "FILE", help_heading = "TLS")]
+    pub tls_key: Option<PathBuf>,
+
+    /// PEM certificates of the authorities that clients must be certified by (mutual TLS)
+    #[arg(long, env = "TENANTRY_TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Largest message taken, in bytes
+    #[arg(long, env = "TENANTRY_MAX_MESSAGE_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
+    #[arg(help_heading = "Limits")]
+    pub max_message_bytes: usize,
+
+    /// Requests worked on at once; beyond it callers are told to come back later
+    #[arg(long, env = "TENANTRY_MAX_CONCURRENT_REQUESTS", default_value_t = 1024, value_name = "N")]
+    #[arg(help_heading = "Limits")]
+    pub max_concurrent_requests: usize,
+
+    /// Longest time a request may take, in seconds, whatever the caller's deadline
+    #[arg(long, env = "TENANTRY_MAX_DEADLINE", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Limits")]
+    pub max_deadline: Duration,
+
+    /// Age in seconds at which a connection is closed gracefully, so that load spreads to new replicas
+    #[arg(long, env = "TENANTRY_MAX_CONNECTION_AGE", default_value = "3600", value_name = "SECONDS")]
+    #[arg(value_parser = seconds, help_heading = "Limits")]
+    pub max_connection_age: Duration,
+
+    /// Seconds that requests under way are given to finish on SIGTERM
+    #[arg(long, env = "TENANTRY_DRAIN", default_value = "20", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Limits")]
+    pub drain: Duration,
+
+    /// Passwords hashed at once, 19 MiB each; the number of processors unless said
+    #[arg(long, env = "TENANTRY_ARGON2_PERMITS", default_value_t = processors(), value_name = "N")]
+    #[arg(help_heading = "Limits")]
+    pub argon2_permits: usize,
+
+    /// Form of the log on stderr; text on a terminal, json elsewhere, unless said
+    #[arg(long, env = "TENANTRY_LOG_FORMAT", value_name = "FORMAT", help_heading = "Log")]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: a level, or levels by module, as in `info,tenantry=debug`
+    #[arg(long, env = "TENANTRY_LOG", default_value = "info", value_name = "FILTER", help_heading = "Log")]
+    pub log: String,
+}
+
+/// Form of the log.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+impl Serve {
+    /// The configuration without any flag: environment and defaults.
+    ///
+    /// # Errors
+    /// An environment variable cannot be read as what it should be.
+    pub fn from_env() -> Result<Self, clap::Error> {
+        Self::from_args(["tenantry"])
+    }
+
+    /// The configuration with these flags, of which the first word is the program's name.
+    ///
+    /// # Errors
+    /// A flag or environment variable is unknown or cannot be read as what it should be.
+    pub fn from_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct Alone {
+            #[command(flatten)]
+            serve: Serve,
+        }
+        Alone::try_parse_from(args).map(|alone| alone.serve)
+    }
+
+    /// Where the master key is.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+
+    /// Where the operator key is written to.
+    #[must_use]
+    pub fn operator_key_path(&self) -> PathBuf {
+        self.operator_key_file.clone().unwrap_or_else(|| self.data_dir.join("operator.key"))
+    }
+
+    /// PostgreSQL for paths that cross tenants; none when the server keeps its rows in SQLite.
+    #[must_use]
+    pub fn system_url(&self) -> Option<DatabaseUrl> {
+        let said = self.system_database_url.clone();
+        said.or_else(|| self.database_url.as_ref()?.with_user("tenantry_system"))
+    }
+
+    /// Whether the other end of a connection is a proxy whose forwarding headers count.
+    #[must_use]
+    pub fn trusts(&self, peer: std::net::IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// Reads a number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| "a whole number of seconds is wanted".to_owned())
+}
+
+/// Reads an address or a range of addresses.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let single = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    single.or_else(|_| text.parse()).map_err(|_| "an address or range such as 10.0.0.0/8 is wanted".to_owned())
+}
+
+/// Reads a domain name: labels with dots between them, in lower case afterwards.
+fn base_domain(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    let of_label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(of_label);
+    if !text.split('.').all(is_label) {
+        return Err("a domain such as example.com is wanted, without scheme and port".to_owned());
+    }
+    Ok(text)
+}
+
+/// How many processors there are to work on.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
