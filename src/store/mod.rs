@@ -1,0 +1,4 @@
+//! Rows.
+
+pub mod guard;
+pub mod setup;

@@ -1,0 +1,6 @@
+//! The black-box suite.
+
+mod cluster;
+mod isolation;
+mod sabotage;
+mod startup;
