@@ -153,7 +153,7 @@ async fn all_trespasses(database: &Database, tables: &[&Table]) -> Vec<String> {
         let mut tx = app.begin().await.unwrap();
         if let Some(me) = me {
             let (tenant, person) = (TENANTS[me], PEOPLE[me]);
-            run(&mut tx, &format!("set local tenantry.tenant = '{tenant}'; set local tenantry.user = '{person}'"))
+            run(&mut tx, &format!("set local tenantry.tenant = '{tenant}'; set local tenantry.\"user\" = '{person}'"))
                 .await;
         }
         for table in tables {
@@ -188,7 +188,7 @@ async fn the_application_role_reaches_no_row_of_another_tenant_or_person() {
 async fn a_person_bound_without_a_tenant_sees_only_what_belongs_to_people() {
     let (database, tables) = populated(Cluster::shared()).await;
     let mut app = connect(&database.app_url).await;
-    for (bind, theirs) in [("tenantry.user", "user_id"), ("tenantry.tenant", "tenant_id")] {
+    for (bind, theirs) in [(r#"tenantry."user""#, "user_id"), ("tenantry.tenant", "tenant_id")] {
         let mut tx = app.begin().await.unwrap();
         let id = if theirs == "user_id" { PEOPLE[0] } else { TENANTS[0] };
         run(&mut tx, &format!("set local {bind} = '{id}'")).await;
@@ -255,8 +255,8 @@ async fn create_again(admin: &mut PgConnection, relation: &str, policy: &str) ->
                        case polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update'
                                    when 'd' then 'delete' else 'all' end,
                        (select string_agg(rolname, ', ') from pg_roles where oid = any (polroles)))
-                || coalesce(format(' using (%s)', pg_get_expr(polqual, polrelid)), '')
-                || coalesce(format(' with check (%s)', pg_get_expr(polwithcheck, polrelid)), '')
+                || coalesce(' using (' || pg_get_expr(polqual, polrelid) || ')', '')
+                || coalesce(' with check (' || pg_get_expr(polwithcheck, polrelid) || ')', '')
          from pg_policy
          where polrelid = $1::regclass and polname = $2",
     )

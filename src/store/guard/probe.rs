@@ -60,10 +60,10 @@ pub async fn probe(conn: &mut PgConnection) -> Result<(), GuardError> {
 }
 
 /// Binds ids that nobody has. Literals, as everywhere: `set_config()` does not reach the workers of a sharded database.
-const BIND_STRANGER: &str = "do $do$ begin
+const BIND_STRANGER: &str = r#"do $do$ begin
   execute format('set local tenantry.tenant = %L', gen_random_uuid());
-  execute format('set local tenantry.user = %L', gen_random_uuid());
-end $do$";
+  execute format('set local tenantry."user" = %L', gen_random_uuid());
+end $do$"#;
 
 fn finding(kind: &str, message: String, table: &str) -> Finding {
     let mend = format!("-- create the policies of {table} again as migrations/postgres writes them");
