@@ -270,7 +270,7 @@ fn initialise(bin: &Path, dir: &Path, user: Option<(u32, u32)>, port: u16) {
 }
 
 /// Where `initdb` and `postgres` are: the newest that is installed, else on the path.
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let installed =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let number = |dir: &PathBuf| -> u32 {

@@ -132,6 +132,13 @@ async fn trespasses(app: &mut PgConnection, table: &Table, me: Option<usize>) ->
                 note("updates or cannot update rows", who);
             }
         }
+        if table.app_updates && mine {
+            let give_away =
+                format!("update tenantry.{name} set {owner} = '{}' where {owner} = '{id}'", table.id(1 - who));
+            if !denied(&attempt(app, give_away).await) {
+                note("gives away rows", who);
+            }
+        }
         if table.app_deletes {
             let delete = format!("delete from tenantry.{name} where {owner} = '{id}'");
             if (attempt(app, delete).await != Ok(0)) != mine {

@@ -1,11 +1,14 @@
 //! Setting up PostgreSQL, and refusing to start on a database that is not the one this binary knows.
 #![expect(clippy::disallowed_methods, reason = "tests look at databases with SQL of their own")]
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::store::guard::{self, Finding, GuardError, Role};
 use tenantry::store::setup;
 
-use crate::cluster::{Cluster, Database, unique_name, wish};
+use crate::cluster::{Cluster, Database, binaries, unique_name, wish};
 
 /// Connects, or says why not.
 pub(crate) async fn connect(url: &str) -> PgConnection {
@@ -25,6 +28,23 @@ pub(crate) async fn findings(database: &Database, role: Role) -> Vec<Finding> {
         Err(GuardError::Unsafe(findings)) => findings.0,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// As everybody who sets up a database must leave it.
+async fn assert_clean(database: &Database) {
+    for role in [Role::App, Role::System] {
+        assert_eq!(findings(database, role).await, []);
+    }
+    let mut app = connect(&database.app_url).await;
+    guard::probe(&mut app).await.unwrap();
+    let rights: Vec<bool> = sqlx::query_scalar(
+        "select unnest(array[has_schema_privilege('public', 'usage'), has_database_privilege(current_database(), 'temporary'),
+                             has_schema_privilege('tenantry', 'create'), has_table_privilege('tenantry.credential', 'truncate')])",
+    )
+    .fetch_all(&mut app)
+    .await
+    .unwrap();
+    assert_eq!(rights, [false; 4]);
 }
 
 #[tokio::test]
@@ -64,8 +84,24 @@ async fn an_administrator_without_superuser_can_bootstrap() {
     for _ in 0..2 {
         setup::bootstrap(&url, &wish(&name)).await.unwrap();
     }
-    assert_eq!(findings(&cluster.database(&name), Role::App).await, []);
-    assert_eq!(findings(&cluster.database(&name), Role::System).await, []);
+    assert_clean(&cluster.database(&name)).await;
+}
+
+#[tokio::test]
+async fn an_administrator_can_paste_the_printed_sql_into_psql() {
+    let cluster = Cluster::private();
+    let name = unique_name();
+    for _ in 0..2 {
+        let mut psql = Command::new(binaries().join("psql"));
+        psql.args(["--no-psqlrc", "--quiet", &cluster.admin_url()]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut psql = psql.spawn().expect("psql, from `apt-get install postgresql`");
+        let sql = setup::bootstrap_sql(&wish(&name)).unwrap();
+        psql.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        assert!(psql.wait().unwrap().success());
+    }
+    let database = cluster.database(&name);
+    assert!(!setup::migrate(&database.migrate_url).await.unwrap().migrations_applied.is_empty());
+    assert_clean(&database).await;
 }
 
 #[tokio::test]
@@ -87,7 +123,7 @@ async fn a_clean_database_passes_every_check() {
         let path: String = sqlx::query_scalar("show search_path").fetch_one(&mut conn).await.unwrap();
         assert_eq!(path, "tenantry");
     }
-    guard::probe(&mut connect(&database.app_url).await).await.unwrap();
+    assert_clean(&database).await;
 }
 
 #[tokio::test]

@@ -91,14 +91,21 @@ pub(super) fn database_sql(database: &str) -> String {
          revoke all on database \"{database}\" from public;\n\
          grant connect on database \"{database}\" to tenantry_migrate, tenantry_app, tenantry_system;\n\
          do $do$ begin\n  \
-           if exists (select from pg_namespace where nspname = 'public') then\n    \
-             revoke all on schema public from public;\n  \
-           end if;\n  \
            if not exists (select from pg_namespace where nspname = 'tenantry') then\n    \
              create schema tenantry authorization tenantry_owner;\n  \
            end if;\n\
          end $do$;\n\
          grant usage on schema tenantry to tenantry_app, tenantry_system;\n\
+         reset role;\n\
+         -- tenantry_owner inherits nothing, not even what an owner of the database may do in public.\n\
+         do $do$ begin\n  \
+           if not (select rolsuper from pg_roles where rolname = session_user) then\n    \
+             set role pg_database_owner;\n  \
+           end if;\n  \
+           if exists (select from pg_namespace where nspname = 'public') then\n    \
+             revoke all on schema public from public;\n  \
+           end if;\n\
+         end $do$;\n\
          reset role;\n\
          alter role tenantry_migrate in database \"{database}\" set search_path = tenantry;\n\
          alter role tenantry_app in database \"{database}\" set search_path = tenantry;\n\
