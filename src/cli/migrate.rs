@@ -1,6 +1,7 @@
 //! `tenantry migrate`: sets up and migrates PostgreSQL. SQLite needs no command; the server migrates it when it starts.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,8 +10,8 @@ use crate::store::setup::{self, Bootstrap, Report, SetupError};
 
 /// Prepare PostgreSQL for tenantry, or bring it up to date.
 ///
-/// The first time, with an administrator's address: creates the roles, the database and the tables, and prints the two
-/// addresses that the server needs:
+/// The first time, with an administrator's address: creates the roles, the database and the
+/// tables, and prints the two addresses that the server needs:
 ///
 ///   tenantry migrate --admin-url postgres://postgres:secret@localhost/postgres
 ///
@@ -18,8 +19,10 @@ use crate::store::setup::{self, Bootstrap, Report, SetupError};
 ///
 ///   tenantry migrate --url postgres://tenantry_migrate:secret@localhost/tenantry
 ///
-/// May be repeated, and run from several places at once. Servers of the version before go on working meanwhile.
+/// May be repeated, and run from several places at once. Servers of the version before go on
+/// working meanwhile.
 #[derive(clap::Args)]
+#[expect(clippy::doc_markdown, rustdoc::bare_urls, reason = "the comments are --help, read at a terminal")]
 #[command(verbatim_doc_comment)]
 pub struct Migrate {
     /// Address of an administrator (superuser, or createrole and createdb). Creates roles, database and tables.
@@ -98,16 +101,16 @@ async fn bootstrap(admin_url: &str, database: String, password: Option<String>) 
 fn summary(report: &Report) -> String {
     let mut lines = String::new();
     if !report.roles_created.is_empty() {
-        lines += &format!("roles created: {}\n", report.roles_created.join(", "));
+        let _ = writeln!(lines, "roles created: {}", report.roles_created.join(", "));
     }
     if report.database_created {
         lines += "database created\n";
     }
     for migration in &report.migrations_applied {
-        lines += &format!("migration {migration}\n");
+        let _ = writeln!(lines, "migration {migration}");
     }
     for policy in &report.policies_changed {
-        lines += &format!("warning: policy {policy} is not the one recorded before, and no migration changed it\n");
+        let _ = writeln!(lines, "warning: policy {policy} is not the one recorded before, and no migration changed it");
     }
     if report.migrations_applied.is_empty() {
         lines + &format!("up to date at migration {}\n", report.to)
@@ -123,8 +126,13 @@ fn next(admin_url: &str, wish: &Bootstrap, report: &Report) -> Result<String, Se
         let password = wish.password.as_deref().filter(|_| created).unwrap_or("...");
         setup::url_for(admin_url, &wish.database, role, password)
     };
+    let note = if report.roles_created.is_empty() {
+        "put the roles' password in the place of the dots"
+    } else {
+        "keep them, passwords are not shown again"
+    };
     Ok(format!(
-        "\nThe server needs these two; keep them, passwords are not shown again:\n\n  \
+        "\nThe server needs these two; {note}:\n\n  \
            export TENANTRY_DATABASE_URL={app}\n  \
            export TENANTRY_SYSTEM_DATABASE_URL={system}\n  \
            tenantry serve\n\n\

@@ -54,6 +54,7 @@ pub(crate) struct Cluster {
 
 /// One prepared database, and the addresses of those who use it.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_field_names, reason = "every one is an address, and says so where it is used")]
 pub(crate) struct Database {
     /// As the application role.
     pub(crate) app_url: String,

@@ -1,5 +1,4 @@
 //! Every hole that the start-up check knows: made, found, and mended with the statement that the finding names.
-#![expect(clippy::disallowed_methods, reason = "tests break databases with SQL of their own")]
 
 use sqlx::Connection;
 use tenantry::store::guard::{self, Role};

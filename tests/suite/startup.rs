@@ -1,5 +1,4 @@
 //! Setting up PostgreSQL, and refusing to start on a database that is not the one this binary knows.
-#![expect(clippy::disallowed_methods, reason = "tests look at databases with SQL of their own")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
