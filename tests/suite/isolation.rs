@@ -208,6 +208,30 @@ async fn a_person_bound_without_a_tenant_sees_only_what_belongs_to_people() {
 }
 
 #[tokio::test]
+async fn an_answer_kept_without_a_tenant_is_its_callers_alone() {
+    let database = Cluster::shared().fresh_database().await;
+    let mut admin = connect(&database.admin_url).await;
+    for person in PEOPLE {
+        let row = format!("(gen_random_uuid(), 1, '{person}', '', '', '', '', now(), now())");
+        run(&mut admin, &format!("insert into tenantry.idempotency values {row}")).await;
+        run(&mut admin, &format!("insert into tenantry.idempotency values {}", row.replace("gen_random_uuid()", NIL)))
+            .await;
+    }
+    let mut app = connect(&database.app_url).await;
+    for person in PEOPLE {
+        let mut tx = app.begin().await.unwrap();
+        run(&mut tx, &format!("set local tenantry.\"user\" = '{person}'")).await;
+        let theirs = format!("select count(*) from idempotency where tenant_id = {NIL} and caller_id = '{person}'");
+        assert_eq!(number(&mut tx, theirs).await, 1);
+        assert_eq!(number(&mut tx, "select count(*) from idempotency".to_owned()).await, 1);
+        tx.rollback().await.unwrap();
+    }
+}
+
+/// In the place of a tenant where there is none.
+const NIL: &str = "'00000000-0000-0000-0000-000000000000'";
+
+#[tokio::test]
 async fn without_any_one_policy_the_isolation_test_fails() {
     let (database, tables) = populated(Cluster::shared()).await;
     let mut admin = connect(&database.admin_url).await;
