@@ -144,6 +144,25 @@ fn resource() -> Resource {
     }
 }
 
+/// Makes a request's span a child of the caller's, when the headers carry one (W3C Trace Context). Does nothing while no
+/// traces are sent.
+pub fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
+    struct Headers<'a>(&'a http::HeaderMap);
+    impl opentelemetry::propagation::Extractor for Headers<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key).and_then(|value| value.to_str().ok())
+        }
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys().map(http::HeaderName::as_str).collect()
+        }
+    }
+    if headers.contains_key("traceparent") {
+        let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(headers)));
+        // Fails only where no layer listens, which is where nobody wants it.
+        let _ = tracing_opentelemetry::OpenTelemetrySpanExt::set_parent(span, parent);
+    }
+}
+
 /// The one recorder of the process, installed by the first who asks.
 fn recorder() -> Result<PrometheusHandle, TelemetryError> {
     static INSTALLED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();

@@ -108,14 +108,12 @@ impl App {
     pub async fn update_tenant(
         &self,
         t: &TenantCtx,
-        display_name: Option<String>,
+        display_name: String,
         sent_etag: &str,
         key: Option<RequestKey>,
     ) -> Result<Tenant, Error> {
         self.change_tenant(t, sent_etag, key, |tenant| {
-            if let Some(name) = display_name {
-                tenant.display_name = name;
-            }
+            tenant.display_name = display_name;
             Ok(())
         })
         .await

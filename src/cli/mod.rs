@@ -5,7 +5,7 @@
 mod connect;
 mod error;
 mod migrate;
-mod serve;
+pub mod serve;
 mod table;
 mod tenant;
 #[cfg(test)]
@@ -23,7 +23,7 @@ use crate::config::Serve;
 ///
 /// Without a command it serves, on 127.0.0.1 with a SQLite database in the directory `data`: the same as
 /// `tenantry serve`. Flags of the server follow the word `serve`, or are set as TENANTRY_* in the environment.
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "tenantry", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
@@ -39,7 +39,7 @@ Examples:
 
 Exit status: 0 done, 1 refused or failed, 2 the command line makes no sense.";
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     /// Start a server
     Serve(Box<Serve>),
@@ -68,7 +68,7 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
     match cli.command {
         None => serve::run(Serve::from_env()?).await,
         Some(Command::Serve(config)) => serve::run(*config).await,
-        Some(Command::Migrate(migrate)) => migrate.run().await,
+        Some(Command::Migrate(migrate)) => migrate.run().await.map_err(|e| CliError::Failed(e.to_string())),
         Some(Command::Tenant(tenant)) => tenant.run(out).await,
     }
 }

@@ -1,14 +1,319 @@
 //! `tenantry serve`: opens everything, listens, and closes it again in order.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
+
 use super::CliError;
+use crate::app::App;
+use crate::app::first_start::{self, KeySettings};
+use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
+use crate::decide::Plane;
+use crate::domain::catalogue::{self, Catalogue};
+use crate::domain::name::TenantName;
+use crate::http::{self, Readiness};
+use crate::rpc::access::Access;
+use crate::rpc::front::{FrontLayer, Limits};
+use crate::rpc::gate::Gate;
+use crate::rpc::{self, DESCRIPTORS};
+use crate::store::Store;
+use crate::telemetry::{self, Telemetry};
+use crate::time::{Clock, SystemClock};
+
+/// The services whose health is told, besides the whole server's (the empty name).
+const SERVICES: [&str; 4] = [
+    "tenantry.v1.AuthService",
+    "tenantry.v1.MembershipService",
+    "tenantry.v1.TenantService",
+    "tenantry.v1.UsageService",
+];
+
+/// How often readiness looks at the database, and how long it waits for it.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// How often row level security is probed anew.
+const PROBE: Duration = Duration::from_secs(3600);
+
+/// What tests set and nobody else.
+pub struct Fittings {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// What a password hash costs.
+    pub cost: Cost,
+}
+
+impl Default for Fittings {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), cost: Cost::default() }
+    }
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    /// Whether this start made the operator's key.
+    pub operator_key_made: bool,
+    store: Arc<Store>,
+    stop_grpc: oneshot::Sender<()>,
+    stop_http: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    telling: JoinHandle<std::io::Result<()>>,
+    pulse: JoinHandle<()>,
+    ready: watch::Sender<Readiness>,
+    drain: Duration,
+}
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Always: the server is not part of this build yet.
-#[expect(clippy::unused_async, reason = "the signature that the server is written against")]
+/// What keeps it from starting, and what to do about it.
 pub(super) async fn run(config: Serve) -> Result<(), CliError> {
     config.check()?;
-    Err(CliError::Failed("this build has no server yet".to_owned()))
+    let telemetry = telemetry::init(&config)?;
+    let upkeep = tokio::spawn(Telemetry::upkeep(telemetry.metrics()));
+    let mut server = start(&config, Fittings::default(), telemetry.metrics()).await?;
+    println!("{}", greeting(&config, &server));
+    tokio::select! {
+        result = signals() => result?,
+        // A listener that ends by itself is a failure, not a stop.
+        ended = &mut server.serving => {
+            return Err(CliError::Failed(format!("the gRPC port closed by itself: {ended:?}")));
+        }
+    }
+    tracing::info!("stopping: requests under way are finished");
+    server.stop().await;
+    upkeep.abort();
+    telemetry.shutdown().await;
+    Ok(())
+}
+
+/// Opens everything and listens.
+///
+/// # Errors
+/// What keeps it from starting, and what to do about it.
+pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle) -> Result<Running, CliError> {
+    let (app, operator_key_made) = open(config, fittings).await?;
+    let store = app.store.clone();
+    let (ready, readiness) = watch::channel(Readiness::NotReady("starting"));
+
+    let grpc = listen(config.listen).await?;
+    let (stop_grpc, grpc_stopped) = oneshot::channel::<()>();
+    let grpc_address = grpc.local_addr()?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let router = router(config, app)?.add_service(health);
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
+        let _ = grpc_stopped.await;
+    }));
+
+    let plain = listen(config.http_listen).await?;
+    let http_address = plain.local_addr()?;
+    let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let telling = tokio::spawn(http::serve(plain, metrics, readiness, async {
+        let _ = http_stopped.await;
+    }));
+
+    beat(&store, &ready, &reporter).await;
+    let pulse = tokio::spawn(pulse(store.clone(), ready.clone(), reporter));
+    Ok(Running {
+        grpc: grpc_address,
+        http: http_address,
+        operator_key_made,
+        store,
+        stop_grpc,
+        stop_http,
+        serving,
+        telling,
+        pulse,
+        ready,
+        drain: config.drain,
+    })
+}
+
+impl Running {
+    /// Stops: says that it is not ready, finishes what is under way, closes the database.
+    pub async fn stop(self) {
+        self.pulse.abort();
+        self.ready.send_replace(Readiness::NotReady("stopping"));
+        let _ = self.stop_grpc.send(());
+        if tokio::time::timeout(self.drain, self.serving).await.is_err() {
+            tracing::warn!("some requests did not finish in time and were cut off");
+        }
+        let _ = self.stop_http.send(());
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
+        self.store.close().await;
+    }
+}
+
+/// The use cases on their database, with the keys that belong to it.
+async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let catalogue = match &config.catalogue {
+        None => catalogue::EXAMPLE.to_owned(),
+        Some(path) => std::fs::read_to_string(path).map_err(|source| CliError::File {
+            flag: "--catalogue",
+            path: path.clone(),
+            source,
+        })?,
+    };
+    let catalogue = Catalogue::parse(&catalogue, &Access::names())
+        .map_err(|problem| CliError::Failed(format!("the catalogue has a mistake: {problem}")))?;
+    let default_tenant = config.default_tenant.as_deref().map(TenantName::parse).transpose();
+    let default_tenant = default_tenant.map_err(|e| CliError::Failed(format!("--default-tenant {e}")))?;
+    let store = match (&config.database_url, config.system_url()) {
+        (Some(app), Some(system)) => {
+            Store::open_postgres(app.reveal(), system.reveal(), config.database_connections).await
+        }
+        _ => Store::open_sqlite(&config.data_dir).await,
+    };
+    let store = Arc::new(store.map_err(|e| failed(&e))?);
+    let settings = KeySettings {
+        master_key_file: config.master_key_path(),
+        operator_key_file: config.operator_key_path(),
+        issuer: config.issuer.clone(),
+        audience: config.audience.clone(),
+    };
+    let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
+    let app = App {
+        plane: Plane { store: store.clone(), tokens: keys.tokens },
+        store,
+        master: keys.master,
+        catalogue,
+        passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
+        clock: fittings.clock,
+        base_domain: config.base_domain.clone(),
+        default_tenant,
+    };
+    Ok((app, keys.operator_key_made))
+}
+
+/// Everything that gRPC serves, behind the front and the gate.
+fn router(
+    config: &Serve,
+    app: App,
+) -> Result<
+    tonic::transport::server::Router<tower::layer::util::Stack<FrontLayer, tower::layer::util::Identity>>,
+    CliError,
+> {
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let gate = Arc::new(Gate { app: Arc::new(app), trusted_proxies: config.trusted_proxies.clone() });
+    let limits = Limits { concurrency: config.max_concurrent_requests, deadline: config.max_deadline };
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut server = Server::builder();
+    if let Some(tls) = tls(config)? {
+        server = server.tls_config(tls).map_err(|e| failed(&e))?;
+    }
+    Ok(server
+        .max_concurrent_streams(128)
+        .http2_max_header_list_size(16 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .max_connection_age(config.max_connection_age)
+        .max_connection_age_grace(config.drain)
+        .layer(FrontLayer::new(gate.clone(), limits))
+        .add_routes(rpc::services(gate, config.max_message_bytes))
+        .add_service(reflection().build_v1().map_err(|e| failed(&e))?)
+        .add_service(reflection().build_v1alpha().map_err(|e| failed(&e))?))
+}
+
+fn tls(config: &Serve) -> Result<Option<ServerTlsConfig>, CliError> {
+    let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
+    let read = |flag, path: &std::path::Path| {
+        std::fs::read(path).map_err(|source| CliError::File { flag, path: path.to_owned(), source })
+    };
+    let identity = Identity::from_pem(read("--tls-cert", cert)?, read("--tls-key", key)?);
+    let mut tls = ServerTlsConfig::new().identity(identity);
+    if let Some(authorities) = &config.tls_client_ca {
+        tls = tls.client_ca_root(Certificate::from_pem(read("--tls-client-ca", authorities)?));
+    }
+    Ok(Some(tls))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|e| CliError::Failed(format!("cannot listen on {address}: {e}")))
+}
+
+/// Follows the database: a server that cannot reach it, or on which row level security does not hold, is not ready.
+async fn pulse(store: Arc<Store>, ready: watch::Sender<Readiness>, reporter: tonic_health::server::HealthReporter) {
+    let mut every = tokio::time::interval(PULSE);
+    let mut probe = tokio::time::interval_at(tokio::time::Instant::now() + PROBE, PROBE);
+    loop {
+        tokio::select! {
+            _ = every.tick() => beat(&store, &ready, &reporter).await,
+            _ = probe.tick() => {
+                if let Err(error) = store.probe().await {
+                    tracing::error!(%error, "row level security does not hold");
+                    tell(&ready, &reporter, Readiness::NotReady("row level security does not hold")).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn beat(store: &Store, ready: &watch::Sender<Readiness>, reporter: &tonic_health::server::HealthReporter) {
+    let now = match tokio::time::timeout(PULSE, store.ping()).await {
+        Ok(Ok(())) => Readiness::Ready,
+        _ => Readiness::NotReady("the database does not answer"),
+    };
+    if *ready.borrow() != now {
+        tell(ready, reporter, now).await;
+    }
+}
+
+async fn tell(ready: &watch::Sender<Readiness>, reporter: &tonic_health::server::HealthReporter, now: Readiness) {
+    tracing::info!(readiness = ?now, "readiness changed");
+    ready.send_replace(now);
+    let status = if now == Readiness::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in SERVICES.into_iter().chain([""]) {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+/// What a person who just started it wants to know.
+fn greeting(config: &Serve, server: &Running) -> String {
+    let database = match &config.database_url {
+        Some(url) => url.to_string(),
+        None => format!("SQLite in {}", config.data_dir.display()),
+    };
+    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
+    let plain = if config.tls_cert.is_some() { "" } else { "-plaintext " };
+    let key = config.operator_key_path();
+    let made = if server.operator_key_made { " (just made; keep it safe)" } else { "" };
+    format!(
+        "tenantry {version} serves\n  gRPC          {scheme}://{grpc}\n  HTTP          http://{http}/metrics, /healthz, \
+         /readyz\n  database      {database}\n  operator key  {key}{made}\nTry:\n  grpcurl {plain}{grpc} list\n  \
+         tenantry tenant list --server {scheme}://{grpc} --key-file {key}",
+        version = env!("CARGO_PKG_VERSION"),
+        grpc = server.grpc,
+        http = server.http,
+        key = key.display(),
+    )
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
 }

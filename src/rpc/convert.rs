@@ -136,10 +136,9 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         v1::DenyReason { reason, message, subject: subject.to_owned(), remedy: remedy.into() }
     };
     match error {
-        Error::QuotaExceeded(shortages) => shortages
-            .iter()
-            .map(|short| one(&Error::QuotaExceeded(vec![short.clone()]), &short.metric))
-            .collect(),
+        Error::QuotaExceeded(shortages) => {
+            shortages.iter().map(|short| one(&Error::QuotaExceeded(vec![short.clone()]), &short.metric)).collect()
+        }
         Error::PermissionMissing(permission) => vec![one(error, permission)],
         other => vec![one(other, "")],
     }

@@ -35,7 +35,12 @@ impl Fields {
 
     /// A `request_id` with the body that it stands for: `body` is the request without its secrets. Empty asks for no
     /// protection.
-    pub(super) fn request_key(&mut self, id: &str, body: &impl Message, master: &MasterKey) -> Option<Option<RequestKey>> {
+    pub(super) fn request_key(
+        &mut self,
+        id: &str,
+        body: &impl Message,
+        master: &MasterKey,
+    ) -> Option<Option<RequestKey>> {
         if id.is_empty() {
             return Some(None);
         }
@@ -92,6 +97,11 @@ impl Fields {
         let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
         let bounded = span.filter(|span| *span >= TimeDelta::seconds(1) && *span <= TimeDelta::days(3660));
         self.read(field, bounded.ok_or("must be one second to ten years")).map(Some)
+    }
+
+    /// Whether nothing is wrong.
+    pub(super) fn is_clean(&self) -> bool {
+        self.violations.is_empty()
     }
 
     /// The refusal of a request that did not read.

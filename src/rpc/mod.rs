@@ -20,8 +20,7 @@ mod usage;
 use gate::Gate;
 
 /// The generated messages, clients and servers.
-#[expect(missing_docs, unreachable_pub, reason = "generated; the protos carry the manual")]
-#[expect(clippy::pedantic, reason = "generated")]
+#[expect(clippy::allow_attributes, clippy::pedantic, reason = "generated; the protos carry the manual")]
 pub mod v1 {
     tonic::include_proto!("tenantry.v1");
 }

@@ -128,7 +128,8 @@ pub fn status(error: &Error) -> Status {
         }
         Error::QuotaExceeded(shortages) => {
             for short in shortages {
-                let told = format!("{} asked, {} of {} used until {}", short.amount, short.used, short.limit, short.resets_at);
+                let told =
+                    format!("{} asked, {} of {} used until {}", short.amount, short.used, short.limit, short.resets_at);
                 details.add_quota_failure_violation(&short.metric, told);
             }
         }
@@ -181,9 +182,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
-        Error::Internal(_) => {
-            REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default()
-        }
+        Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -209,4 +208,3 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 pub(super) fn told(error: &Error) -> (String, String) {
     (reason(error).to_owned(), error.to_string())
 }
-

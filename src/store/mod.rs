@@ -131,8 +131,25 @@ impl Store {
         let app = postgres_pool(app, connections).await?;
         let system = postgres_pool(system, connections).await?;
         let away = |e: sqlx::Error| OpenError::Away(e.to_string());
-        guard::check_all(&mut *app.acquire().await.map_err(away)?, &mut *system.acquire().await.map_err(away)?).await?;
+        let mut conn = app.acquire().await.map_err(away)?;
+        guard::check_version(&mut conn).await?;
+        guard::check(&mut conn, guard::Role::App).await?;
+        guard::probe(&mut conn).await?;
+        if let Some(warning) = guard::outdated(&mut conn).await.map_err(away)? {
+            tracing::warn!("{warning}");
+        }
+        guard::check(&mut *system.acquire().await.map_err(away)?, guard::Role::System).await?;
         Ok(Self { engine: Engine::Postgres { app, system } })
+    }
+
+    /// Whether row level security still holds, behaviourally; for the hourly look. Nothing to see on SQLite.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub async fn probe(&self) -> Result<(), OpenError> {
+        let Engine::Postgres { app, .. } = &self.engine else { return Ok(()) };
+        let mut conn = app.acquire().await.map_err(|e| OpenError::Away(e.to_string()))?;
+        Ok(guard::probe(&mut conn).await?)
     }
 
     /// Closes all connections, for a clean stop.

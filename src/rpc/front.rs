@@ -1,0 +1,214 @@
+//! What every request passes first: a request id and a span, the bound on concurrency, the deadline, the gate, metrics,
+//! and one line in the log. What tonic refuses by itself leaves here in our words.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field};
+use uuid::Uuid;
+
+use super::access::Access;
+use super::gate::Gate;
+use super::status::{self, REQUEST_ID};
+use crate::entropy;
+use crate::error::Error;
+
+/// Bounds of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many requests at once; further ones are refused, not queued.
+    pub concurrency: usize,
+    /// The longest deadline, and the one of requests that bring none.
+    pub deadline: Duration,
+}
+
+/// Makes a `Front` around the services.
+#[derive(Clone)]
+pub struct FrontLayer {
+    gate: Arc<Gate>,
+    turns: Arc<Semaphore>,
+    deadline: Duration,
+}
+
+impl FrontLayer {
+    /// With this gate and these bounds.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, limits: Limits) -> Self {
+        Self { gate, turns: Arc::new(Semaphore::new(limits.concurrency)), deadline: limits.deadline }
+    }
+}
+
+impl<S> Layer<S> for FrontLayer {
+    type Service = Front<S>;
+
+    fn layer(&self, inner: S) -> Front<S> {
+        Front { inner, shared: self.clone() }
+    }
+}
+
+/// The services behind the gate.
+#[derive(Clone)]
+pub struct Front<S> {
+    inner: S,
+    shared: FrontLayer,
+}
+
+type Answer<E> = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S> Service<Request<Body>> for Front<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answer<S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let clone = self.inner.clone();
+        // The clone is not ready; the one that was asked is.
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let shared = self.shared.clone();
+        let Some(access) = Access::of(request.uri().path()) else {
+            // Health, reflection, or nothing: open to everybody, and without anything of ours in it.
+            return Box::pin(async move {
+                let response = inner.call(request).await?;
+                Ok(in_our_words(response))
+            });
+        };
+        Box::pin(async move {
+            let request_id = entropy::id(shared.gate.app.clock.now());
+            let span = tracing::info_span!(
+                "rpc",
+                method = access.name(),
+                request_id = %request_id,
+                tenant = field::Empty,
+                caller = "anonymous",
+                caller_id = field::Empty,
+                otel.kind = "server",
+            );
+            crate::telemetry::continue_trace(&span, request.headers());
+            let work = answer(shared, access, request_id, inner, request);
+            REQUEST_ID.scope(request_id, work).instrument(span).await
+        })
+    }
+}
+
+async fn answer<S>(
+    shared: FrontLayer,
+    access: &'static Access,
+    request_id: Uuid,
+    mut inner: S,
+    request: Request<Body>,
+) -> Result<Response<Body>, S::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    let started = Instant::now();
+    let result = match (shared.turns.clone().try_acquire_owned(), deadline(request.headers(), shared.deadline)) {
+        (Err(_), _) => Err(Error::Overloaded),
+        (_, Err(error)) => Err(error),
+        (Ok(_turn), Ok(deadline)) => {
+            let work = async {
+                let (mut parts, body) = request.into_parts();
+                match shared.gate.admit(access, request_id, &mut parts).await {
+                    Ok(()) => inner.call(Request::from_parts(parts, body)).await.map(Ok),
+                    Err(error) => Ok(Err(error)),
+                }
+            };
+            match tokio::time::timeout(deadline, work).await {
+                Ok(done) => done?,
+                Err(_) => Err(Error::DeadlineExceeded),
+            }
+        }
+    };
+    let mut response = match result {
+        Ok(response) => in_our_words(response),
+        Err(error) => status::status(&error).into_http(),
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
+        response.headers_mut().insert("tenantry-request-id", value);
+    }
+    tell(access, &response, started.elapsed());
+    Ok(response)
+}
+
+/// How long this request may take: what the client says, within our bound. A moment less than the client's own timer, so
+/// that the answer still gets through.
+fn deadline(headers: &HeaderMap, bound: Duration) -> Result<Duration, Error> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(bound) };
+    let parsed = value.to_str().ok().and_then(grpc_timeout).ok_or(Error::MetadataMalformed("grpc-timeout"))?;
+    let margin = (parsed / 10).min(Duration::from_millis(5));
+    Ok(parsed.saturating_sub(margin).min(bound))
+}
+
+/// A timeout as gRPC writes it: up to eight digits and a unit.
+#[must_use]
+pub fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// A refusal without details is tonic's own; it gets ours.
+fn in_our_words(response: Response<Body>) -> Response<Body> {
+    let Some(refused) = Status::from_header_map(response.headers()) else { return response };
+    if refused.code() == Code::Ok || !refused.details().is_empty() {
+        return response;
+    }
+    status::of_framework(refused.code(), refused.message()).into_http()
+}
+
+/// One line in the log and three metrics a request.
+fn tell(access: &'static Access, response: &Response<Body>, took: Duration) {
+    let refused = Status::from_header_map(response.headers());
+    let code = refused.as_ref().map_or(Code::Ok, Status::code);
+    let labels = [("method", access.name().to_owned()), ("code", format!("{code:?}"))];
+    metrics::counter!("tenantry_requests_total", &labels).increment(1);
+    metrics::histogram!("tenantry_request_seconds", "method" => access.name()).record(took.as_secs_f64());
+    let millis = took.as_secs_f64() * 1000.0;
+    let reason = refused.as_ref().map(reason_of).unwrap_or_default();
+    Span::current().in_scope(|| tracing::info!(code = ?code, reason, millis, "answered"));
+}
+
+fn reason_of(status: &Status) -> String {
+    use tonic_types::StatusExt as _;
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_read_as_grpc_writes_them() {
+        assert_eq!(grpc_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "S", "1", "1x", "123456789S", "-1S", "1 S", "é"] {
+            assert_eq!(grpc_timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The gate: from the headers of a request to a `Ctx`, or a refusal. It enforces the access table; no method tests a
+//! role by hand, and a use case that needs a tenant can only be called with the `TenantCtx` that the gate made.
+//!
+//! Order of refusals, fixed: malformed metadata, credential, kind of caller, tenant, member suspended, tenant's status,
+//! assurance, permission; then, in the services, body and rules. For users all of it is decided on the headers, before
+//! a byte of the body is read. Operators and services may name the tenant in the request; then the steps from the
+//! tenant on follow the decoding.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::request::Parts;
+use ipnet::IpNet;
+use tonic::Request;
+use tracing::Span;
+use uuid::Uuid;
+
+use super::access::{Access, TenantRule, Who};
+use super::v1;
+use crate::app::App;
+use crate::ctx::{Caller, Ctx, TenantCtx};
+use crate::decide::judge::{Needs, judge, permissions};
+use crate::decide::tenant::Claims;
+use crate::domain::id::TenantId;
+use crate::domain::name::{Slug, TenantName};
+use crate::error::Error;
+
+/// A request message that names its tenant.
+pub(super) trait TenantNamed {
+    /// Id or slug; empty when it leaves it to the credential.
+    fn tenant(&self) -> &str;
+}
+include!(concat!(env!("OUT_DIR"), "/tenant_named.rs"));
+
+/// The gate.
+pub struct Gate {
+    /// What it asks.
+    pub app: Arc<App>,
+    /// Whose `x-forwarded-host` and `x-forwarded-for` count.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// A request that was let in so far.
+#[derive(Clone)]
+struct Admission {
+    ctx: Ctx,
+    access: &'static Access,
+    claims: Claims,
+    entered: Option<TenantCtx>,
+}
+
+impl Gate {
+    /// Decides on the headers, and puts what it found into the request for `enter` and `open`.
+    ///
+    /// # Errors
+    /// The first reason that speaks against the call.
+    pub async fn admit(&self, access: &'static Access, request_id: Uuid, parts: &mut Parts) -> Result<(), Error> {
+        let source = self.source(parts)?;
+        let ctx =
+            Ctx { request_id, method: access.name(), now: self.app.clock.now(), source, caller: Caller::Anonymous };
+        let credential = credential(&parts.headers)?;
+        let on_behalf_of = one(&parts.headers, "x-on-behalf-of")?;
+        if access.who == Who::Public {
+            return self.let_in(parts, Admission { ctx, access, claims: Claims::default(), entered: None }).await;
+        }
+        let claims = match access.tenant {
+            // Authorize has no tenant of its own, but a user's question is about the tenant that their call names.
+            TenantRule::None if access.name() != AUTHORIZE => Claims::default(),
+            _ => self.claims(parts)?,
+        };
+        let caller = self.caller(credential, on_behalf_of, &ctx).await?;
+        Span::current().record("caller", caller.kind());
+        if let Some(id) = caller.principal() {
+            Span::current().record("caller_id", tracing::field::display(id));
+        }
+        may_call(access, &caller)?;
+        let token = caller.person().and_then(|person| person.token_tenant);
+        let mut admission =
+            Admission { ctx: Ctx { caller, ..ctx }, access, claims: Claims { token, ..claims }, entered: None };
+        if access.tenant != TenantRule::None {
+            admission.entered = self.enter_by_headers(&admission).await?;
+        }
+        self.let_in(parts, admission).await
+    }
+
+    async fn let_in(&self, parts: &mut Parts, admission: Admission) -> Result<(), Error> {
+        // What has a request_id counts against its rate when it works; the rest counts when it arrives.
+        if !admission.access.repeatable {
+            let tenant = admission.entered.as_ref().map(TenantCtx::tenant_id);
+            self.app.charge_alone(&admission.ctx, tenant).await?;
+        }
+        parts.extensions.insert(admission);
+        Ok(())
+    }
+
+    /// For a method in a tenant: the call and its request. `TenantCtx` comes from nowhere else.
+    pub(super) async fn enter<R: TenantNamed>(&self, request: Request<R>) -> Result<(TenantCtx, R), Error> {
+        let (admission, message) = admission(request)?;
+        let named = match message.tenant() {
+            "" => None,
+            text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
+        };
+        let t = match admission.entered {
+            Some(t) => {
+                let same = named.is_none_or(|name| match name {
+                    TenantName::Id(id) => id == t.tenant_id(),
+                    TenantName::Slug(slug) => slug == t.tenant.slug,
+                });
+                if !same {
+                    return Err(Error::TenantConflict);
+                }
+                t
+            }
+            None => {
+                let claims = Claims { request: Some(named.ok_or(Error::TenantMissing)?), ..admission.claims };
+                let tenant = self.app.plane.locate(&claims).await?.ok_or(Error::TenantMissing)?;
+                self.enter_tenant(&admission.ctx, admission.access, tenant).await?
+            }
+        };
+        if !admission.access.writes {
+            self.app.note_operator_read(&t.ctx, Some(t.tenant_id())).await?;
+        }
+        Ok((t, message))
+    }
+
+    /// For a method without a tenant, or with one where there is one: the call and its request.
+    pub(super) async fn open<R>(&self, request: Request<R>) -> Result<(Ctx, Option<TenantCtx>, Claims, R), Error> {
+        let (admission, message) = admission(request)?;
+        if !admission.access.writes {
+            self.app.note_operator_read(&admission.ctx, None).await?;
+        }
+        Ok((admission.ctx, admission.entered, admission.claims, message))
+    }
+
+    /// Who calls.
+    async fn caller(&self, credential: Option<&str>, on_behalf_of: Option<&str>, ctx: &Ctx) -> Result<Caller, Error> {
+        let credential = credential.ok_or(Error::CredentialMissing)?;
+        let caller = self.app.plane.identify(credential, ctx.now).await?;
+        match (caller, on_behalf_of) {
+            (Caller::Service(key), Some(token)) => {
+                let person = self.app.plane.person(token, ctx.now).await?;
+                Ok(Caller::Delegated(key, Box::new(person)))
+            }
+            // Only services speak for others; to ignore the header would answer for the wrong person.
+            (_, Some(_)) => Err(Error::MetadataMalformed("x-on-behalf-of")),
+            (caller, None) => Ok(caller),
+        }
+    }
+
+    /// The tenant that the headers name, if the caller has a place in it. None when the request itself has to say.
+    async fn enter_by_headers(&self, admission: &Admission) -> Result<Option<TenantCtx>, Error> {
+        let (ctx, claims) = (&admission.ctx, &admission.claims);
+        let mut tenant = self.app.plane.locate(claims).await?;
+        if tenant.is_none()
+            && let Caller::User(person) = &ctx.caller
+        {
+            tenant = self.app.plane.fallback(person, self.app.default_tenant.as_ref()).await?;
+        }
+        match tenant {
+            Some(tenant) => self.enter_tenant(ctx, admission.access, tenant).await.map(Some),
+            None if admission.access.tenant == TenantRule::Required && matches!(ctx.caller, Caller::User(_)) => {
+                Err(Error::TenantMissing)
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn enter_tenant(&self, ctx: &Ctx, access: &Access, tenant: TenantId) -> Result<TenantCtx, Error> {
+        Span::current().record("tenant", tracing::field::display(tenant));
+        let standing = self.app.plane.standing(tenant, &ctx.caller, ctx.now).await?;
+        let permission = match &access.who {
+            Who::Permission(permission) => std::slice::from_ref(permission),
+            _ => &[],
+        };
+        let needs = Needs {
+            permissions: permission,
+            allow_suspended: access.allow_suspended,
+            allow_deleted: access.allow_deleted,
+            recent_login: access.recent_login,
+        };
+        if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
+            return Err(reason);
+        }
+        let permissions = permissions(&standing, &ctx.caller);
+        Ok(TenantCtx { ctx: ctx.clone(), tenant: standing.tenant, member: standing.member, permissions })
+    }
+
+    /// What the headers claim about the tenant.
+    fn claims(&self, parts: &Parts) -> Result<Claims, Error> {
+        let header = match one(&parts.headers, "x-tenant-id")? {
+            Some(text) => Some(TenantName::parse(text).map_err(|_| Error::MetadataMalformed("x-tenant-id"))?),
+            None => None,
+        };
+        Ok(Claims { token: None, header, host: self.host_claim(parts)?, request: None })
+    }
+
+    /// The tenant that the host names: a label under the base domain. The base domain itself, other domains and
+    /// addresses claim nothing.
+    fn host_claim(&self, parts: &Parts) -> Result<Option<Option<TenantName>>, Error> {
+        let Some(base) = &self.app.base_domain else { return Ok(None) };
+        let forwarded = if self.trusts(peer(parts)) { one(&parts.headers, "x-forwarded-host")? } else { None };
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let Some(host) = forwarded.or(authority) else { return Ok(None) };
+        let host = host_name(host).ok_or(Error::MetadataMalformed(if forwarded.is_some() {
+            "x-forwarded-host"
+        } else {
+            ":authority"
+        }))?;
+        Ok(tenant_of_host(&host, base))
+    }
+
+    fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        let peer = peer.map(|ip| ip.to_canonical());
+        peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)))
+    }
+
+    /// The caller's address: the peer's, or, behind trusted proxies, the last one that is none of theirs.
+    fn source(&self, parts: &Parts) -> Result<Option<IpAddr>, Error> {
+        let peer = peer(parts);
+        if !self.trusts(peer) {
+            return Ok(peer);
+        }
+        let Some(forwarded) = one(&parts.headers, "x-forwarded-for")? else { return Ok(peer) };
+        for hop in forwarded.rsplit(',') {
+            let hop = hop.trim().parse().map_err(|_| Error::MetadataMalformed("x-forwarded-for"))?;
+            if !self.trusts(Some(hop)) {
+                return Ok(Some(hop));
+            }
+        }
+        Ok(peer)
+    }
+}
+
+/// The method whose question carries its own tenant.
+const AUTHORIZE: &str = "AuthService/Authorize";
+
+/// The tenant that a host names under a base domain: none when the host claims nothing, `Some(None)` when it is under the
+/// base domain but can be nobody's.
+#[must_use]
+pub fn tenant_of_host(host: &str, base: &str) -> Option<Option<TenantName>> {
+    let label = host.strip_suffix(base)?.strip_suffix('.')?;
+    Some(Slug::parse(label).ok().map(TenantName::Slug))
+}
+
+/// A host in its plain form: without port and final dot, in lower case. None when it is no host.
+#[must_use]
+pub fn host_name(text: &str) -> Option<String> {
+    let without_port = match text.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => text,
+    };
+    let host = without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    ((1..=253).contains(&host.len()) && host.bytes().all(plain)).then_some(host)
+}
+
+fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
+    let (_, mut extensions, message) = request.into_parts();
+    let admission = extensions.remove::<Admission>();
+    admission.map(|a| (a, message)).ok_or_else(|| Error::internal("a request came past the gate"))
+}
+
+/// Whether callers of this kind may call the method at all.
+fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
+    let may = match (&access.who, caller) {
+        (Who::Public, _) | (Who::Operator, Caller::Operator(_)) => true,
+        (Who::Operator, _) | (_, Caller::Anonymous) => false,
+        (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
+        (Who::SignedIn, Caller::Service(_)) => access.also_service,
+        (Who::SignedIn, Caller::Operator(_)) => access.also_operator,
+    };
+    if may { Ok(()) } else { Err(Error::CallerKindRefused(caller.kind())) }
+}
+
+/// The one credential of a request, if there is one.
+fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let ambiguous = |error| match error {
+        Error::MetadataMalformed(_) => Error::CredentialAmbiguous,
+        other => other,
+    };
+    for name in ["authorization", "x-api-key"] {
+        if headers.get_all(name).iter().count() > 1 {
+            return Err(Error::CredentialAmbiguous);
+        }
+    }
+    let (bearer, key) = (one(headers, "authorization")?, one(headers, "x-api-key").map_err(ambiguous)?);
+    match (bearer, key) {
+        (Some(_), Some(_)) => Err(Error::CredentialAmbiguous),
+        (None, key) => Ok(key),
+        (Some(bearer), None) => {
+            let (scheme, token) = bearer.split_once(' ').ok_or(Error::MetadataMalformed("authorization"))?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(Error::MetadataMalformed("authorization"));
+            }
+            Ok(Some(token.trim()))
+        }
+    }
+}
+
+/// The single value of a header, in printable ASCII; none when absent. Twice, or a list, is not one value.
+fn one<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let list = name != "x-forwarded-for" && value.as_bytes().contains(&b',');
+    if values.next().is_some() || list {
+        return Err(Error::MetadataMalformed(name));
+    }
+    value.to_str().map(Some).map_err(|_| Error::MetadataMalformed(name))
+}
+
+fn peer(parts: &Parts) -> Option<IpAddr> {
+    use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+    let plain = parts.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let tls = || parts.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|tls| tls.get_ref().remote_addr());
+    plain.or_else(tls).map(|address| address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_in_its_plain_form() {
+        assert_eq!(host_name("Acme.Example.COM.:8443").as_deref(), Some("acme.example.com"));
+        for bad in ["", ".", "a b", "user@host", &"x".repeat(254)] {
+            assert!(host_name(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_labels_under_the_base_domain_claim_a_tenant() {
+        assert!(tenant_of_host("example.com", "example.com").is_none());
+        assert!(tenant_of_host("127.0.0.1", "example.com").is_none());
+        assert!(tenant_of_host("acmeexample.com", "example.com").is_none());
+        assert!(matches!(tenant_of_host("acme.example.com", "example.com"), Some(Some(TenantName::Slug(_)))));
+        assert_eq!(tenant_of_host("a.b.example.com", "example.com"), Some(None));
+        assert_eq!(tenant_of_host("xn--x.example.com", "example.com"), Some(None));
+    }
+}

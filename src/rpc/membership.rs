@@ -1,0 +1,169 @@
+//! `MembershipService`: decodes, calls the use case, encodes.
+
+use tonic::{Request, Response, Status};
+
+use super::fields::Fields;
+use super::page::Page;
+use super::status::respond;
+use super::{Services, convert, v1};
+use crate::domain::membership::MemberStatus;
+use crate::domain::name::Email;
+use crate::domain::role::Role;
+use crate::error::Error;
+
+#[tonic::async_trait]
+impl v1::membership_service_server::MembershipService for Services {
+    async fn add_member(
+        &self,
+        request: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::AddMemberResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let email = f.read("email", Email::parse(&m.email));
+            let role = f.role("role", &m.role, Some(Role::Member));
+            let (Some(key), Some(email), Some(role)) = (key, email, role) else { return Err(f.refuse()) };
+            let member = self.0.app.add_member(&t, &email, role, key).await?;
+            Ok(v1::AddMemberResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn get_member(
+        &self,
+        request: Request<v1::GetMemberRequest>,
+    ) -> Result<Response<v1::GetMemberResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let Some(user) = f.user_id("user_id", &m.user_id) else { return Err(f.refuse()) };
+            let member = self.0.app.get_member(&t, user).await?;
+            Ok(v1::GetMemberResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let status = match v1::MemberStatus::try_from(m.status) {
+                Ok(v1::MemberStatus::Unspecified) => None,
+                Ok(v1::MemberStatus::Active) => Some(MemberStatus::Active),
+                Ok(v1::MemberStatus::Suspended) => Some(MemberStatus::Suspended),
+                Ok(v1::MemberStatus::Removed) | Err(_) => {
+                    return Err(Error::field("status", "must be MEMBER_STATUS_ACTIVE or MEMBER_STATUS_SUSPENDED"));
+                }
+            };
+            let filter = v1::ListMembersRequest { status: m.status, ..v1::ListMembersRequest::default() };
+            let master = &self.0.app.master;
+            let page = Page::read(master, &t.ctx, Some(&t), (m.page_size, &m.page_token), &filter)?;
+            let mut members = self.0.app.list_members(&t, status, page.span()).await?;
+            let next_page_token = page.cut(master, &mut members, |member| member.membership.membership_id.0);
+            Ok(v1::ListMembersResponse { members: members.iter().map(convert::member).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn update_member_role(
+        &self,
+        request: Request<v1::UpdateMemberRoleRequest>,
+    ) -> Result<Response<v1::UpdateMemberRoleResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let user = f.user_id("user_id", &m.user_id);
+            let role = f.role("role", &m.role, None);
+            let (Some(key), Some(user), Some(role)) = (key, user, role) else { return Err(f.refuse()) };
+            let member = self.0.app.update_member_role(&t, user, role, &m.etag, key).await?;
+            Ok(v1::UpdateMemberRoleResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn suspend_member(
+        &self,
+        request: Request<v1::SuspendMemberRequest>,
+    ) -> Result<Response<v1::SuspendMemberResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let (Some(key), Some(user)) = (key, f.user_id("user_id", &m.user_id)) else { return Err(f.refuse()) };
+            let member = self.0.app.suspend_member(&t, user, key).await?;
+            Ok(v1::SuspendMemberResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn reactivate_member(
+        &self,
+        request: Request<v1::ReactivateMemberRequest>,
+    ) -> Result<Response<v1::ReactivateMemberResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let (Some(key), Some(user)) = (key, f.user_id("user_id", &m.user_id)) else { return Err(f.refuse()) };
+            let member = self.0.app.reactivate_member(&t, user, key).await?;
+            Ok(v1::ReactivateMemberResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let (Some(key), Some(user)) = (key, f.user_id("user_id", &m.user_id)) else { return Err(f.refuse()) };
+            let member = self.0.app.remove_member(&t, user, &m.etag, key).await?;
+            Ok(v1::RemoveMemberResponse { member: Some(convert::member(&member)) })
+        })
+        .await
+    }
+
+    async fn leave_tenant(
+        &self,
+        request: Request<v1::LeaveTenantRequest>,
+    ) -> Result<Response<v1::LeaveTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let Some(key) = f.request_key(&m.request_id, &m, &self.0.app.master) else { return Err(f.refuse()) };
+            self.0.app.leave_tenant(&t, key).await?;
+            Ok(v1::LeaveTenantResponse {})
+        })
+        .await
+    }
+
+    async fn transfer_ownership(
+        &self,
+        request: Request<v1::TransferOwnershipRequest>,
+    ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let user = f.user_id("new_owner_id", &m.new_owner_id);
+            let own_role = match m.own_role.as_str() {
+                "" => Some(None),
+                name => f.role("own_role", name, None).map(Some),
+            };
+            let (Some(key), Some(user), Some(own_role)) = (key, user, own_role) else { return Err(f.refuse()) };
+            let (owner, previous) = self.0.app.transfer_ownership(&t, user, own_role, key).await?;
+            Ok(v1::TransferOwnershipResponse {
+                new_owner: Some(convert::member(&owner)),
+                previous_owner: previous.as_ref().map(convert::member),
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,212 @@
+//! `TenantService`: decodes, calls the use case, encodes.
+
+use tonic::{Request, Response, Status};
+
+use super::fields::Fields;
+use super::gate::{host_name, tenant_of_host};
+use super::page::Page;
+use super::status::respond;
+use super::{Services, convert, v1};
+use crate::domain::name::{Email, Slug, TenantName, display_name};
+use crate::error::Error;
+use crate::store::system::TenantFilter;
+
+#[tonic::async_trait]
+impl v1::tenant_service_server::TenantService for Services {
+    async fn create_tenant(
+        &self,
+        request: Request<v1::CreateTenantRequest>,
+    ) -> Result<Response<v1::CreateTenantResponse>, Status> {
+        respond(async {
+            let (ctx, _, _, m) = self.0.open(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let name = f.read("display_name", display_name(&m.display_name));
+            let slug = f.read("slug", Slug::choose(&m.slug));
+            let owner = match m.owner_email.as_str() {
+                "" => Some(None),
+                text => f.read("owner_email", Email::parse(text)).map(Some),
+            };
+            let (Some(key), Some(name), Some(slug), Some(owner)) = (key, name, slug, owner) else {
+                return Err(f.refuse());
+            };
+            let tenant = self.0.app.create_tenant(&ctx, name, slug, owner.as_ref(), key).await?;
+            Ok(v1::CreateTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<v1::GetTenantRequest>,
+    ) -> Result<Response<v1::GetTenantResponse>, Status> {
+        respond(async {
+            let (t, _) = self.0.enter(request).await?;
+            Ok(v1::GetTenantResponse { tenant: Some(convert::tenant(&t.tenant)) })
+        })
+        .await
+    }
+
+    async fn list_my_tenants(
+        &self,
+        request: Request<v1::ListMyTenantsRequest>,
+    ) -> Result<Response<v1::ListMyTenantsResponse>, Status> {
+        respond(async {
+            let (ctx, _, _, m) = self.0.open(request).await?;
+            if m.metrics.len() > 10 {
+                return Err(Error::field("metrics", "must be at most 10"));
+            }
+            let filter = v1::ListMyTenantsRequest { page_size: 0, page_token: String::new(), ..m.clone() };
+            let master = &self.0.app.master;
+            let page = Page::read(master, &ctx, None, (m.page_size, &m.page_token), &filter)?;
+            let mut mine = self.0.app.list_my_tenants(&ctx, m.active_only, &m.metrics, page.span()).await?;
+            let next_page_token = page.cut(master, &mut mine, |mine| mine.row.tenant.tenant_id.0);
+            Ok(v1::ListMyTenantsResponse { tenants: mine.iter().map(convert::my_tenant).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<v1::ListTenantsRequest>,
+    ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        respond(async {
+            let (ctx, _, _, m) = self.0.open(request).await?;
+            let mut f = Fields::default();
+            let status = v1::TenantStatus::try_from(m.status).map_err(|_| "must be a status that there is");
+            let status = f.read("status", status);
+            let plan = f.read("plan", if m.plan.len() <= 64 { Ok(()) } else { Err("is longer than any plan's name") });
+            let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            let prefix = m.slug_prefix.len() <= 63 && m.slug_prefix.bytes().all(label);
+            let prefix = f.read("slug_prefix", if prefix { Ok(()) } else { Err("must be the beginning of a slug") });
+            let (Some(status), Some(()), Some(())) = (status, plan, prefix) else { return Err(f.refuse()) };
+            let binding = v1::ListTenantsRequest { page_size: 0, page_token: String::new(), ..m.clone() };
+            let master = &self.0.app.master;
+            let page = Page::read(master, &ctx, None, (m.page_size, &m.page_token), &binding)?;
+            let filter =
+                TenantFilter { status: i64::from(i32::from(status)), plan: m.plan, slug_prefix: m.slug_prefix };
+            let mut tenants = self.0.app.list_tenants(&filter, page.span()).await?;
+            let next_page_token = page.cut(master, &mut tenants, |tenant| tenant.tenant_id.0);
+            Ok(v1::ListTenantsResponse { tenants: tenants.iter().map(convert::tenant).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<v1::UpdateTenantRequest>,
+    ) -> Result<Response<v1::UpdateTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let paths = m.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
+            let known = !paths.is_empty() && paths.iter().all(|path| path == "display_name" || path == "*");
+            f.read("update_mask", if known { Ok(()) } else { Err("must name fields that can change: display_name") });
+            let name = if known { f.read("display_name", display_name(&m.display_name)) } else { None };
+            let (Some(key), Some(name)) = (key, name) else { return Err(f.refuse()) };
+            let tenant = self.0.app.update_tenant(&t, name, &m.etag, key).await?;
+            Ok(v1::UpdateTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+
+    async fn check_slug(
+        &self,
+        request: Request<v1::CheckSlugRequest>,
+    ) -> Result<Response<v1::CheckSlugResponse>, Status> {
+        respond(async {
+            let (_, _, _, m) = self.0.open(request).await?;
+            let problem = self.0.app.check_slug(&m.slug).await?;
+            Ok(v1::CheckSlugResponse { available: problem.is_none(), problem: problem.unwrap_or_default().to_owned() })
+        })
+        .await
+    }
+
+    async fn resolve_tenant(
+        &self,
+        request: Request<v1::ResolveTenantRequest>,
+    ) -> Result<Response<v1::ResolveTenantResponse>, Status> {
+        use v1::resolve_tenant_request::By;
+        respond(async {
+            let (_, _, _, m) = self.0.open(request).await?;
+            let name = match m.by {
+                None => return Err(Error::field("by", "must be a slug or a host")),
+                Some(By::Slug(slug)) => {
+                    TenantName::Slug(Slug::parse(&slug).map_err(|problem| Error::field("slug", problem))?)
+                }
+                Some(By::Host(host)) => {
+                    let host = host_name(&host).ok_or_else(|| Error::field("host", "must be a host name"))?;
+                    let base = self.0.app.base_domain.as_deref().unwrap_or_default();
+                    let named = if base.is_empty() { None } else { tenant_of_host(&host, base).flatten() };
+                    named.ok_or(Error::TenantNotFound)?
+                }
+            };
+            let tenant = self.0.app.resolve_tenant(&name).await?;
+            Ok(v1::ResolveTenantResponse {
+                tenant_id: tenant.tenant_id.to_string(),
+                slug: tenant.slug.as_str().to_owned(),
+                display_name: tenant.display_name,
+            })
+        })
+        .await
+    }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<v1::SuspendTenantRequest>,
+    ) -> Result<Response<v1::SuspendTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let key = f.request_key(&m.request_id, &m, &self.0.app.master);
+            let reason = f.read("reason", display_name(&m.reason));
+            let (Some(key), Some(reason)) = (key, reason) else { return Err(f.refuse()) };
+            let tenant = self.0.app.suspend_tenant(&t, reason, key).await?;
+            Ok(v1::SuspendTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+
+    async fn activate_tenant(
+        &self,
+        request: Request<v1::ActivateTenantRequest>,
+    ) -> Result<Response<v1::ActivateTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let Some(key) = f.request_key(&m.request_id, &m, &self.0.app.master) else { return Err(f.refuse()) };
+            let tenant = self.0.app.activate_tenant(&t, key).await?;
+            Ok(v1::ActivateTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<v1::DeleteTenantRequest>,
+    ) -> Result<Response<v1::DeleteTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let Some(key) = f.request_key(&m.request_id, &m, &self.0.app.master) else { return Err(f.refuse()) };
+            let tenant = self.0.app.delete_tenant(&t, &m.etag, key).await?;
+            Ok(v1::DeleteTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+
+    async fn undelete_tenant(
+        &self,
+        request: Request<v1::UndeleteTenantRequest>,
+    ) -> Result<Response<v1::UndeleteTenantResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let Some(key) = f.request_key(&m.request_id, &m, &self.0.app.master) else { return Err(f.refuse()) };
+            let tenant = self.0.app.undelete_tenant(&t, key).await?;
+            Ok(v1::UndeleteTenantResponse { tenant: Some(convert::tenant(&tenant)) })
+        })
+        .await
+    }
+}

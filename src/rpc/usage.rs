@@ -1,0 +1,36 @@
+//! `UsageService`: decodes, calls the use case, encodes.
+
+use tonic::{Request, Response, Status};
+
+use super::fields::Fields;
+use super::status::respond;
+use super::{Services, convert, v1};
+use crate::error::Error;
+
+#[tonic::async_trait]
+impl v1::usage_service_server::UsageService for Services {
+    async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<v1::ConsumeResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            let mut f = Fields::default();
+            let amounts = f.amounts(&m.amounts, 1);
+            let key = f.idempotency_key(&m.idempotency_key);
+            let (Some(amounts), Some(key)) = (amounts, key) else { return Err(f.refuse()) };
+            let usage = self.0.app.consume(&t.ctx, &t.tenant, &amounts, key.as_deref()).await?;
+            Ok(v1::ConsumeResponse { usage: usage.iter().map(convert::usage).collect() })
+        })
+        .await
+    }
+
+    async fn get_usage(&self, request: Request<v1::GetUsageRequest>) -> Result<Response<v1::GetUsageResponse>, Status> {
+        respond(async {
+            let (t, m) = self.0.enter(request).await?;
+            if m.metrics.len() > 100 {
+                return Err(Error::field("metrics", "must be at most 100"));
+            }
+            let usage = self.0.app.get_usage(&t.ctx, &t.tenant, &m.metrics).await?;
+            Ok(v1::GetUsageResponse { usage: usage.iter().map(convert::usage).collect() })
+        })
+        .await
+    }
+}

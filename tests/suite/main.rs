@@ -1,0 +1,8 @@
+//! The black-box suite.
+#![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
+mod cluster;
+mod isolation;
+mod sabotage;
+mod startup;

@@ -1,0 +1,186 @@
+//! Setting up PostgreSQL, and refusing to start on a database that is not the one this binary knows.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tenantry::store::guard::{self, Finding, GuardError, Role};
+use tenantry::store::setup;
+
+use crate::cluster::{Cluster, Database, binaries, unique_name, wish};
+
+/// Connects, or says why not.
+pub(crate) async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap_or_else(|error| panic!("connect: {error}"))
+}
+
+/// Runs statements that must succeed.
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// What the check as `role` finds on a new connection.
+pub(crate) async fn findings(database: &Database, role: Role) -> Vec<Finding> {
+    let url = if role == Role::App { &database.app_url } else { &database.system_url };
+    match guard::check(&mut connect(url).await, role).await {
+        Ok(()) => Vec::new(),
+        Err(GuardError::Unsafe(findings)) => findings.0,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// As everybody who sets up a database must leave it.
+async fn assert_clean(database: &Database) {
+    for role in [Role::App, Role::System] {
+        assert_eq!(findings(database, role).await, []);
+    }
+    let mut app = connect(&database.app_url).await;
+    guard::probe(&mut app).await.unwrap();
+    let rights: Vec<bool> = sqlx::query_scalar(
+        "select unnest(array[has_schema_privilege('public', 'usage'), has_database_privilege(current_database(), 'temporary'),
+                             has_schema_privilege('tenantry', 'create'), has_table_privilege('tenantry.credential', 'truncate')])",
+    )
+    .fetch_all(&mut app)
+    .await
+    .unwrap();
+    assert_eq!(rights, [false; 4]);
+}
+
+#[tokio::test]
+async fn a_second_bootstrap_changes_nothing() {
+    let cluster = Cluster::shared();
+    let name = unique_name();
+    let first = setup::bootstrap(&cluster.admin_url(), &wish(&name)).await.unwrap();
+    assert!(first.database_created);
+    assert_eq!((first.from, first.to), (0, setup::known_version()));
+    assert_eq!(first.migrations_applied.len(), usize::try_from(setup::known_version()).unwrap());
+
+    let second = setup::bootstrap(&cluster.admin_url(), &wish(&name)).await.unwrap();
+    let unchanged = setup::Report { from: first.to, to: first.to, ..setup::Report::default() };
+    assert_eq!(second, unchanged);
+    assert_eq!(setup::migrate(&cluster.database(&name).migrate_url).await.unwrap(), unchanged);
+}
+
+#[tokio::test]
+async fn bootstraps_at_once_do_not_disturb_each_other() {
+    let cluster = Cluster::private();
+    let (url, name, other) = (cluster.admin_url(), unique_name(), unique_name());
+    let (one, two) = (wish(&name), wish(&other));
+    let reports = futures::future::try_join_all([&one, &one, &two, &one].map(|wish| setup::bootstrap(&url, wish)));
+    let reports = reports.await.unwrap();
+    assert_eq!(reports.iter().filter(|report| report.database_created).count(), 2);
+    assert_eq!(reports.iter().map(|report| report.roles_created.len()).sum::<usize>(), 4);
+    assert_eq!(reports.iter().filter(|report| !report.migrations_applied.is_empty()).count(), 2);
+    assert_eq!(findings(&cluster.database(&name), Role::App).await, []);
+}
+
+#[tokio::test]
+async fn an_administrator_without_superuser_can_bootstrap() {
+    let cluster = Cluster::private();
+    run(&mut connect(&cluster.admin_url()).await, "create role dba login createrole createdb password 'dba'").await;
+    let url = setup::url_for(&cluster.admin_url(), "postgres", "dba", "dba").unwrap();
+    let name = unique_name();
+    for _ in 0..2 {
+        setup::bootstrap(&url, &wish(&name)).await.unwrap();
+    }
+    assert_clean(&cluster.database(&name)).await;
+}
+
+#[tokio::test]
+async fn an_administrator_can_paste_the_printed_sql_into_psql() {
+    let cluster = Cluster::private();
+    let name = unique_name();
+    for _ in 0..2 {
+        let mut psql = Command::new(binaries().join("psql"));
+        psql.args(["--no-psqlrc", "--quiet", &cluster.admin_url()]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut psql = psql.spawn().expect("psql, from `apt-get install postgresql`");
+        let sql = setup::bootstrap_sql(&wish(&name)).unwrap();
+        psql.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        assert!(psql.wait().unwrap().success());
+    }
+    let database = cluster.database(&name);
+    assert!(!setup::migrate(&database.migrate_url).await.unwrap().migrations_applied.is_empty());
+    assert_clean(&database).await;
+}
+
+#[tokio::test]
+async fn a_database_of_somebody_else_is_left_alone() {
+    let cluster = Cluster::shared();
+    let name = unique_name();
+    run(&mut connect(&cluster.admin_url()).await, &format!("create database \"{name}\"")).await;
+    let error = setup::bootstrap(&cluster.admin_url(), &wish(&name)).await.unwrap_err();
+    assert!(error.to_string().contains("alter database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_clean_database_passes_every_check() {
+    let database = Cluster::shared().fresh_database().await;
+    for (role, url) in [(Role::App, &database.app_url), (Role::System, &database.system_url)] {
+        let mut conn = connect(url).await;
+        guard::check_version(&mut conn).await.unwrap();
+        guard::check(&mut conn, role).await.unwrap();
+        let path: String = sqlx::query_scalar("show search_path").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(path, "tenantry");
+    }
+    assert_clean(&database).await;
+}
+
+#[tokio::test]
+async fn other_roles_are_refused() {
+    let database = Cluster::shared().fresh_database().await;
+    for url in [&database.migrate_url, &database.admin_url, &database.system_url] {
+        let error = guard::check(&mut connect(url).await, Role::App).await.unwrap_err();
+        assert_eq!(error.findings()[0].kind, "wrong role");
+        assert!(error.to_string().contains("let TENANTRY_DATABASE_URL name tenantry_app"), "{error}");
+    }
+    let mut owner = connect(&database.migrate_url).await;
+    run(&mut owner, "set role tenantry_owner").await;
+    assert!(guard::check(&mut owner, Role::App).await.is_err());
+    let mut disguised = connect(&database.admin_url).await;
+    run(&mut disguised, "set role tenantry_app").await;
+    let error = guard::check(&mut disguised, Role::App).await.unwrap_err();
+    assert_eq!(error.findings()[0].kind, "session_user is not current_user");
+}
+
+#[tokio::test]
+async fn a_database_of_another_version_is_refused() {
+    let database = Cluster::shared().fresh_database().await;
+    let mut admin = connect(&database.admin_url).await;
+    let mut app = connect(&database.app_url).await;
+    run(&mut admin, "insert into tenantry._sqlx_migrations values (9999, 'later', now(), true, '', 0)").await;
+    let error = guard::check_version(&mut app).await.unwrap_err().to_string();
+    let known = setup::known_version();
+    assert_eq!(error, format!("database is at migration 9999, this tenantry knows {known}: run the newer tenantry"));
+    assert_eq!(setup::migrate(&database.migrate_url).await.unwrap_err().to_string(), error);
+
+    run(&mut admin, "update tenantry._sqlx_migrations set version = version - 9999").await;
+    let error = guard::check_version(&mut app).await.unwrap_err();
+    assert!(error.to_string().ends_with("run `tenantry migrate`"), "{error}");
+
+    run(&mut admin, "delete from tenantry._sqlx_migrations").await;
+    let error = guard::check_version(&mut app).await.unwrap_err();
+    assert!(error.to_string().ends_with("run `tenantry migrate --admin-url ...`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_without_tenantry_is_refused() {
+    let cluster = Cluster::shared();
+    cluster.fresh_database().await;
+    let name = unique_name();
+    run(&mut connect(&cluster.admin_url()).await, &format!("create database \"{name}\"")).await;
+    let empty = cluster.database(&name);
+    let error = guard::check_version(&mut connect(&empty.app_url).await).await.unwrap_err();
+    assert!(error.to_string().contains("run `tenantry migrate --admin-url ...`"), "{error}");
+    let error = setup::migrate(&empty.migrate_url).await.unwrap_err();
+    assert!(error.to_string().contains("no schema tenantry"), "{error}");
+    let error = setup::migrate(&empty.app_url).await.unwrap_err();
+    assert!(error.to_string().contains("may not act as tenantry_owner"), "{error}");
+}
+
+#[tokio::test]
+async fn a_policy_changed_by_hand_is_reported_by_the_next_migration() {
+    let database = Cluster::shared().fresh_database().await;
+    run(&mut connect(&database.admin_url).await, "alter policy user_only on tenantry.device using (true)").await;
+    let report = setup::migrate(&database.migrate_url).await.unwrap();
+    assert_eq!(report.policies_changed, ["user_only on tenantry.device"]);
+}
