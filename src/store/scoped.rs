@@ -5,6 +5,8 @@
     reason = "begin and commit are sent as one message each, with ids formatted from a Uuid"
 )]
 
+use std::fmt::Write as _;
+
 use sqlx::{AssertSqlSafe, Postgres, Sqlite};
 use uuid::Uuid;
 
@@ -169,10 +171,10 @@ async fn begin_postgres(
 ) -> Result<sqlx::Transaction<'static, Postgres>, Error> {
     let mut sql = String::from("begin");
     if let Some(TenantId(id)) = scope.tenant() {
-        sql.push_str(&format!("; set local tenantry.tenant = '{}'", id.as_hyphenated()));
+        let _ = write!(sql, "; set local tenantry.tenant = '{}'", id.as_hyphenated());
     }
     if let Some(UserId(id)) = scope.user() {
-        sql.push_str(&format!("; set local tenantry.\"user\" = '{}'", id.as_hyphenated()));
+        let _ = write!(sql, "; set local tenantry.\"user\" = '{}'", id.as_hyphenated());
     }
     pool.begin_with(AssertSqlSafe(sql)).await.map_err(failed)
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod cluster;
+mod harness;
 mod isolation;
+mod members;
 mod sabotage;
 mod startup;

@@ -1,0 +1,382 @@
+//! Servers for tests, and people to call them. One server an engine is shared by all tests, each of which makes tenants
+//! of its own; a test that moves the clock or stops things takes a private one.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tenantry::app::passwords::Cost;
+use tenantry::cli::serve::{self, Fittings, Running};
+use tenantry::config::Serve;
+use tenantry::rpc::v1;
+use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
+use tenantry::rpc::v1::membership_service_client::MembershipServiceClient;
+use tenantry::rpc::v1::tenant_service_client::TenantServiceClient;
+use tenantry::rpc::v1::usage_service_client::UsageServiceClient;
+use tenantry::telemetry::Telemetry;
+use tenantry::time::AdjustableClock;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+use crate::cluster::{Cluster, Database};
+
+/// Names test functions that take `&Bed`, and runs each on both engines.
+macro_rules! on_both_engines {
+    ($($test:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Sqlite).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Postgres).await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_engines;
+
+/// Which database a server keeps its rows in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// What the tests' product is: small limits, and rates that only the tests on rates meet.
+pub(crate) const CATALOGUE: &str = r#"
+default_plan = "free"
+[metrics.quizzes]
+unit = "quizzes"
+[metrics.tokens]
+unit = "tokens"
+[metrics.storms]
+unit = "storms"
+[plans.free.limits]
+quizzes = 100
+tokens = 1000
+[plans.pro.limits]
+quizzes = 5000
+[[rpc_rates]]
+method = "TenantService/CreateTenant"
+per = "caller"
+count = 5
+seconds = 3600
+[[rpc_rates]]
+method = "MembershipService/AddMember"
+per = "caller"
+count = 10
+seconds = 3600
+"#;
+
+/// A server, with what tests need to look behind it.
+pub(crate) struct Bed {
+    pub(crate) engine: Engine,
+    /// Where gRPC listens.
+    pub(crate) address: String,
+    /// Where HTTP listens.
+    pub(crate) http: String,
+    /// What time the server thinks it is.
+    pub(crate) clock: Arc<AdjustableClock>,
+    /// The operator's key.
+    pub(crate) operator_key: String,
+    /// Keys, and on SQLite the database.
+    pub(crate) dir: Arc<TempDir>,
+    /// On PostgreSQL, the database.
+    pub(crate) database: Option<Arc<Database>>,
+    running: Running,
+}
+
+/// Servers outlive the runtimes of single tests.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    })
+}
+
+impl Bed {
+    /// The server of an engine that all tests share.
+    pub(crate) async fn shared(engine: Engine) -> &'static Self {
+        static BEDS: [OnceCell<Bed>; 2] = [const { OnceCell::const_new() }; 2];
+        let bed = &BEDS[usize::from(engine == Engine::Postgres)];
+        bed.get_or_init(|| Self::private(engine, &[])).await
+    }
+
+    /// A server of one's own, on a database of its own, with further flags.
+    pub(crate) async fn private(engine: Engine, flags: &[&str]) -> Self {
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(Arc::new(Cluster::shared().fresh_database().await)),
+        };
+        Self::on(engine, Arc::new(tempfile::tempdir().expect("a directory")), database, flags).await
+    }
+
+    /// A second server on the same database; on SQLite there cannot be one.
+    pub(crate) async fn sibling(&self, flags: &[&str]) -> Self {
+        assert_eq!(self.engine, Engine::Postgres, "SQLite is for one process");
+        Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await
+    }
+
+    /// Stops the server and starts one on the same rows.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { engine, dir, database, running, .. } = self;
+        runtime().spawn(running.stop()).await.expect("stops");
+        Self::on(engine, dir, database, &[]).await
+    }
+
+    /// Stops the server, and waits until it has.
+    pub(crate) async fn stop(self) {
+        runtime().spawn(self.running.stop()).await.expect("stops");
+    }
+
+    async fn on(engine: Engine, dir: Arc<TempDir>, database: Option<Arc<Database>>, flags: &[&str]) -> Self {
+        let config = config(dir.path(), database.as_deref(), flags);
+        let clock = Arc::new(AdjustableClock::default());
+        let fittings = Fittings { clock: clock.clone(), cost: Cost { memory: 8, passes: 1 } };
+        let metrics = Telemetry::metrics_only().expect("metrics").metrics();
+        let started = runtime().spawn(async move { serve::start(&config, fittings, metrics).await });
+        let running = started.await.expect("no panic").unwrap_or_else(|error| panic!("{}", error.report()));
+        let operator_key = std::fs::read_to_string(dir.path().join("operator.key")).expect("the operator's key");
+        Self {
+            engine,
+            address: format!("http://{}", running.grpc),
+            http: format!("http://{}", running.http),
+            clock,
+            operator_key: operator_key.trim().to_owned(),
+            dir,
+            database,
+            running,
+        }
+    }
+
+    /// A connection of the calling test's own.
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(self.address.clone()).expect("an address").connect_lazy()
+    }
+
+    /// Clients without a credential.
+    pub(crate) fn anonymous(&self) -> Clients {
+        Clients::new(self.channel(), Headers::default())
+    }
+
+    /// Clients with an access token.
+    pub(crate) fn with_token(&self, token: &str) -> Clients {
+        Clients::new(self.channel(), Headers::default().and("authorization", &format!("Bearer {token}")))
+    }
+
+    /// Clients with a key.
+    pub(crate) fn with_key(&self, key: &str) -> Clients {
+        Clients::new(self.channel(), Headers::default().and("x-api-key", key))
+    }
+
+    /// Clients with the operator's key.
+    pub(crate) fn operator(&self) -> Clients {
+        self.with_key(&self.operator_key)
+    }
+
+    /// Signs somebody up, without a tenant.
+    pub(crate) async fn person(&self, name: &str) -> Person {
+        self.sign_up(name, None).await.0
+    }
+
+    /// Signs an owner up with a tenant.
+    pub(crate) async fn tenant(&self, name: &str) -> Tenant {
+        let slug = unique(name);
+        let (owner, tenant) = self.sign_up(&format!("{name}-owner"), Some(slug)).await;
+        let tenant = tenant.expect("a tenant");
+        Tenant { id: tenant.tenant_id, slug: tenant.slug, owner }
+    }
+
+    async fn sign_up(&self, name: &str, slug: Option<String>) -> (Person, Option<v1::Tenant>) {
+        let email = format!("{}@example.com", unique(name));
+        let request = v1::SignUpRequest {
+            email: email.clone(),
+            password: PASSWORD.to_owned(),
+            display_name: name.to_owned(),
+            tenant: slug.map(|slug| v1::NewTenant { display_name: slug.clone(), slug }),
+            ..Default::default()
+        };
+        let done = self.anonymous().auth.sign_up(request).await.expect("signs up").into_inner();
+        let user = done.user.expect("a user");
+        let token = done.access_token.expect("a token").token;
+        (Person { id: user.user_id, email, token }, done.tenant)
+    }
+
+    /// Makes somebody a member, by the operator, who is under no rate.
+    pub(crate) async fn join(&self, tenant: &Tenant, person: &Person, role: &str) -> v1::Member {
+        let request = v1::AddMemberRequest {
+            tenant: tenant.id.clone(),
+            email: person.email.clone(),
+            role: role.to_owned(),
+            ..Default::default()
+        };
+        let added = self.operator().members.add_member(request).await.expect("joins");
+        added.into_inner().member.expect("a member")
+    }
+
+    /// Signs somebody up, makes them a member, and gives them a token for the tenant.
+    pub(crate) async fn member(&self, tenant: &Tenant, role: &str) -> Person {
+        let person = self.person(role).await;
+        self.join(tenant, &person, role).await;
+        self.login(&person, &tenant.id).await
+    }
+
+    /// Signs a person in to a tenant.
+    pub(crate) async fn login(&self, person: &Person, tenant: &str) -> Person {
+        let request = v1::LoginRequest {
+            email: person.email.clone(),
+            password: PASSWORD.to_owned(),
+            tenant: tenant.to_owned(),
+            ..Default::default()
+        };
+        let done = self.anonymous().auth.login(request).await.expect("signs in").into_inner();
+        Person { token: done.access_token.expect("a token").token, ..person.clone() }
+    }
+
+    /// A service's key with these permissions.
+    pub(crate) async fn service_key(&self, permissions: &[&str]) -> String {
+        let request = v1::CreateServiceKeyRequest {
+            display_name: "a service".to_owned(),
+            permissions: permissions.iter().map(|&p| p.to_owned()).collect(),
+            ..Default::default()
+        };
+        self.operator().auth.create_service_key(request).await.expect("a key").into_inner().secret
+    }
+}
+
+/// The configuration of a test server.
+pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: &[&str]) -> Serve {
+    let catalogue = dir.join("catalogue.toml");
+    if !catalogue.exists() {
+        std::fs::write(&catalogue, CATALOGUE).expect("a catalogue");
+    }
+    let mut args = vec![
+        "tenantry".to_owned(),
+        "--listen=127.0.0.1:0".to_owned(),
+        "--http-listen=127.0.0.1:0".to_owned(),
+        format!("--data-dir={}", dir.display()),
+        "--base-domain=tenantry.test".to_owned(),
+    ];
+    if !flags.iter().any(|flag| flag.starts_with("--catalogue")) {
+        args.push(format!("--catalogue={}", catalogue.display()));
+    }
+    if let Some(database) = database {
+        args.push(format!("--database-url={}", database.app_url));
+        args.push(format!("--system-database-url={}", database.system_url));
+    }
+    args.extend(flags.iter().map(|&flag| flag.to_owned()));
+    Serve::from_args(args).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Everybody's password.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// Somebody who can sign in.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) email: String,
+    pub(crate) token: String,
+}
+
+/// A tenant with its first owner, who is signed in to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tenant {
+    pub(crate) id: String,
+    pub(crate) slug: String,
+    pub(crate) owner: Person,
+}
+
+/// Headers that go with every call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Headers(Vec<(&'static str, String)>);
+
+impl Headers {
+    pub(crate) fn and(mut self, name: &'static str, value: &str) -> Self {
+        self.0.push((name, value.to_owned()));
+        self
+    }
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (name, value) in &self.0 {
+            let value: MetadataValue<Ascii> = value.parse().expect("a header value");
+            request.metadata_mut().append(*name, value);
+        }
+        Ok(request)
+    }
+}
+
+type Inner = InterceptedService<Channel, Headers>;
+
+/// A client of each service.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub(crate) auth: AuthServiceClient<Inner>,
+    pub(crate) tenants: TenantServiceClient<Inner>,
+    pub(crate) members: MembershipServiceClient<Inner>,
+    pub(crate) usage: UsageServiceClient<Inner>,
+}
+
+impl Clients {
+    pub(crate) fn new(channel: Channel, headers: Headers) -> Self {
+        Self {
+            auth: AuthServiceClient::with_interceptor(channel.clone(), headers.clone()),
+            tenants: TenantServiceClient::with_interceptor(channel.clone(), headers.clone()),
+            members: MembershipServiceClient::with_interceptor(channel.clone(), headers.clone()),
+            usage: UsageServiceClient::with_interceptor(channel, headers),
+        }
+    }
+}
+
+/// A name that no other test has, fit for a slug.
+pub(crate) fn unique(name: &str) -> String {
+    let random = tenantry::entropy::bytes::<5>();
+    let mut text = format!("{name}-");
+    for byte in random {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A `request_id`.
+pub(crate) fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The code and reason of a refusal, such as `(NotFound, "TENANT_NOT_FOUND")`.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> (Code, String) {
+    let status = result.expect_err("a refusal");
+    let info = status.get_details_error_info();
+    let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "tenantry");
+    (status.code(), info.reason)
+}
+
+/// Asserts that a call was refused with this code and reason.
+#[track_caller]
+pub(crate) fn assert_refused<T: std::fmt::Debug>(result: Result<Response<T>, Status>, code: Code, reason: &str) {
+    assert_eq!(refusal(result), (code, reason.to_owned()));
+}
+
+/// Waits until something holds; fails after ten seconds.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
