@@ -13,7 +13,7 @@ use crate::decide::token::Tokens;
 use crate::domain::id::PlatformKeyId;
 use crate::domain::role::Permissions;
 use crate::domain::seal::MasterKey;
-use crate::domain::secret::{Key, KeyKind, Secret};
+use crate::domain::secret::{Key, KeyKind, Secret, hex};
 use crate::entropy;
 use crate::error::Error;
 use crate::store::keys::{self, SigningKeyRow};
@@ -94,14 +94,11 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
     if keys::master_check(&mut tx).await?.as_deref() != Some(&check[..]) {
         return Err(KeyError::MasterWrong(settings.master_key_file.clone()));
     }
-    let signing = match keys::current_signing_key(&mut tx).await? {
-        Some(found) => found,
-        None => {
-            keys::insert_signing_key(&mut tx, &new_signing_key(&master)?, now).await?;
-            let inserted = keys::current_signing_key(&mut tx).await?;
-            inserted.ok_or_else(|| Error::internal("the signing key vanished"))?
-        }
-    };
+    if keys::current_signing_key(&mut tx).await?.is_none() {
+        keys::insert_signing_key(&mut tx, &new_signing_key(&master)?, now).await?;
+    }
+    let signing = keys::current_signing_key(&mut tx).await?;
+    let signing = signing.ok_or_else(|| Error::internal("the signing key vanished"))?;
     let operator_key_made = keys::count_operator_keys(&mut tx).await? == 0;
     if operator_key_made {
         let key = operator_key(&settings.operator_key_file)?;
@@ -130,7 +127,7 @@ fn master_key(path: &Path, may_make: bool) -> Result<MasterKey, KeyError> {
         None if !may_make => return Err(KeyError::MasterMissing(path.to_owned())),
         None => {
             let bytes = entropy::bytes::<32>();
-            let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let text = hex(&bytes);
             write_private(path, &text)?;
             Secret::new(text)
         }
@@ -160,7 +157,7 @@ fn new_signing_key(master: &MasterKey) -> Result<SigningKeyRow, Error> {
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).map_err(failed)?;
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| failed(aws_lc_rs::error::Unspecified))?;
     let public_key = pair.public_key().as_ref().to_vec();
-    let kid: String = entropy::bytes::<8>().iter().map(|b| format!("{b:02x}")).collect();
+    let kid = hex(&entropy::bytes::<8>());
     let sealed = master.seal(&[b"signing key"], kid.as_bytes(), pkcs8.as_ref());
     Ok(SigningKeyRow { kid, public_key, sealed })
 }

@@ -196,6 +196,6 @@ impl App {
 
 /// What identifies a payload: its metrics and amounts, in order.
 fn payload_hash(amounts: &Amounts) -> [u8; 32] {
-    let text: String = amounts.iter().map(|(metric, amount)| format!("{metric}={amount};")).collect();
-    sha256(text.as_bytes())
+    let lines: Vec<String> = amounts.iter().map(|(metric, amount)| format!("{metric}={amount}")).collect();
+    sha256(lines.join(";").as_bytes())
 }

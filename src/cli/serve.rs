@@ -41,7 +41,7 @@ const SERVICES: [&str; 4] = [
 const PULSE: Duration = Duration::from_secs(1);
 
 /// How often row level security is probed anew.
-const PROBE: Duration = Duration::from_secs(3600);
+const PROBE: Duration = Duration::from_hours(1);
 
 /// What tests set and nobody else.
 pub struct Fittings {
@@ -222,7 +222,7 @@ fn router(
     Ok(server
         .max_concurrent_streams(128)
         .http2_max_header_list_size(16 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .max_connection_age(config.max_connection_age)
         .max_connection_age_grace(config.drain)
         .layer(FrontLayer::new(gate.clone(), limits))

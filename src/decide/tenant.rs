@@ -18,18 +18,22 @@ pub struct Claims {
     pub token: Option<TenantId>,
     /// The header `x-tenant-id`.
     pub header: Option<TenantName>,
-    /// The host: a label under the base domain, which may be no slug at all.
-    pub host: Option<Option<TenantName>>,
+    /// The host.
+    pub host: HostClaim,
     /// The request's own field `tenant`.
     pub request: Option<TenantName>,
 }
 
-impl Claims {
-    /// Whether nothing claims anything.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.token.is_none() && self.header.is_none() && self.host.is_none() && self.request.is_none()
-    }
+/// What the host says about the tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostClaim {
+    /// Nothing: it is not under the base domain, or is the base domain itself.
+    #[default]
+    Nothing,
+    /// It is under the base domain, but can be nobody's.
+    Nobody,
+    /// It is this tenant's.
+    Tenant(TenantName),
 }
 
 /// A caller's place in a tenant.
@@ -52,9 +56,9 @@ impl Plane {
             found.push(self.find(name).await?);
         }
         match &claims.host {
-            Some(Some(name)) => found.push(self.find(name).await?),
-            Some(None) => found.push(None),
-            None => {}
+            HostClaim::Tenant(name) => found.push(self.find(name).await?),
+            HostClaim::Nobody => found.push(None),
+            HostClaim::Nothing => {}
         }
         let Some((first, rest)) = found.split_first() else { return Ok(None) };
         if rest.iter().any(|other| other != first) {

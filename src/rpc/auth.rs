@@ -189,6 +189,7 @@ fn role(member: &Membership) -> String {
 }
 
 /// A tenant's id or slug; none when empty.
+#[expect(clippy::option_option, reason = "whether it could be read, and then whether it was there")]
 fn optional_tenant(f: &mut Fields, field: &str, text: &str) -> Option<Option<TenantName>> {
     if text.is_empty() {
         return Some(None);

@@ -1,5 +1,6 @@
 //! Reading a request's fields: everything that is wrong is found before the refusal, so that a caller mends it all at
 //! once.
+#![expect(clippy::option_option, reason = "whether a field could be read, and then whether it was there")]
 
 use chrono::TimeDelta;
 use prost::Message;

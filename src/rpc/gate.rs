@@ -21,7 +21,7 @@ use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, TenantCtx};
 use crate::decide::judge::{Needs, judge, permissions};
-use crate::decide::tenant::Claims;
+use crate::decide::tenant::{Claims, HostClaim};
 use crate::domain::id::TenantId;
 use crate::domain::name::{Slug, TenantName};
 use crate::error::Error;
@@ -101,22 +101,19 @@ impl Gate {
             "" => None,
             text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
         };
-        let t = match admission.entered {
-            Some(t) => {
-                let same = named.is_none_or(|name| match name {
-                    TenantName::Id(id) => id == t.tenant_id(),
-                    TenantName::Slug(slug) => slug == t.tenant.slug,
-                });
-                if !same {
-                    return Err(Error::TenantConflict);
-                }
-                t
+        let t = if let Some(t) = admission.entered {
+            let same = named.is_none_or(|name| match name {
+                TenantName::Id(id) => id == t.tenant_id(),
+                TenantName::Slug(slug) => slug == t.tenant.slug,
+            });
+            if !same {
+                return Err(Error::TenantConflict);
             }
-            None => {
-                let claims = Claims { request: Some(named.ok_or(Error::TenantMissing)?), ..admission.claims };
-                let tenant = self.app.plane.locate(&claims).await?.ok_or(Error::TenantMissing)?;
-                self.enter_tenant(&admission.ctx, admission.access, tenant).await?
-            }
+            t
+        } else {
+            let claims = Claims { request: Some(named.ok_or(Error::TenantMissing)?), ..admission.claims };
+            let tenant = self.app.plane.locate(&claims).await?.ok_or(Error::TenantMissing)?;
+            self.enter_tenant(&admission.ctx, admission.access, tenant).await?
         };
         if !admission.access.writes {
             self.app.note_operator_read(&t.ctx, Some(t.tenant_id())).await?;
@@ -197,11 +194,11 @@ impl Gate {
 
     /// The tenant that the host names: a label under the base domain. The base domain itself, other domains and
     /// addresses claim nothing.
-    fn host_claim(&self, parts: &Parts) -> Result<Option<Option<TenantName>>, Error> {
-        let Some(base) = &self.app.base_domain else { return Ok(None) };
+    fn host_claim(&self, parts: &Parts) -> Result<HostClaim, Error> {
+        let Some(base) = &self.app.base_domain else { return Ok(HostClaim::Nothing) };
         let forwarded = if self.trusts(peer(parts)) { one(&parts.headers, "x-forwarded-host")? } else { None };
         let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-        let Some(host) = forwarded.or(authority) else { return Ok(None) };
+        let Some(host) = forwarded.or(authority) else { return Ok(HostClaim::Nothing) };
         let host = host_name(host).ok_or(Error::MetadataMalformed(if forwarded.is_some() {
             "x-forwarded-host"
         } else {
@@ -235,12 +232,13 @@ impl Gate {
 /// The method whose question carries its own tenant.
 const AUTHORIZE: &str = "AuthService/Authorize";
 
-/// The tenant that a host names under a base domain: none when the host claims nothing, `Some(None)` when it is under the
-/// base domain but can be nobody's.
+/// What a host in its plain form says about the tenant, under a base domain.
 #[must_use]
-pub fn tenant_of_host(host: &str, base: &str) -> Option<Option<TenantName>> {
-    let label = host.strip_suffix(base)?.strip_suffix('.')?;
-    Some(Slug::parse(label).ok().map(TenantName::Slug))
+pub fn tenant_of_host(host: &str, base: &str) -> HostClaim {
+    let Some(label) = host.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')) else {
+        return HostClaim::Nothing;
+    };
+    Slug::parse(label).map_or(HostClaim::Nobody, |slug| HostClaim::Tenant(TenantName::Slug(slug)))
 }
 
 /// A host in its plain form: without port and final dot, in lower case. None when it is no host.
@@ -330,11 +328,12 @@ mod tests {
 
     #[test]
     fn only_labels_under_the_base_domain_claim_a_tenant() {
-        assert!(tenant_of_host("example.com", "example.com").is_none());
-        assert!(tenant_of_host("127.0.0.1", "example.com").is_none());
-        assert!(tenant_of_host("acmeexample.com", "example.com").is_none());
-        assert!(matches!(tenant_of_host("acme.example.com", "example.com"), Some(Some(TenantName::Slug(_)))));
-        assert_eq!(tenant_of_host("a.b.example.com", "example.com"), Some(None));
-        assert_eq!(tenant_of_host("xn--x.example.com", "example.com"), Some(None));
+        for nothing in ["example.com", "127.0.0.1", "acmeexample.com", "example.org"] {
+            assert_eq!(tenant_of_host(nothing, "example.com"), HostClaim::Nothing, "{nothing}");
+        }
+        for nobody in ["a.b.example.com", "xn--x.example.com"] {
+            assert_eq!(tenant_of_host(nobody, "example.com"), HostClaim::Nobody, "{nobody}");
+        }
+        assert!(matches!(tenant_of_host("acme.example.com", "example.com"), HostClaim::Tenant(TenantName::Slug(_))));
     }
 }

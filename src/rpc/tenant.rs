@@ -7,6 +7,7 @@ use super::gate::{host_name, tenant_of_host};
 use super::page::Page;
 use super::status::respond;
 use super::{Services, convert, v1};
+use crate::decide::tenant::HostClaim;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 use crate::store::system::TenantFilter;
@@ -137,9 +138,11 @@ impl v1::tenant_service_server::TenantService for Services {
                 }
                 Some(By::Host(host)) => {
                     let host = host_name(&host).ok_or_else(|| Error::field("host", "must be a host name"))?;
-                    let base = self.0.app.base_domain.as_deref().unwrap_or_default();
-                    let named = if base.is_empty() { None } else { tenant_of_host(&host, base).flatten() };
-                    named.ok_or(Error::TenantNotFound)?
+                    let base = self.0.app.base_domain.as_deref().ok_or(Error::TenantNotFound)?;
+                    let HostClaim::Tenant(name) = tenant_of_host(&host, base) else {
+                        return Err(Error::TenantNotFound);
+                    };
+                    name
                 }
             };
             let tenant = self.0.app.resolve_tenant(&name).await?;

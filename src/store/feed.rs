@@ -6,8 +6,6 @@
     reason = "append and commit go as one message, so that no round trip is under the feed's lock"
 )]
 
-use std::fmt::Write as _;
-
 use chrono::SecondsFormat;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection};
 use uuid::Uuid;
@@ -16,7 +14,7 @@ use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::name::Slug;
-use crate::domain::secret::sha256;
+use crate::domain::secret::{hex, sha256};
 use crate::entropy;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -244,7 +242,7 @@ pub(super) async fn append_and_commit_postgres(
         tenants = list(&|c| id(c.tenant())),
         first = list(&|c| id(c.keys().0)),
         second = list(&|c| id(c.keys().1)),
-        hashes = list(&|c| c.key_hash().map_or_else(|| "null".to_owned(), |hash| hex(&hash))),
+        hashes = list(&|c| c.key_hash().map_or_else(|| "null".to_owned(), |hash| format!("'\\x{}'", hex(&hash)))),
     );
     // To the end of the message, so that a commit that failed is seen.
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await.map_err(failed)?;
@@ -283,13 +281,4 @@ pub(super) async fn append_sqlite(
 
 fn nonce() -> i32 {
     i32::from_be_bytes(entropy::bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::from("'\\x");
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push('\'');
-    text
 }

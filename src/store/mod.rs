@@ -1,7 +1,6 @@
 //! Rows: one SQL text for two engines. A mutation begins with `Store::write`, which gives a transaction bound to its
 //! tenant or person (`scoped.rs`); one file a noun holds the statements on its rows; what reads across tenants is in
 //! `system.rs` alone.
-#![expect(clippy::disallowed_methods, reason = "settings of the connections")]
 
 use std::fs::{File, TryLockError};
 use std::path::Path;

@@ -1,9 +1,5 @@
 //! Transactions that carry their tenant or user in their type. A statement on a tenant's rows can only be run by a
 //! transaction of a tenant, which binds it as `$1` and, on PostgreSQL, has set it for row level security as well.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "begin and commit are sent as one message each, with ids formatted from a Uuid"
-)]
 
 use std::fmt::Write as _;
 

@@ -185,6 +185,7 @@ impl Conn<'_> {
 
 /// What a failure of the database means to the caller. Away, overloaded or in each other's way: try again. The rest is
 /// a fault of ours. Only the message is kept, never PostgreSQL's DETAIL, which quotes rows.
+#[expect(clippy::needless_pass_by_value, reason = "so that it reads `.map_err(failed)`")]
 pub(super) fn failed(error: sqlx::Error) -> Error {
     let passing = match &error {
         sqlx::Error::Io(_)
