@@ -2,6 +2,7 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod authorize;
+pub mod denials;
 pub mod first_start;
 pub mod members;
 pub mod mutation;
@@ -19,6 +20,7 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::store::Store;
 use crate::time::Clock;
+use denials::Denials;
 use passwords::Passwords;
 
 /// Everything that a use case may need, made once at the start.
@@ -33,6 +35,8 @@ pub struct App {
     pub catalogue: Catalogue,
     /// How passwords are hashed.
     pub passwords: Passwords,
+    /// Refusals that are not in the audit log yet.
+    pub denials: Denials,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Under which tenants are found by subdomain.

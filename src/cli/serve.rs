@@ -14,6 +14,7 @@ use tonic_health::ServingStatus;
 
 use super::CliError;
 use crate::app::App;
+use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
 use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
@@ -43,6 +44,9 @@ const PULSE: Duration = Duration::from_secs(1);
 /// How often row level security is probed anew.
 const PROBE: Duration = Duration::from_hours(1);
 
+/// How often refusals are written into the audit logs.
+const DENIALS: Duration = Duration::from_mins(1);
+
 /// What tests set and nobody else.
 pub struct Fittings {
     /// What time it is.
@@ -65,12 +69,13 @@ pub struct Running {
     pub http: SocketAddr,
     /// Whether this start made the operator's key.
     pub operator_key_made: bool,
-    store: Arc<Store>,
+    app: Arc<App>,
     stop_grpc: oneshot::Sender<()>,
     stop_http: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     telling: JoinHandle<std::io::Result<()>>,
     pulse: JoinHandle<()>,
+    denials: JoinHandle<()>,
     ready: watch::Sender<Readiness>,
     drain: Duration,
 }
@@ -105,14 +110,14 @@ pub(super) async fn run(config: Serve) -> Result<(), CliError> {
 /// What keeps it from starting, and what to do about it.
 pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle) -> Result<Running, CliError> {
     let (app, operator_key_made) = open(config, fittings).await?;
-    let store = app.store.clone();
+    let app = Arc::new(app);
     let (ready, readiness) = watch::channel(Readiness::NotReady("starting"));
 
     let grpc = listen(config.listen).await?;
     let (stop_grpc, grpc_stopped) = oneshot::channel::<()>();
     let grpc_address = grpc.local_addr()?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    let router = router(config, app)?.add_service(health);
+    let router = router(config, app.clone())?.add_service(health);
     let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
     let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
         let _ = grpc_stopped.await;
@@ -125,18 +130,20 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         let _ = http_stopped.await;
     }));
 
-    beat(&store, &ready, &reporter).await;
-    let pulse = tokio::spawn(pulse(store.clone(), ready.clone(), reporter));
+    beat(&app.store, &ready, &reporter).await;
+    let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter));
+    let denials = tokio::spawn(write_denials(app.clone()));
     Ok(Running {
         grpc: grpc_address,
         http: http_address,
         operator_key_made,
-        store,
+        app,
         stop_grpc,
         stop_http,
         serving,
         telling,
         pulse,
+        denials,
         ready,
         drain: config.drain,
     })
@@ -153,7 +160,9 @@ impl Running {
         }
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
-        self.store.close().await;
+        self.denials.abort();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_denials()).await;
+        self.app.store.close().await;
     }
 }
 
@@ -192,6 +201,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master: keys.master,
         catalogue,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
+        denials: Denials::default(),
         clock: fittings.clock,
         base_domain: config.base_domain.clone(),
         default_tenant,
@@ -202,13 +212,13 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
 /// Everything that gRPC serves, behind the front and the gate.
 fn router(
     config: &Serve,
-    app: App,
+    app: Arc<App>,
 ) -> Result<
     tonic::transport::server::Router<tower::layer::util::Stack<FrontLayer, tower::layer::util::Identity>>,
     CliError,
 > {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let gate = Arc::new(Gate { app: Arc::new(app), trusted_proxies: config.trusted_proxies.clone() });
+    let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone() });
     let limits = Limits { concurrency: config.max_concurrent_requests, deadline: config.max_deadline };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -250,20 +260,29 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
 }
 
 /// Follows the database: a server that cannot reach it, or on which row level security does not hold, is not ready.
-async fn pulse(store: Arc<Store>, ready: watch::Sender<Readiness>, reporter: tonic_health::server::HealthReporter) {
+async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, reporter: tonic_health::server::HealthReporter) {
     let mut every = tokio::time::interval(PULSE);
     let mut probe = tokio::time::interval_at(tokio::time::Instant::now() + PROBE, PROBE);
     loop {
         tokio::select! {
-            _ = every.tick() => beat(&store, &ready, &reporter).await,
+            _ = every.tick() => beat(&app.store, &ready, &reporter).await,
             _ = probe.tick() => {
-                if let Err(error) = store.probe().await {
+                if let Err(error) = app.store.probe().await {
                     tracing::error!(%error, "row level security does not hold");
                     tell(&ready, &reporter, Readiness::NotReady("row level security does not hold")).await;
                     return;
                 }
             }
         }
+    }
+}
+
+/// Writes refusals into the audit logs, once a minute.
+async fn write_denials(app: Arc<App>) {
+    let mut every = tokio::time::interval(DENIALS);
+    loop {
+        every.tick().await;
+        app.write_denials().await;
     }
 }
 

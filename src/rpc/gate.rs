@@ -74,13 +74,13 @@ impl Gate {
         if let Some(id) = caller.principal() {
             Span::current().record("caller_id", tracing::field::display(id));
         }
-        may_call(access, &caller)?;
         let token = caller.person().and_then(|person| person.token_tenant);
         let mut admission =
             Admission { ctx: Ctx { caller, ..ctx }, access, claims: Claims { token, ..claims }, entered: None };
-        if access.tenant != TenantRule::None {
-            admission.entered = self.enter_by_headers(&admission).await?;
-        }
+        admission.entered = self
+            .enter_by_headers(&admission)
+            .await
+            .inspect_err(|error| self.app.denials.note(&admission.ctx, &admission.claims, error))?;
         self.let_in(parts, admission).await
     }
 
@@ -112,8 +112,9 @@ impl Gate {
             t
         } else {
             let claims = Claims { request: Some(named.ok_or(Error::TenantMissing)?), ..admission.claims };
-            let tenant = self.app.plane.locate(&claims).await?.ok_or(Error::TenantMissing)?;
-            self.enter_tenant(&admission.ctx, admission.access, tenant).await?
+            self.enter_by_request(&admission.ctx, admission.access, &claims)
+                .await
+                .inspect_err(|error| self.app.denials.note(&admission.ctx, &claims, error))?
         };
         if !admission.access.writes {
             self.app.note_operator_read(&t.ctx, Some(t.tenant_id())).await?;
@@ -145,9 +146,14 @@ impl Gate {
         }
     }
 
-    /// The tenant that the headers name, if the caller has a place in it. None when the request itself has to say.
+    /// The tenant that the headers name, if the caller has a place in it. None when there is no need of one, or when the
+    /// request itself has to say.
     async fn enter_by_headers(&self, admission: &Admission) -> Result<Option<TenantCtx>, Error> {
         let (ctx, claims) = (&admission.ctx, &admission.claims);
+        may_call(admission.access, &ctx.caller)?;
+        if admission.access.tenant == TenantRule::None {
+            return Ok(None);
+        }
         let mut tenant = self.app.plane.locate(claims).await?;
         if tenant.is_none()
             && let Caller::User(person) = &ctx.caller
@@ -161,6 +167,12 @@ impl Gate {
             }
             None => Ok(None),
         }
+    }
+
+    /// The tenant that the request names, for operators and services.
+    async fn enter_by_request(&self, ctx: &Ctx, access: &Access, claims: &Claims) -> Result<TenantCtx, Error> {
+        let tenant = self.app.plane.locate(claims).await?.ok_or(Error::TenantMissing)?;
+        self.enter_tenant(ctx, access, tenant).await
     }
 
     async fn enter_tenant(&self, ctx: &Ctx, access: &Access, tenant: TenantId) -> Result<TenantCtx, Error> {
