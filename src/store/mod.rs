@@ -224,6 +224,9 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
             ("lock_timeout", "2s"),
             ("statement_timeout", "5s"),
             ("client_connection_check_interval", "1s"),
+            // The commit goes in one message with the feed's rows (feed.rs); sqlx then commits once more, for its own books,
+            // and PostgreSQL would warn each time that there is nothing left to commit.
+            ("client_min_messages", "error"),
         ]);
     PgPoolOptions::new()
         .max_connections(connections)

@@ -227,7 +227,9 @@ impl<S: Scope> Scoped<S> {
 
     /// Notes a change that replicas and watchers may have cached; written with the commit.
     pub(super) fn changed(&mut self, change: Change) {
-        self.changes.push(change);
+        if !self.changes.contains(&change) {
+            self.changes.push(change);
+        }
     }
 
     /// Commits a mutation: its audit row, then its changes, then the commit itself, with nothing in between that could
