@@ -1,6 +1,6 @@
 //! Tenants: creation, changes, life and end.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
@@ -11,6 +11,7 @@ use crate::ctx::{Caller, Ctx, TenantCtx};
 use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
 use crate::domain::name::{Email, Slug, TenantName};
+use crate::domain::period::Period;
 use crate::domain::role::Role;
 use crate::domain::tenant::{Suspension, Tenant};
 use crate::error::Error;
@@ -201,13 +202,18 @@ impl App {
         self.known_metrics(metrics)?;
         let default = self.plane.fallback(person, self.default_tenant.as_ref()).await?;
         let rows = self.store.list_tenants_of(person.user.user_id, active_only, after, limit).await?;
-        let mut mine = Vec::with_capacity(rows.len());
-        for row in rows {
-            let usage = self.usage_across(&row.tenant, metrics, ctx.now).await?;
-            let default = default == Some(row.tenant.tenant_id);
-            mine.push(MyTenant { row, usage, default });
-        }
-        Ok(mine)
+        let period = Period::month_of(ctx.now);
+        let used = match metrics {
+            [] => HashMap::new(),
+            _ => self.store.list_used_of(person.user.user_id, &rows, period).await?,
+        };
+        let mine = |row: system::MyTenant| {
+            let id = row.tenant.tenant_id;
+            let used = |metric: &String| used.get(&(id, metric.clone())).copied().unwrap_or(0);
+            let usage = metrics.iter().map(|metric| self.view(&row.tenant, metric, used(metric), period)).collect();
+            MyTenant { usage, default: default == Some(id), row }
+        };
+        Ok(rows.into_iter().map(mine).collect())
     }
 
     /// All tenants after one of them, oldest first.
@@ -250,21 +256,6 @@ impl App {
             Some(tenant) => self.store.write(InTenant(tenant)).await?.commit(ctx, Audit::default()).await,
             None => self.store.write(crate::store::OnPlatform).await?.commit(ctx, Audit::default()).await,
         }
-    }
-
-    /// Usage of some metrics of a tenant that is the person's, across tenants.
-    async fn usage_across(
-        &self,
-        tenant: &Tenant,
-        metrics: &[String],
-        now: crate::time::Timestamp,
-    ) -> Result<Vec<UsageView>, Error> {
-        let mut used = BTreeMap::new();
-        let period = crate::domain::period::Period::month_of(now);
-        for metric in metrics {
-            used.insert(metric.as_str(), self.store.find_used(tenant.tenant_id, metric, period).await?);
-        }
-        Ok(metrics.iter().map(|m| self.view(tenant, m, used[m.as_str()], period)).collect())
     }
 }
 

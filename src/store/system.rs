@@ -1,6 +1,8 @@
 //! The reads that cross tenants, all of them: who is behind a credential, whose a slug is, a person's tenants, operator
 //! lists, names of members. On PostgreSQL they run as `tenantry_system`, which may read these columns and write nothing.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::Store;
@@ -83,10 +85,11 @@ statements! {
          order by m.tenant_id
          limit $4",
     );
-    FIND_USED: AcrossTenants = Statement::new(
-        "select committed
-         from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3",
+    LIST_USED_OF_USER: AcrossTenants = Statement::new(
+        "select q.tenant_id, q.metric, q.committed
+         from membership m
+         join quota_account q on q.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status <> 3 and m.tenant_id between $2 and $3 and q.period_start = $4",
     );
     /// Whether the database answers.
     ONE: AcrossTenants = Statement::new("select cast(1 as bigint) as one");
@@ -150,7 +153,9 @@ struct SlugRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct Used {
+struct UsedRow {
+    tenant_id: Uuid,
+    metric: String,
     committed: i64,
 }
 
@@ -374,13 +379,20 @@ impl Store {
         rows.into_iter().map(mine).collect()
     }
 
-    /// What a tenant of the caller's has used of a metric.
+    /// What a page of a person's tenants has used in a period, by tenant and metric.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_used(&self, tenant: TenantId, metric: &str, period: Period) -> Result<i64, Error> {
-        let args = [tenant.0.into(), metric.into(), period.start.into()];
-        let row: Option<Used> = self.across_tenants().await?.optional(&FIND_USED, &args).await?;
-        Ok(row.map_or(0, |row| row.committed))
+    pub async fn list_used_of(
+        &self,
+        user: UserId,
+        page: &[MyTenant],
+        period: Period,
+    ) -> Result<HashMap<(TenantId, String), i64>, Error> {
+        let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(HashMap::new()) };
+        let args =
+            [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into(), period.start.into()];
+        let rows: Vec<UsedRow> = self.across_tenants().await?.all(&LIST_USED_OF_USER, &args).await?;
+        Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric), row.committed)).collect())
     }
 }
