@@ -5,6 +5,7 @@
 mod connect;
 mod error;
 mod migrate;
+mod pulse;
 pub mod serve;
 mod table;
 mod tenant;

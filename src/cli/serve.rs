@@ -10,9 +10,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use tonic_health::ServingStatus;
 
 use super::CliError;
+use super::pulse::{beat, pulse, write_denials};
 use crate::app::App;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
@@ -29,23 +29,6 @@ use crate::rpc::{self, DESCRIPTORS};
 use crate::store::Store;
 use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
-
-/// The services whose health is told, besides the whole server's (the empty name).
-const SERVICES: [&str; 4] = [
-    "tenantry.v1.AuthService",
-    "tenantry.v1.MembershipService",
-    "tenantry.v1.TenantService",
-    "tenantry.v1.UsageService",
-];
-
-/// How often readiness looks at the database, and how long it waits for it.
-const PULSE: Duration = Duration::from_secs(1);
-
-/// How often row level security is probed anew.
-const PROBE: Duration = Duration::from_hours(1);
-
-/// How often refusals are written into the audit logs.
-const DENIALS: Duration = Duration::from_mins(1);
 
 /// What tests set and nobody else.
 pub struct Fittings {
@@ -257,52 +240,6 @@ fn tls(config: &Serve) -> Result<Option<ServerTlsConfig>, CliError> {
 async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|e| CliError::Failed(format!("cannot listen on {address}: {e}")))
-}
-
-/// Follows the database: a server that cannot reach it, or on which row level security does not hold, is not ready.
-async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, reporter: tonic_health::server::HealthReporter) {
-    let mut every = tokio::time::interval(PULSE);
-    let mut probe = tokio::time::interval_at(tokio::time::Instant::now() + PROBE, PROBE);
-    loop {
-        tokio::select! {
-            _ = every.tick() => beat(&app.store, &ready, &reporter).await,
-            _ = probe.tick() => {
-                if let Err(error) = app.store.probe().await {
-                    tracing::error!(%error, "row level security does not hold");
-                    tell(&ready, &reporter, Readiness::NotReady("row level security does not hold")).await;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Writes refusals into the audit logs, once a minute.
-async fn write_denials(app: Arc<App>) {
-    let mut every = tokio::time::interval(DENIALS);
-    loop {
-        every.tick().await;
-        app.write_denials().await;
-    }
-}
-
-async fn beat(store: &Store, ready: &watch::Sender<Readiness>, reporter: &tonic_health::server::HealthReporter) {
-    let now = match tokio::time::timeout(PULSE, store.ping()).await {
-        Ok(Ok(())) => Readiness::Ready,
-        _ => Readiness::NotReady("the database does not answer"),
-    };
-    if *ready.borrow() != now {
-        tell(ready, reporter, now).await;
-    }
-}
-
-async fn tell(ready: &watch::Sender<Readiness>, reporter: &tonic_health::server::HealthReporter, now: Readiness) {
-    tracing::info!(readiness = ?now, "readiness changed");
-    ready.send_replace(now);
-    let status = if now == Readiness::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in SERVICES.into_iter().chain([""]) {
-        reporter.set_service_status(service, status).await;
-    }
 }
 
 /// What a person who just started it wants to know.
