@@ -23,6 +23,8 @@ pub struct SignedIn {
     pub session: Session,
     /// When they proved who they are, as their token says.
     pub auth_time: Timestamp,
+    /// When their token ends.
+    pub token_expires_at: Timestamp,
     /// The tenant that their token names.
     pub token_tenant: Option<TenantId>,
     /// Where their calls go when nothing names a tenant.
@@ -121,6 +123,21 @@ impl Caller {
         }
     }
 
+    /// The rank that bounds whom the caller may make, change or remove, given the role of the person in the tenant: nobody
+    /// gives what they do not have. A key ranks as the highest role all of whose permissions it holds; a service in a
+    /// person's name as the lower of both; an operator at the top. None is below every role.
+    #[must_use]
+    pub fn rank(&self, role: Option<Role>) -> Option<Role> {
+        let of_key = |key: &PlatformKey| Role::ALL.into_iter().rev().find(|role| key.permissions.covers(*role));
+        match self {
+            Self::Anonymous => None,
+            Self::User(_) => role,
+            Self::Service(key) => of_key(key),
+            Self::Delegated(key, _) => role.min(of_key(key)),
+            Self::Operator(_) => Some(Role::TOP),
+        }
+    }
+
     /// As whom they suspend a tenant.
     #[must_use]
     pub const fn suspends_as(&self) -> SuspendedBy {
@@ -165,6 +182,21 @@ pub struct TenantCtx {
     pub member: Option<Membership>,
     /// What the caller may do in it.
     pub permissions: Permissions,
+    /// What the method asks for, to be asked again of the locked rows.
+    pub needs: Needs<'static>,
+}
+
+/// What a call asks for besides a tenant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs<'a> {
+    /// Permissions, all of them.
+    pub permissions: &'a [&'a str],
+    /// Whether a suspended tenant will do.
+    pub allow_suspended: bool,
+    /// Whether a deleted tenant will do.
+    pub allow_deleted: bool,
+    /// Whether the sign-in must be recent.
+    pub recent_login: bool,
 }
 
 impl TenantCtx {
@@ -172,13 +204,6 @@ impl TenantCtx {
     #[must_use]
     pub const fn tenant_id(&self) -> TenantId {
         self.tenant.tenant_id
-    }
-
-    /// The rank that bounds what the caller may grant or touch: a member's own; services alone and operators are bound
-    /// by their permissions only.
-    #[must_use]
-    pub fn rank(&self) -> Role {
-        self.member.as_ref().map_or(Role::TOP, |member| member.role)
     }
 
     /// The person who calls or in whose name is called.

@@ -3,6 +3,7 @@
 
 use chrono::TimeDelta;
 
+use crate::domain::tenant::{SuspendedBy, Suspension};
 use crate::time::Timestamp;
 
 /// A field that is wrong, and why.
@@ -54,8 +55,8 @@ pub enum Error {
     PermissionMissing(String),
     #[error("your membership is suspended; an administrator of the tenant can reactivate it")]
     MemberSuspended,
-    #[error("the tenant is suspended: {0}")]
-    TenantSuspended(String),
+    #[error("the tenant is suspended ({}); {} can activate it", .0.reason, who(.0.by))]
+    TenantSuspended(Suspension),
     #[error("the tenant is deleted; an owner can undelete it until {0}")]
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
@@ -142,8 +143,15 @@ impl Error {
     }
 }
 
+const fn who(by: SuspendedBy) -> &'static str {
+    match by {
+        SuspendedBy::Member => "an owner",
+        SuspendedBy::Operator => "an operator of the platform",
+    }
+}
+
 fn describe(violations: &[Violation]) -> String {
-    let lines: Vec<String> = violations.iter().map(|v| format!("`{}` {}", v.field, v.description)).collect();
+    let lines: Vec<String> = violations.iter().take(20).map(|v| format!("`{}` {}", v.field, v.description)).collect();
     lines.join("; ")
 }
 

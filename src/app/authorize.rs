@@ -3,8 +3,8 @@
 
 use super::App;
 use super::usage::{Amounts, UsageView};
-use crate::ctx::{Caller, Ctx, SignedIn};
-use crate::decide::judge::{Needs, judge, permissions};
+use crate::ctx::{Caller, Ctx, Needs, SignedIn};
+use crate::decide::judge::{judge, permissions};
 use crate::decide::tenant::{Claims, Standing};
 use crate::domain::name::TenantName;
 use crate::domain::user::User;
@@ -91,7 +91,7 @@ impl App {
             Claims { token: subject.token_tenant, request: question.tenant.clone(), ..question.claims.clone() };
         let tenant = match self.plane.locate(&claims).await {
             Ok(Some(tenant)) => Some(tenant),
-            Ok(None) => self.plane.fallback(&subject, self.default_tenant.as_ref()).await?,
+            Ok(None) => self.fallback(&subject).await?,
             Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
             Err(other) => return Err(other),
         };
@@ -104,6 +104,10 @@ impl App {
         let wanted: Vec<&str> = question.permissions.iter().map(String::as_str).collect();
         let needs = Needs { permissions: &wanted, ..Needs::default() };
         decision.reasons = judge(&standing, &as_subject, &needs, ctx.now);
+        if decision.reasons.iter().any(|reason| matches!(reason, Error::MemberSuspended)) {
+            // Suspended members learn that they are, and nothing of the tenant.
+            return Ok(decision);
+        }
         // Somebody who asks for themselves consumes with their own right to.
         let own_right =
             matches!(ctx.caller, Caller::Service(_)) || permissions(&standing, &as_subject).contains("usage.write");

@@ -19,10 +19,15 @@ use crate::store::{InTenant, OnPlatform};
 /// How many different refusals are kept until they are written; further ones are only counted in a metric.
 const BOUND: usize = 4096;
 
+/// How many different tenants are told apart for one caller, method and reason in a minute; the rest are one row.
+const CLAIMED: usize = 16;
+
 /// Refusals that are not written yet.
 #[derive(Default)]
 pub struct Denials {
     open: Mutex<HashMap<Key, Denial>>,
+    /// Held while refusals are written, so that a stop does not lose those in hand.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -34,6 +39,13 @@ struct Key {
     minute: i64,
 }
 
+impl Key {
+    /// Whether only the claimed tenant differs.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.caller, self.method, self.reason, self.minute) == (other.caller, other.method, other.reason, other.minute)
+    }
+}
+
 struct Denial {
     first: Ctx,
     count: u64,
@@ -43,7 +55,7 @@ impl Denials {
     /// Notes a refusal of the gate; others are not of interest here.
     pub fn note(&self, ctx: &Ctx, claims: &Claims, error: &Error) {
         let Some(reason) = denial(error) else { return };
-        let key = Key {
+        let mut key = Key {
             caller: ctx.caller.principal(),
             method: ctx.method,
             claimed: claimed(claims),
@@ -51,6 +63,9 @@ impl Denials {
             minute: ctx.now.seconds().div_euclid(60),
         };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !open.contains_key(&key) && open.keys().filter(|other| other.is_like(&key)).count() >= CLAIMED {
+            "(others)".clone_into(&mut key.claimed);
+        }
         if open.len() >= BOUND && !open.contains_key(&key) {
             metrics::counter!("tenantry_denials_not_audited_total").increment(1);
             return;
@@ -66,6 +81,7 @@ impl Denials {
 impl App {
     /// Writes the refusals that were noted. While the database is away they are lost, and said so in the log.
     pub async fn write_denials(&self) {
+        let _writing = self.denials.writing.lock().await;
         let taken = self.denials.take();
         let count = taken.len();
         for (written, (key, denial)) in taken.into_iter().enumerate() {

@@ -85,14 +85,29 @@ pub struct Keys {
 pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Result<Keys, KeyError> {
     let mut tx = store.write(OnPlatform).await?;
     let known = keys::master_check(&mut tx).await?;
-    let master = master_key(&settings.master_key_file, known.is_none())?;
+    let path = &settings.master_key_file;
+    let (master, new) = match read_private(path)? {
+        Some(text) => (master_key(path, &text)?, None),
+        None if known.is_some() => return Err(KeyError::MasterMissing(path.clone())),
+        None => {
+            let text = Secret::new(hex(&entropy::bytes::<32>()));
+            (master_key(path, &text)?, Some(text))
+        }
+    };
     let check = master.mac("check", &[b"tenantry"]);
     if known.is_none() {
         keys::insert_master_check(&mut tx, &check).await?;
     }
-    // Read again: another server may have been first.
+    // Read again: another server may have been first, and then its key is the one.
     if keys::master_check(&mut tx).await?.as_deref() != Some(&check[..]) {
-        return Err(KeyError::MasterWrong(settings.master_key_file.clone()));
+        return Err(if new.is_some() {
+            KeyError::MasterMissing(path.clone())
+        } else {
+            KeyError::MasterWrong(path.clone())
+        });
+    }
+    if let Some(text) = new {
+        write_private(path, text.expose())?;
     }
     if keys::current_signing_key(&mut tx).await?.is_none() {
         keys::insert_signing_key(&mut tx, &new_signing_key(&master)?, now).await?;
@@ -121,17 +136,7 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
     Ok(Keys { master, tokens, operator_key_made })
 }
 
-fn master_key(path: &Path, may_make: bool) -> Result<MasterKey, KeyError> {
-    let text = match read_private(path)? {
-        Some(text) => text,
-        None if !may_make => return Err(KeyError::MasterMissing(path.to_owned())),
-        None => {
-            let bytes = entropy::bytes::<32>();
-            let text = hex(&bytes);
-            write_private(path, &text)?;
-            Secret::new(text)
-        }
-    };
+fn master_key(path: &Path, text: &Secret<String>) -> Result<MasterKey, KeyError> {
     let bytes = unhex(text.expose().trim()).ok_or_else(|| KeyError::File {
         path: path.to_owned(),
         problem: "a master key is 64 hexadecimal digits".to_owned(),
@@ -181,8 +186,18 @@ fn write_private(path: &Path, text: &str) -> Result<(), KeyError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(wrong)?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrong)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(wrong)
+    // Whole or not at all, also when the power fails: written beside, then linked to its name, which must be free.
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(wrong)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+    let named = written.and_then(|()| fs::hard_link(&beside, path));
+    fs::remove_file(&beside).map_err(wrong)?;
+    named.and_then(|()| sync_directory(path)).map_err(wrong)
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory)?.sync_all()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

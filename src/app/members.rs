@@ -8,10 +8,13 @@ use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::tenants::new_membership;
 use crate::ctx::TenantCtx;
+use crate::decide::judge::judge;
+use crate::decide::tenant::Standing;
 use crate::domain::id::UserId;
 use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
 use crate::domain::role::Role;
+use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
@@ -44,8 +47,8 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        tenants::lock(&mut open.tx).await?;
-        may_touch(actor_rank(&mut open.tx, t).await?, role)?;
+        let tenant = tenants::lock(&mut open.tx).await?;
+        may_touch(recheck(&mut open.tx, t, &tenant).await?, role)?;
         let Some(account) = account else {
             drop(open);
             return self.refuse_counted(&t.ctx, Some(tenant_id), Error::UserUnknown).await;
@@ -64,7 +67,8 @@ impl App {
         let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
         let membership = memberships::get(&mut tx, user).await?;
         drop(tx);
-        self.with_user(membership).await
+        let user = self.store.find_user(membership.user_id).await?.ok_or(Error::MemberNotFound)?;
+        Ok(Member { membership, user })
     }
 
     /// Members after one of them, in the order in which they joined.
@@ -193,12 +197,15 @@ impl App {
             return Err(Error::field("own_role", "is for owners; operators and services have no role to change"));
         }
         let tenant_id = t.tenant_id();
+        // Before the transaction: no other connection is waited for while the tenant is locked.
+        let new_owner_user = self.store.find_user(new_owner).await?.ok_or(Error::MemberNotFound)?;
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        tenants::lock(&mut open.tx).await?;
-        may_touch(actor_rank(&mut open.tx, t).await?, Role::TOP)?;
+        let tenant = tenants::lock(&mut open.tx).await?;
+        // No rank is asked for here: `ownership.transfer` is the right to make an owner.
+        recheck(&mut open.tx, t, &tenant).await?;
         let mut owner = memberships::get(&mut open.tx, new_owner).await?;
         if owner.status != MemberStatus::Active {
             return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
@@ -214,9 +221,9 @@ impl App {
             audit = audit.field("previous_owner_role", own.role.as_str(), role.as_str());
             own.role = role;
             memberships::update(&mut open.tx, &mut own, t.ctx.now).await?;
-            previous = Some(self.with_user(own).await?);
+            previous = t.ctx.caller.person().map(|p| Member { membership: own, user: p.user.clone() });
         }
-        let answer = (self.with_user(owner).await?, previous);
+        let answer = (Member { membership: owner, user: new_owner_user }, previous);
         self.finish(open, &t.ctx, audit, answer).await
     }
 
@@ -228,15 +235,17 @@ impl App {
         user: UserId,
         etag: &str,
         key: Option<RequestKey>,
-        rule: impl FnOnce(Role, &mut Membership) -> Result<(), Error> + Send,
+        rule: impl FnOnce(Option<Role>, &mut Membership) -> Result<(), Error> + Send,
     ) -> Result<Member, Error> {
         let tenant_id = t.tenant_id();
+        // Before the transaction: no other connection is waited for while the tenant is locked.
+        let person = self.store.find_user(user).await?.ok_or(Error::MemberNotFound)?;
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        tenants::lock(&mut open.tx).await?;
-        let own = actor_rank(&mut open.tx, t).await?;
+        let tenant = tenants::lock(&mut open.tx).await?;
+        let own = recheck(&mut open.tx, t, &tenant).await?;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
         may_touch(own, before.role)?;
@@ -251,27 +260,27 @@ impl App {
             status_name(before.status),
             status_name(after.status),
         );
-        let member = self.with_user(after).await?;
-        self.finish(open, &t.ctx, audit, member).await
-    }
-
-    async fn with_user(&self, membership: Membership) -> Result<Member, Error> {
-        let user = self.store.find_user(membership.user_id).await?.ok_or(Error::MemberNotFound)?;
-        Ok(Member { membership, user })
+        self.finish(open, &t.ctx, audit, Member { membership: after, user: person }).await
     }
 }
 
-/// The caller's rank as it is under the lock; the gate saw it a moment earlier.
-async fn actor_rank(tx: &mut TenantTx, t: &TenantCtx) -> Result<Role, Error> {
-    let Some(user) = t.user_id() else { return Ok(t.rank()) };
-    let own = memberships::get(tx, user).await.map_err(|error| match error {
-        Error::MemberNotFound => Error::TenantNotFound,
-        other => other,
-    })?;
-    if own.status == MemberStatus::Suspended {
-        return Err(Error::MemberSuspended);
+/// Asks once more of the locked rows what the gate asked a moment earlier: whoever was demoted, suspended or removed
+/// meanwhile, or whose tenant was suspended, is too late. Gives the caller's rank.
+pub(super) async fn recheck(tx: &mut TenantTx, t: &TenantCtx, tenant: &Tenant) -> Result<Option<Role>, Error> {
+    let member = match t.user_id() {
+        None => None,
+        Some(user) => match memberships::get(tx, user).await {
+            Ok(member) => Some(member),
+            Err(Error::MemberNotFound) => return Err(Error::TenantNotFound),
+            Err(other) => return Err(other),
+        },
+    };
+    let rank = t.ctx.caller.rank(member.as_ref().map(|member| member.role));
+    let standing = Standing { tenant: tenant.clone(), member };
+    match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
+        Some(reason) => Err(reason),
+        None => Ok(rank),
     }
-    Ok(own.role)
 }
 
 const fn status_name(status: MemberStatus) -> &'static str {

@@ -14,10 +14,13 @@ pub mod usage;
 
 use std::sync::Arc;
 
+use crate::ctx::SignedIn;
 use crate::decide::Plane;
 use crate::domain::catalogue::Catalogue;
+use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
+use crate::error::Error;
 use crate::store::Store;
 use crate::time::Clock;
 use denials::Denials;
@@ -43,4 +46,15 @@ pub struct App {
     pub base_domain: Option<String>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
+}
+
+impl App {
+    /// Where a person's call goes when nothing claims a tenant.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn fallback(&self, person: &SignedIn) -> Result<Option<TenantId>, Error> {
+        let (user, own) = (person.user.user_id, person.default_tenant);
+        self.plane.fallback(user, own, self.default_tenant.as_ref()).await
+    }
 }

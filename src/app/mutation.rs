@@ -166,6 +166,20 @@ impl App {
         Ok(())
     }
 
+    /// Whether a call would be within its rates now, before something expensive is done for it. Counts nothing.
+    ///
+    /// # Errors
+    /// `RateExceeded`, `DatabaseUnavailable`.
+    pub async fn look_at_rate(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Result<(), Error> {
+        let mut tx = self.store.read(OnPlatform).await?;
+        for rate in self.catalogue.rpc_rates.iter().filter(|rate| rate.method == ctx.method) {
+            if let Some(subject) = subject(rate, ctx, tenant) {
+                rates::look(&mut tx, ctx.method, &subject, (rate.count, rate.window()), ctx.now).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Counts a call by itself: one that changes nothing, or a refused one that told whether something exists.
     ///
     /// # Errors

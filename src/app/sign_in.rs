@@ -6,8 +6,8 @@ use uuid::Builder;
 use super::App;
 use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
-use crate::ctx::{Ctx, SignedIn};
-use crate::decide::judge::{Needs, judge};
+use crate::ctx::{Ctx, Needs, SignedIn};
+use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::name::{Email, Slug, TenantName};
@@ -66,10 +66,12 @@ impl App {
         new: NewAccount,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, Minted), Error> {
+        // Asked before the hash is paid for; counted with the account.
+        self.look_at_rate(ctx, None).await?;
         let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
         let user = User { user_id, email: new.email, display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
-        let password_hash = self.passwords.hash(new.password).await?;
+        let password_hash = self.passwords.hash(new.password.clone()).await?;
         let done = match new.tenant {
             None => self.sign_up_alone(ctx, user, &password_hash, key).await,
             Some(tenant) => self.sign_up_with_tenant(ctx, user, &password_hash, tenant, key).await,
@@ -78,8 +80,21 @@ impl App {
             Err(Error::EmailTaken) => return self.refuse_counted(ctx, None, Error::EmailTaken).await,
             other => other?,
         };
-        let token = self.plane.tokens.mint(&done.session, done.session.active_tenant, ctx.now)?;
+        self.prove_repetition(&done, new.password).await?;
+        let token = self.plane.tokens.mint(&done.session, done.session.active_tenant, ctx.now, None)?;
         Ok((done, token))
+    }
+
+    /// Passwords are no part of what a repetition is compared by, and its answer is a sign-in: so the password must be the
+    /// account's. True of the first call by nature; it pays for one comparison more.
+    async fn prove_repetition(&self, done: &SignedUp, password: Secret<String>) -> Result<(), Error> {
+        let mut tx = self.store.read(AsUser(done.user.user_id)).await?;
+        let stored = users::find_sign_in(&mut tx).await?.map(|row| row.password_hash);
+        drop(tx);
+        match self.passwords.compare(password, stored, false).await? {
+            Comparison::Wrong => Err(Error::RequestIdReused),
+            Comparison::Right | Comparison::RightButOld(_) => Ok(()),
+        }
     }
 
     async fn sign_up_alone(
@@ -96,7 +111,7 @@ impl App {
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
         let session = new_session(&mut open.tx, ctx, user.user_id, 1, None).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
-        self.finish(open, ctx, audit, SignedUp { user, tenant: None, session }).await
+        self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, session }).await
     }
 
     async fn sign_up_with_tenant(
@@ -121,7 +136,7 @@ impl App {
             .set("email", user.email.as_str())
             .set("slug", tenant.slug.as_str())
             .set("display_name", tenant.display_name.as_str());
-        self.finish(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await
+        self.finish_secret(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await
     }
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
@@ -170,7 +185,7 @@ impl App {
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
         let session = new_session(&mut tx, ctx, user_id, sign_in.session_epoch, tenant).await?;
         tx.commit(ctx, Audit::of(user_id.0).set("session_id", session.session_id.to_string())).await?;
-        let token = self.plane.tokens.mint(&session, tenant, ctx.now)?;
+        let token = self.plane.tokens.mint(&session, tenant, ctx.now, None)?;
         Ok(LoggedIn { user: account.user, session, token, device_token })
     }
 
@@ -181,7 +196,7 @@ impl App {
         named: Option<&TenantName>,
     ) -> Result<Option<TenantId>, Error> {
         let Some(named) = named else {
-            return self.plane.fallback_of(user, own, self.default_tenant.as_ref()).await;
+            return self.plane.fallback(user, own, self.default_tenant.as_ref()).await;
         };
         let tenant = self.plane.find(named).await?.ok_or(Error::TenantNotFound)?;
         let member = self.store.find_membership(tenant, user).await?;
@@ -205,7 +220,7 @@ impl App {
             return Err(reason);
         }
         let user_id = person.user.user_id;
-        let session = match self.begin(ctx, None, AsUser(user_id), key).await? {
+        let session: Session = match self.begin(ctx, None, AsUser(user_id), key).await? {
             Begun::Done(first) => first,
             Begun::Open(mut open) => {
                 let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
@@ -214,9 +229,13 @@ impl App {
                 self.finish(open, ctx, audit, session).await?
             }
         };
-        // The new token is as old a proof as the one it was exchanged for.
+        if session.session_id != person.session.session_id {
+            return Err(Error::RequestIdReused);
+        }
+        // The new token is as old a proof as the one it was exchanged for, and ends with it: a token cannot be kept alive
+        // by exchanging it.
         let proof = Session { auth_time: person.auth_time, ..session.clone() };
-        let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now)?;
+        let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now, Some(person.token_expires_at))?;
         Ok((session, token))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::App;
+use super::members::recheck;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::usage::UsageView;
 use crate::ctx::{Caller, Ctx, TenantCtx};
@@ -146,14 +147,10 @@ impl App {
     /// Deletes the tenant softly.
     ///
     /// # Errors
-    /// `EtagMismatch`.
+    /// `EtagMismatch`, `WrongState`.
     pub async fn delete_tenant(&self, t: &TenantCtx, etag: &str, key: Option<RequestKey>) -> Result<Tenant, Error> {
         let now = t.ctx.now;
-        self.change_tenant(t, etag, key, |tenant| {
-            tenant.delete(now);
-            Ok(())
-        })
-        .await
+        self.change_tenant(t, etag, key, |tenant| tenant.delete(now)).await
     }
 
     /// Takes a deletion back.
@@ -179,6 +176,7 @@ impl App {
             Begun::Open(open) => open,
         };
         let before = tenants::lock(&mut open.tx).await?;
+        recheck(&mut open.tx, t, &before).await?;
         check_etag(sent_etag, before.version)?;
         let mut after = before.clone();
         rule(&mut after)?;
@@ -200,9 +198,11 @@ impl App {
     ) -> Result<Vec<MyTenant>, Error> {
         let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
         self.known_metrics(metrics)?;
-        let default = self.plane.fallback(person, self.default_tenant.as_ref()).await?;
-        let rows = self.store.list_tenants_of(person.user.user_id, active_only, after, limit).await?;
+        let default = self.fallback(person).await?;
+        let rows = self.store.list_tenants_of(person.user.user_id, active_only, (after, limit), ctx.now).await?;
         let period = Period::month_of(ctx.now);
+        // Usage is for those who may read it: not for suspended members, nor by way of a key that may not.
+        let key_may = ctx.caller.key().is_none_or(|key| key.permissions.contains("usage.read"));
         let used = match metrics {
             [] => HashMap::new(),
             _ => self.store.list_used_of(person.user.user_id, &rows, period).await?,
@@ -210,7 +210,8 @@ impl App {
         let mine = |row: system::MyTenant| {
             let id = row.tenant.tenant_id;
             let used = |metric: &String| used.get(&(id, metric.clone())).copied().unwrap_or(0);
-            let usage = metrics.iter().map(|metric| self.view(&row.tenant, metric, used(metric), period)).collect();
+            let shown = if key_may && row.active { metrics } else { &[] };
+            let usage = shown.iter().map(|metric| self.view(&row.tenant, metric, used(metric), period)).collect();
             MyTenant { usage, default: default == Some(id), row }
         };
         Ok(rows.into_iter().map(mine).collect())
@@ -220,8 +221,13 @@ impl App {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_tenants(&self, filter: &TenantFilter, (after, limit): (Uuid, i64)) -> Result<Vec<Tenant>, Error> {
-        self.store.list_tenants(filter, after, limit).await
+    pub async fn list_tenants(
+        &self,
+        ctx: &Ctx,
+        filter: &TenantFilter,
+        page: (Uuid, i64),
+    ) -> Result<Vec<Tenant>, Error> {
+        self.store.list_tenants(filter, page, ctx.now).await
     }
 
     /// Why a slug cannot be had; none when it can.

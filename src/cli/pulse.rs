@@ -70,7 +70,7 @@ pub(super) async fn beat(store: &Store, ready: &watch::Sender<Readiness>, report
     }
 }
 
-async fn tell(ready: &watch::Sender<Readiness>, reporter: &HealthReporter, now: Readiness) {
+pub(super) async fn tell(ready: &watch::Sender<Readiness>, reporter: &HealthReporter, now: Readiness) {
     tracing::info!(readiness = ?now, "readiness changed");
     ready.send_replace(now);
     let status = if now == Readiness::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };

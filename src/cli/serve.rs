@@ -10,9 +10,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::server::HealthReporter;
 
 use super::CliError;
-use super::pulse::{beat, pulse, write_denials};
+use super::pulse::{beat, pulse, tell, write_denials};
 use crate::app::App;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
@@ -60,6 +61,7 @@ pub struct Running {
     pulse: JoinHandle<()>,
     denials: JoinHandle<()>,
     ready: watch::Sender<Readiness>,
+    reporter: HealthReporter,
     drain: Duration,
 }
 
@@ -114,7 +116,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     }));
 
     beat(&app.store, &ready, &reporter).await;
-    let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter));
+    let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let denials = tokio::spawn(write_denials(app.clone()));
     Ok(Running {
         grpc: grpc_address,
@@ -128,6 +130,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         pulse,
         denials,
         ready,
+        reporter,
         drain: config.drain,
     })
 }
@@ -136,16 +139,17 @@ impl Running {
     /// Stops: says that it is not ready, finishes what is under way, closes the database.
     pub async fn stop(self) {
         self.pulse.abort();
-        self.ready.send_replace(Readiness::NotReady("stopping"));
+        tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
         if tokio::time::timeout(self.drain, self.serving).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
-        self.denials.abort();
+        // Waits for those in hand, then writes the rest.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_denials()).await;
-        self.app.store.close().await;
+        self.denials.abort();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.app.store.close()).await;
     }
 }
 

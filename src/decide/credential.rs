@@ -41,6 +41,7 @@ impl Plane {
             user: account.user,
             session,
             auth_time: verified.auth_time,
+            token_expires_at: verified.expires_at,
             token_tenant: verified.tenant,
             default_tenant: account.default_tenant,
         })

@@ -2,26 +2,13 @@
 //! them. Pure.
 
 use super::tenant::Standing;
-use crate::ctx::Caller;
+use crate::ctx::{Caller, Needs};
 use crate::domain::membership::MemberStatus;
 use crate::domain::role::Permissions;
 use crate::domain::tenant::TenantStatus;
 use crate::domain::user::RECENT_LOGIN;
 use crate::error::Error;
 use crate::time::Timestamp;
-
-/// What a call asks for besides a tenant.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Needs<'a> {
-    /// Permissions, all of them.
-    pub permissions: &'a [&'a str],
-    /// Whether a suspended tenant will do.
-    pub allow_suspended: bool,
-    /// Whether a deleted tenant will do.
-    pub allow_deleted: bool,
-    /// Whether the sign-in must be recent.
-    pub recent_login: bool,
-}
 
 /// What the caller may do in the tenant: a member what the role may; a service what its key may; a service in a
 /// person's name what both may; an operator what the operator's key may.
@@ -46,8 +33,7 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     let tenant = &standing.tenant;
     match tenant.status() {
         TenantStatus::Suspended if !needs.allow_suspended => {
-            let reason = tenant.suspension.as_ref().map_or_else(String::new, |s| s.reason.clone());
-            reasons.push(Error::TenantSuspended(reason));
+            reasons.extend(tenant.suspension.clone().map(Error::TenantSuspended));
         }
         TenantStatus::Deleted if !needs.allow_deleted => {
             reasons.push(Error::TenantDeleted(tenant.purge_at.unwrap_or(now)));

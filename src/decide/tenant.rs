@@ -1,9 +1,7 @@
 //! In which tenant a call is, and as what. Sources that claim a tenant must agree; none is preferred over another.
 
-use uuid::Uuid;
-
 use super::Plane;
-use crate::ctx::{Caller, SignedIn};
+use crate::ctx::Caller;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
@@ -98,34 +96,27 @@ impl Plane {
     }
 
     /// Where a person's call goes when nothing claims a tenant: their default, else the only tenant that they have, else
-    /// the server's default if they are a member of it. Fallbacks never conflict; one that does not fit is passed over.
+    /// the server's default. Fallbacks never conflict; a tenant that is deleted, or in which the person may not act, is
+    /// passed over.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn fallback(&self, person: &SignedIn, server: Option<&TenantName>) -> Result<Option<TenantId>, Error> {
-        self.fallback_of(person.user.user_id, person.default_tenant, server).await
-    }
-
-    /// `fallback` for somebody who is just signing in.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn fallback_of(
+    pub async fn fallback(
         &self,
         user: UserId,
         own: Option<TenantId>,
         server: Option<&TenantName>,
     ) -> Result<Option<TenantId>, Error> {
-        if let Some(own) = own
-            && self.store.find_membership(own, user).await?.is_some()
-        {
-            return Ok(Some(own));
-        }
-        if let [only] = self.store.list_tenants_of(user, false, Uuid::nil(), 2).await?.as_slice() {
-            return Ok(Some(only.tenant.tenant_id));
-        }
-        let Some(name) = server else { return Ok(None) };
-        let Some(tenant) = self.find(name).await? else { return Ok(None) };
-        Ok(self.store.find_membership(tenant, user).await?.map(|_| tenant))
+        let server = match server {
+            Some(name) => self.find(name).await?,
+            None => None,
+        };
+        let candidates = self.store.list_fallbacks(user, own, server).await?;
+        let chosen = |wanted: Option<TenantId>| wanted.filter(|id| candidates.contains(id));
+        let only = match candidates.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        Ok(chosen(own).or(only).or(chosen(server)))
     }
 }

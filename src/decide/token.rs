@@ -59,6 +59,8 @@ pub struct Verified {
     pub tenant: Option<TenantId>,
     /// When the person proved who they are.
     pub auth_time: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 impl Tokens {
@@ -69,12 +71,20 @@ impl Tokens {
         Self { kid, signing, verifying: DecodingKey::from_ed_der(public_key), issuer, audience }
     }
 
-    /// Signs a token for a session. It never outlives the session.
+    /// Signs a token for a session. It never outlives the session, nor `not_after`: the end of a token that it is exchanged
+    /// for.
     ///
     /// # Errors
     /// Internal, when the key does not sign.
-    pub fn mint(&self, session: &Session, tenant: Option<TenantId>, now: Timestamp) -> Result<Minted, Error> {
+    pub fn mint(
+        &self,
+        session: &Session,
+        tenant: Option<TenantId>,
+        now: Timestamp,
+        not_after: Option<Timestamp>,
+    ) -> Result<Minted, Error> {
         let exp = now.after(ACCESS_TOKEN_LIFETIME).min(session.absolute_expires_at);
+        let exp = not_after.map_or(exp, |end| exp.min(end));
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -124,6 +134,7 @@ impl Tokens {
             session_id: SessionId(claims.sid),
             tenant: claims.tid.map(TenantId),
             auth_time: Timestamp::from_micros(claims.auth_time.saturating_mul(1_000_000)),
+            expires_at: Timestamp::from_micros(claims.exp.saturating_mul(1_000_000)),
         })
     }
 }

@@ -136,7 +136,9 @@ impl Catalogue {
 /// The largest amount: 2^53, which every client language holds exactly.
 pub const MAX_AMOUNT: i64 = 1 << 53;
 
-fn is_name(name: &str) -> bool {
+/// Whether the text can name a metric or plan: 1 to 64 of a-z, 0-9 and _, beginning with a letter.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -146,7 +148,8 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const METHODS: &[&str] = &["TenantService/CreateTenant", "MembershipService/AddMember", "AuthService/SignUp"];
+    const METHODS: &[&str] =
+        &["TenantService/CreateTenant", "MembershipService/AddMember", "AuthService/SignUp", "AuthService/Login"];
 
     #[test]
     fn the_example_is_a_catalogue() {

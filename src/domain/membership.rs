@@ -49,8 +49,8 @@ impl Membership {
 ///
 /// # Errors
 /// `RankTooLow` when the rank is above the caller's own.
-pub fn may_touch(own: Role, other: Role) -> Result<(), Error> {
-    if other > own { Err(Error::RankTooLow) } else { Ok(()) }
+pub fn may_touch(own: Option<Role>, other: Role) -> Result<(), Error> {
+    if own < Some(other) { Err(Error::RankTooLow) } else { Ok(()) }
 }
 
 /// Whether a tenant may lose this member as an active owner. `active_owners` counts this one, read under the tenant's

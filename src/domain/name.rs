@@ -132,10 +132,13 @@ impl Slug {
     /// What is wrong with it, as a sentence for the field.
     pub fn choose(text: &str) -> Result<Self, &'static str> {
         let slug = Self::parse(text)?;
-        if RESERVED.binary_search(&text).is_ok() {
-            return Err("is reserved");
-        }
-        Ok(slug)
+        if slug.is_reserved() { Err("is reserved") } else { Ok(slug) }
+    }
+
+    /// Whether nobody may take it.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.binary_search(&self.0.as_str()).is_ok()
     }
 
     /// The slug as text.

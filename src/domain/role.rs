@@ -122,6 +122,12 @@ impl Permissions {
         })
     }
 
+    /// Whether the set holds everything that a role may do.
+    #[must_use]
+    pub fn covers(&self, role: Role) -> bool {
+        role.permissions().0.iter().all(|permission| self.contains(permission))
+    }
+
     /// Those of this set that the other one holds as well. The set must name its permissions one by one, as a role's does.
     #[must_use]
     pub fn within(&self, other: &Self) -> Self {

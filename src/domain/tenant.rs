@@ -123,9 +123,16 @@ impl Tenant {
     }
 
     /// Deletes it softly.
-    pub fn delete(&mut self, now: Timestamp) {
+    ///
+    /// # Errors
+    /// `WrongState` when it is deleted already: its purge time does not move.
+    pub fn delete(&mut self, now: Timestamp) -> Result<(), Error> {
+        if self.deleted_at.is_some() {
+            return Err(Error::WrongState { state: "deleted", wanted: "a tenant that is not deleted" });
+        }
         self.deleted_at = Some(now);
         self.purge_at = Some(now.after(PURGE_AFTER));
+        Ok(())
     }
 
     /// Takes a deletion back.

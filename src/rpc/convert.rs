@@ -12,7 +12,7 @@ use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::membership::MemberStatus;
-use crate::domain::tenant::{Tenant, TenantStatus};
+use crate::domain::tenant::{SuspendedBy, Suspension, Tenant, TenantStatus};
 use crate::domain::user::{Session, User};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -126,9 +126,12 @@ pub(super) fn platform_key(key: &PlatformKey) -> v1::PlatformKey {
 pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
     let remedy = match error {
         Error::CredentialInvalid | Error::TokenExpired | Error::RecentLoginRequired => v1::Remedy::SignIn,
-        Error::PermissionMissing(_) | Error::MemberSuspended => v1::Remedy::TenantAdmin,
+        Error::PermissionMissing(_)
+        | Error::MemberSuspended
+        | Error::TenantDeleted(_)
+        | Error::TenantSuspended(Suspension { by: SuspendedBy::Member, .. }) => v1::Remedy::TenantAdmin,
         Error::QuotaExceeded(_) => v1::Remedy::UpgradeOrWait,
-        Error::TenantSuspended(_) | Error::TenantDeleted(_) => v1::Remedy::Operator,
+        Error::TenantSuspended(_) => v1::Remedy::Operator,
         _ => v1::Remedy::Unspecified,
     };
     let one = |error: &Error, subject: &str| {

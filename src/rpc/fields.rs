@@ -67,7 +67,11 @@ impl Fields {
     /// Amounts: `least` to 20 metrics, each once, each 1 to 2^53.
     pub(super) fn amounts(&mut self, list: &[v1::Amount], least: usize) -> Option<Amounts> {
         let before = self.violations.len();
-        let count = if (least..=20).contains(&list.len()) { Ok(()) } else { Err("must be 1 to 20 metrics") };
+        let count = if (least..=20).contains(&list.len()) {
+            Ok(())
+        } else {
+            Err(if least == 0 { "must be at most 20 metrics" } else { "must be 1 to 20 metrics" })
+        };
         self.read("amounts", count)?;
         let mut amounts = Amounts::new();
         for (i, item) in list.iter().enumerate() {

@@ -6,14 +6,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
-use super::access::Access;
+use super::access::{Access, Who};
 use super::gate::Gate;
 use super::status::{self, REQUEST_ID};
 use crate::entropy;
@@ -33,6 +33,8 @@ pub struct Limits {
 pub struct FrontLayer {
     gate: Arc<Gate>,
     turns: Arc<Semaphore>,
+    /// Half of the turns, for calls that need no credential: what strangers send slowly stops only strangers.
+    public_turns: Arc<Semaphore>,
     deadline: Duration,
 }
 
@@ -40,7 +42,18 @@ impl FrontLayer {
     /// With this gate and these bounds.
     #[must_use]
     pub fn new(gate: Arc<Gate>, limits: Limits) -> Self {
-        Self { gate, turns: Arc::new(Semaphore::new(limits.concurrency)), deadline: limits.deadline }
+        let turns = |count| Arc::new(Semaphore::new(count));
+        let public_turns = turns((limits.concurrency / 2).max(1));
+        Self { gate, turns: turns(limits.concurrency), public_turns, deadline: limits.deadline }
+    }
+}
+
+impl FrontLayer {
+    /// A turn to work on a call, given back when it is answered.
+    fn turn(&self, access: &Access) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), Error> {
+        let take = |turns: &Arc<Semaphore>| turns.clone().try_acquire_owned().map_err(|_| Error::Overloaded);
+        let public = (access.who == Who::Public).then(|| take(&self.public_turns)).transpose()?;
+        Ok((take(&self.turns)?, public))
     }
 }
 
@@ -116,9 +129,8 @@ where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     let started = Instant::now();
-    let result = match (shared.turns.clone().try_acquire_owned(), deadline(request.headers(), shared.deadline)) {
-        (Err(_), _) => Err(Error::Overloaded),
-        (_, Err(error)) => Err(error),
+    let result = match (shared.turn(access), deadline(request.headers(), shared.deadline)) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(_turn), Ok(deadline)) => {
             let work = async {
                 let (mut parts, body) = request.into_parts();

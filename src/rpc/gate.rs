@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::access::{Access, TenantRule, Who};
 use super::v1;
 use crate::app::App;
-use crate::ctx::{Caller, Ctx, TenantCtx};
-use crate::decide::judge::{Needs, judge, permissions};
+use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
+use crate::decide::judge::{judge, permissions};
 use crate::decide::tenant::{Claims, HostClaim};
 use crate::domain::id::TenantId;
 use crate::domain::name::{Slug, TenantName};
@@ -59,11 +59,11 @@ impl Gate {
         let source = self.source(parts)?;
         let ctx =
             Ctx { request_id, method: access.name(), now: self.app.clock.now(), source, caller: Caller::Anonymous };
-        let credential = credential(&parts.headers)?;
-        let on_behalf_of = one(&parts.headers, "x-on-behalf-of")?;
         if access.who == Who::Public {
             return self.let_in(parts, Admission { ctx, access, claims: Claims::default(), entered: None }).await;
         }
+        let credential = credential(&parts.headers)?;
+        let on_behalf_of = one(&parts.headers, "x-on-behalf-of")?;
         let claims = match access.tenant {
             // Authorize has no tenant of its own, but a user's question is about the tenant that their call names.
             TenantRule::None if access.name() != AUTHORIZE => Claims::default(),
@@ -125,8 +125,12 @@ impl Gate {
     /// For a method without a tenant, or with one where there is one: the call and its request.
     pub(super) async fn open<R>(&self, request: Request<R>) -> Result<(Ctx, Option<TenantCtx>, Claims, R), Error> {
         let (admission, message) = admission(request)?;
+        if admission.access.tenant == TenantRule::Required {
+            return Err(Error::internal("a method in a tenant was not entered"));
+        }
         if !admission.access.writes {
-            self.app.note_operator_read(&admission.ctx, None).await?;
+            let tenant = admission.entered.as_ref().map(TenantCtx::tenant_id);
+            self.app.note_operator_read(&admission.ctx, tenant).await?;
         }
         Ok((admission.ctx, admission.entered, admission.claims, message))
     }
@@ -158,7 +162,7 @@ impl Gate {
         if tenant.is_none()
             && let Caller::User(person) = &ctx.caller
         {
-            tenant = self.app.plane.fallback(person, self.app.default_tenant.as_ref()).await?;
+            tenant = self.app.fallback(person).await?;
         }
         match tenant {
             Some(tenant) => self.enter_tenant(ctx, admission.access, tenant).await.map(Some),
@@ -170,12 +174,12 @@ impl Gate {
     }
 
     /// The tenant that the request names, for operators and services.
-    async fn enter_by_request(&self, ctx: &Ctx, access: &Access, claims: &Claims) -> Result<TenantCtx, Error> {
+    async fn enter_by_request(&self, ctx: &Ctx, access: &'static Access, claims: &Claims) -> Result<TenantCtx, Error> {
         let tenant = self.app.plane.locate(claims).await?.ok_or(Error::TenantMissing)?;
         self.enter_tenant(ctx, access, tenant).await
     }
 
-    async fn enter_tenant(&self, ctx: &Ctx, access: &Access, tenant: TenantId) -> Result<TenantCtx, Error> {
+    async fn enter_tenant(&self, ctx: &Ctx, access: &'static Access, tenant: TenantId) -> Result<TenantCtx, Error> {
         Span::current().record("tenant", tracing::field::display(tenant));
         let standing = self.app.plane.standing(tenant, &ctx.caller, ctx.now).await?;
         let permission = match &access.who {
@@ -192,7 +196,7 @@ impl Gate {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        Ok(TenantCtx { ctx: ctx.clone(), tenant: standing.tenant, member: standing.member, permissions })
+        Ok(TenantCtx { ctx: ctx.clone(), tenant: standing.tenant, member: standing.member, permissions, needs })
     }
 
     /// What the headers claim about the tenant.
@@ -250,7 +254,12 @@ pub fn tenant_of_host(host: &str, base: &str) -> HostClaim {
     let Some(label) = host.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')) else {
         return HostClaim::Nothing;
     };
-    Slug::parse(label).map_or(HostClaim::Nobody, |slug| HostClaim::Tenant(TenantName::Slug(slug)))
+    match Slug::parse(label) {
+        // `api` and the like are no tenant's to take: such hosts are ours.
+        Ok(slug) if slug.is_reserved() => HostClaim::Nothing,
+        Ok(slug) => HostClaim::Tenant(TenantName::Slug(slug)),
+        Err(_) => HostClaim::Nobody,
+    }
 }
 
 /// A host in its plain form: without port and final dot, in lower case. None when it is no host.
@@ -340,7 +349,7 @@ mod tests {
 
     #[test]
     fn only_labels_under_the_base_domain_claim_a_tenant() {
-        for nothing in ["example.com", "127.0.0.1", "acmeexample.com", "example.org"] {
+        for nothing in ["example.com", "127.0.0.1", "acmeexample.com", "example.org", "grpc.example.com"] {
             assert_eq!(tenant_of_host(nothing, "example.com"), HostClaim::Nothing, "{nothing}");
         }
         for nobody in ["a.b.example.com", "xn--x.example.com"] {

@@ -15,6 +15,9 @@ use crate::error::Error;
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "tenantry";
 
+/// How many wrong fields are told at once: trailers are bounded, also by what clients take.
+const VIOLATIONS: usize = 20;
+
 /// When to try again what is only passing.
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -122,7 +125,7 @@ pub fn status(error: &Error) -> Status {
     details.set_error_info(reason(error), DOMAIN, metadata(error));
     match error {
         Error::FieldsInvalid(violations) => {
-            for violation in violations {
+            for violation in violations.iter().take(VIOLATIONS) {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
         }
@@ -169,6 +172,8 @@ pub(super) fn of_framework(code: Code, message: &str) -> Status {
             };
             status(&Error::BodyMalformed(what.to_owned()))
         }
+        // The body broke off: the client is gone, or will want to know that it was not understood.
+        Code::Unknown => status(&Error::BodyMalformed("it broke off".to_owned())),
         Code::Cancelled | Code::DeadlineExceeded => status(&Error::DeadlineExceeded),
         _ => status(&Error::Internal(message.to_owned().into())),
     }
@@ -177,7 +182,7 @@ pub(super) fn of_framework(code: Code, message: &str) -> Status {
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
         Error::PermissionMissing(permission) => vec![("permission", permission.clone())],
-        Error::TenantSuspended(reason) => vec![("suspend_reason", reason.clone())],
+        Error::TenantSuspended(suspension) => vec![("suspend_reason", suspension.reason.clone())],
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],

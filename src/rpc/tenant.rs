@@ -8,6 +8,7 @@ use super::page::Page;
 use super::status::respond;
 use super::{Services, convert, v1};
 use crate::decide::tenant::HostClaim;
+use crate::domain::catalogue::is_name;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 use crate::store::system::TenantFilter;
@@ -54,8 +55,9 @@ impl v1::tenant_service_server::TenantService for Services {
     ) -> Result<Response<v1::ListMyTenantsResponse>, Status> {
         respond(async {
             let (ctx, _, _, m) = self.0.open(request).await?;
-            if m.metrics.len() > 10 {
-                return Err(Error::field("metrics", "must be at most 10"));
+            let bounded = m.metrics.len() <= 10 && m.metrics.iter().all(|metric| metric.len() <= 64);
+            if !bounded {
+                return Err(Error::field("metrics", "must be at most 10 names of metrics"));
             }
             let filter = v1::ListMyTenantsRequest { page_size: 0, page_token: String::new(), ..m.clone() };
             let master = &self.0.app.master;
@@ -76,7 +78,8 @@ impl v1::tenant_service_server::TenantService for Services {
             let mut f = Fields::default();
             let status = v1::TenantStatus::try_from(m.status).map_err(|_| "must be a status that there is");
             let status = f.read("status", status);
-            let plan = f.read("plan", if m.plan.len() <= 64 { Ok(()) } else { Err("is longer than any plan's name") });
+            let plan = m.plan.is_empty() || is_name(&m.plan);
+            let plan = f.read("plan", if plan { Ok(()) } else { Err("must be a plan's name") });
             let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             let prefix = m.slug_prefix.len() <= 63 && m.slug_prefix.bytes().all(label);
             let prefix = f.read("slug_prefix", if prefix { Ok(()) } else { Err("must be the beginning of a slug") });
@@ -86,7 +89,7 @@ impl v1::tenant_service_server::TenantService for Services {
             let page = Page::read(master, &ctx, None, (m.page_size, &m.page_token), &binding)?;
             let filter =
                 TenantFilter { status: i64::from(i32::from(status)), plan: m.plan, slug_prefix: m.slug_prefix };
-            let mut tenants = self.0.app.list_tenants(&filter, page.span()).await?;
+            let mut tenants = self.0.app.list_tenants(&ctx, &filter, page.span()).await?;
             let next_page_token = page.cut(master, &mut tenants, |tenant| tenant.tenant_id.0);
             Ok(v1::ListTenantsResponse { tenants: tenants.iter().map(convert::tenant).collect(), next_page_token })
         })
@@ -102,7 +105,8 @@ impl v1::tenant_service_server::TenantService for Services {
             let mut f = Fields::default();
             let key = f.request_key(&m.request_id, &m, &self.0.app.master);
             let paths = m.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
-            let known = !paths.is_empty() && paths.iter().all(|path| path == "display_name" || path == "*");
+            // Without a mask the fields that are there change (AIP-134).
+            let known = paths.iter().all(|path| path == "display_name" || path == "*");
             f.read("update_mask", if known { Ok(()) } else { Err("must name fields that can change: display_name") });
             let name = if known { f.read("display_name", display_name(&m.display_name)) } else { None };
             let (Some(key), Some(name)) = (key, name) else { return Err(f.refuse()) };

@@ -25,8 +25,8 @@ impl v1::usage_service_server::UsageService for Services {
     async fn get_usage(&self, request: Request<v1::GetUsageRequest>) -> Result<Response<v1::GetUsageResponse>, Status> {
         respond(async {
             let (t, m) = self.0.enter(request).await?;
-            if m.metrics.len() > 100 {
-                return Err(Error::field("metrics", "must be at most 100"));
+            if m.metrics.len() > 100 || m.metrics.iter().any(|metric| metric.len() > 64) {
+                return Err(Error::field("metrics", "must be at most 100 names of metrics"));
             }
             let usage = self.0.app.get_usage(&t.ctx, &t.tenant, &m.metrics).await?;
             Ok(v1::GetUsageResponse { usage: usage.iter().map(convert::usage).collect() })

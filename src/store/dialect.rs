@@ -1,6 +1,7 @@
 //! The statements that the two engines spell differently, side by side. On SQLite the write transaction is the lock, so
 //! what is `for update` on PostgreSQL is a plain read there.
 
+use super::tenants::tenant_columns;
 use super::tx::{OfPlatform, OfTenant, Statement};
 
 macro_rules! pairs {
@@ -19,10 +20,11 @@ macro_rules! pairs {
 }
 
 pairs! {
-    /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends.
+    /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
+    /// update`: that would wait for, and stop, every insert that refers to the tenant.
     LOCK_TENANT: OfTenant =
-        "select * from tenant where tenant_id = $1 for update",
-        "select * from tenant where tenant_id = $1";
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1 for no key update"),
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1");
 
     /// Reads the account of one metric and period and keeps it from changing.
     LOCK_QUOTA_ACCOUNT: OfTenant =

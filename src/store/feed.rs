@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
-use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::name::Slug;
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
@@ -30,8 +30,6 @@ pub enum Change {
     Membership(TenantId, UserId),
     /// An account: disabled, sessions ended, default tenant.
     Account(UserId),
-    /// A session was revoked or moved to another tenant.
-    Session(UserId, SessionId),
     /// A key of a service or operator.
     PlatformKey(PlatformKeyId, String),
     /// The keys that sign access tokens.
@@ -45,7 +43,6 @@ impl Change {
             Self::Host(..) => 2,
             Self::Membership(..) => 3,
             Self::Account(_) => 4,
-            Self::Session(..) => 5,
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
         }
@@ -61,7 +58,6 @@ impl Change {
     const fn keys(&self) -> (Option<Uuid>, Option<Uuid>) {
         match self {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
-            Self::Session(user, session) => (Some(user.0), Some(session.0)),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::Tenant(_) | Self::Host(..) | Self::SigningKeys => (None, None),
         }

@@ -117,6 +117,15 @@ impl GuardError {
     }
 }
 
+/// Ends a transaction that a call which was cut off may have left open on a connection of the pool.
+///
+/// # Errors
+/// [`GuardError::Database`].
+pub async fn leave_transaction(conn: &mut PgConnection) -> Result<(), GuardError> {
+    sqlx::raw_sql("rollback").execute(conn).await?;
+    Ok(())
+}
+
 /// Nothing found is what a server starts on.
 fn verdict(findings: Vec<Finding>) -> Result<(), GuardError> {
     if findings.is_empty() { Ok(()) } else { Err(GuardError::Unsafe(Findings(findings))) }

@@ -87,14 +87,13 @@ pub async fn claim<S: Scope>(tx: &mut Scoped<S>, claim: &Claim<'_>, now: Timesta
     if tx.execute(&CLAIM, &claiming).await? == 1 {
         return Ok(Claimed::First);
     }
-    let Some(row) = tx.optional::<Row, _>(&FIND, &who).await? else {
-        return Err(Error::DatabaseUnavailable("the first call with this request_id was undone meanwhile".into()));
-    };
+    let again = || Error::DatabaseUnavailable("another call with this request_id came between".into());
+    let row: Row = tx.optional(&FIND, &who).await?.ok_or_else(again)?;
     let forget_before = now.after(-KEPT);
     if row.created_at <= forget_before {
         tx.execute(&FORGET, &[&who[..], &[forget_before.into()]].concat()).await?;
-        tx.execute(&CLAIM, &claiming).await?;
-        return Ok(Claimed::First);
+        // Of two that forget at once one claims.
+        return if tx.execute(&CLAIM, &claiming).await? == 1 { Ok(Claimed::First) } else { Err(again()) };
     }
     if row.body_mac != claim.body_mac {
         return Err(Error::RequestIdReused);

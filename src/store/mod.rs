@@ -2,7 +2,8 @@
 //! tenant or person (`scoped.rs`); one file a noun holds the statements on its rows; what reads across tenants is in
 //! `system.rs` alone.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub mod tx;
 pub mod usage;
 pub mod users;
 
-pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx, TenantUserTx, UserTx};
+pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
 use tx::{AcrossTenants, Conn, Listed, Record, Statement, Value, failed};
 
@@ -94,14 +95,17 @@ impl Store {
     /// When another process has it, the directory cannot be used, or the schema is newer than this program.
     pub async fn open_sqlite(directory: &Path) -> Result<Self, OpenError> {
         let wrong = |source| OpenError::Directory { path: directory.display().to_string(), source };
-        std::fs::create_dir_all(directory).map_err(wrong)?;
+        // For the owner alone: password hashes and addresses are in there.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
+        let database = directory.join("tenantry.db");
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&database).map_err(wrong)?;
         let lock = File::create(directory.join("lock")).map_err(wrong)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Locked(directory.display().to_string()),
             TryLockError::Error(source) => wrong(source),
         })?;
         let options = SqliteConnectOptions::new()
-            .filename(directory.join("tenantry.db"))
+            .filename(database)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -148,6 +152,8 @@ impl Store {
     pub async fn probe(&self) -> Result<(), OpenError> {
         let Engine::Postgres { app, .. } = &self.engine else { return Ok(()) };
         let mut conn = app.acquire().await.map_err(|e| OpenError::Away(e.to_string()))?;
+        // A call that was cut off while it began may have left a transaction open here.
+        guard::leave_transaction(&mut conn).await?;
         Ok(guard::probe(&mut conn).await?)
     }
 
@@ -187,24 +193,18 @@ impl AcrossConn {
         }
     }
 
-    async fn all<T: Record, K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Vec<T>, Error>
-    where
-        Statement<K>: ReadsAcross,
-    {
+    async fn all<T: Record>(&mut self, sql: &Statement<AcrossTenants>, args: &[Value<'_>]) -> Result<Vec<T>, Error> {
         self.conn().all(sql, args).await
     }
 
-    async fn optional<T: Record, K>(&mut self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Option<T>, Error>
-    where
-        Statement<K>: ReadsAcross,
-    {
+    async fn optional<T: Record>(
+        &mut self,
+        sql: &Statement<AcrossTenants>,
+        args: &[Value<'_>],
+    ) -> Result<Option<T>, Error> {
         self.conn().optional(sql, args).await
     }
 }
-
-/// Statements that the system role may run.
-trait ReadsAcross {}
-impl ReadsAcross for Statement<AcrossTenants> {}
 
 async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
     let known = SQLITE_MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);

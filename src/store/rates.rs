@@ -15,6 +15,11 @@ statements! {
          values ($1, $2, $3, $4)
          on conflict (method, subject) do nothing",
     );
+    FIND: OfPlatform = Statement::new(
+        "select hits
+         from rpc_rate
+         where method = $1 and subject = $2",
+    );
     UPDATE: OfPlatform = Statement::new(
         "update rpc_rate
          set hits = $3, updated_at = $4
@@ -40,7 +45,28 @@ pub async fn charge<S: Scope>(
 ) -> Result<(), Error> {
     let key = [method.into(), subject.into()];
     tx.execute(&ENSURE, &[&key[..], &[(&b""[..]).into(), now.into()]].concat()).await?;
-    let row: Option<Row> = tx.optional(&LOCK_RATE, &key).await?;
+    let mut hits = room(tx.optional(&LOCK_RATE, &key).await?, (count, window), now)?;
+    hits.push(now);
+    let bytes: Vec<u8> = hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect();
+    tx.execute(&UPDATE, &[&key[..], &[bytes.as_slice().into(), now.into()]].concat()).await.map(|_| ())
+}
+
+/// Whether one more call of `subject` would be counted now.
+///
+/// # Errors
+/// `RateExceeded` when the window is full.
+pub async fn look<S: Scope>(
+    tx: &mut Scoped<S>,
+    method: &str,
+    subject: &str,
+    rate: (u16, TimeDelta),
+    now: Timestamp,
+) -> Result<(), Error> {
+    room(tx.optional(&FIND, &[method.into(), subject.into()]).await?, rate, now).map(|_| ())
+}
+
+/// The calls within the window, if there is room for one more.
+fn room(row: Option<Row>, (count, window): (u16, TimeDelta), now: Timestamp) -> Result<Vec<Timestamp>, Error> {
     let since = now.after(-window);
     let mut hits: Vec<Timestamp> = row.map(|row| read(&row.hits)).unwrap_or_default();
     hits.retain(|hit| *hit > since);
@@ -49,9 +75,7 @@ pub async fn charge<S: Scope>(
         let first = hits[hits.len() - usize::from(count)];
         return Err(Error::RateExceeded { count, window, retry_after: first.after(window).since(now) });
     }
-    hits.push(now);
-    let bytes: Vec<u8> = hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect();
-    tx.execute(&UPDATE, &[&key[..], &[bytes.as_slice().into(), now.into()]].concat()).await.map(|_| ())
+    Ok(hits)
 }
 
 fn read(bytes: &[u8]) -> Vec<Timestamp> {

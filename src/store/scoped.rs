@@ -17,10 +17,6 @@ use crate::time::Timestamp;
 
 /// A transaction bound to one tenant.
 pub type TenantTx = Scoped<InTenant>;
-/// A transaction bound to one person, or to the holder of a key.
-pub type UserTx = Scoped<AsUser>;
-/// A transaction bound to both.
-pub type TenantUserTx = Scoped<InTenantAsUser>;
 
 /// Bound to a tenant.
 #[derive(Debug, Clone, Copy)]
@@ -160,12 +156,14 @@ impl Store {
     }
 }
 
-/// Begins and binds in one message: `set local` ends with the transaction, so nothing of it stays in the pool.
+/// Begins and binds in one message: `set local` ends with the transaction, so nothing of it stays in the pool. A call that
+/// was cut off while it began may have left its connection inside a transaction, bound to another tenant; the rollback
+/// ends that one.
 async fn begin_postgres(
     pool: &sqlx::PgPool,
     scope: &impl Scope,
 ) -> Result<sqlx::Transaction<'static, Postgres>, Error> {
-    let mut sql = String::from("begin");
+    let mut sql = String::from("rollback; begin");
     if let Some(TenantId(id)) = scope.tenant() {
         let _ = write!(sql, "; set local tenantry.tenant = '{}'", id.as_hyphenated());
     }

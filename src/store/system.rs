@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::memberships::MembershipRow;
-use super::tenants::TenantRow;
+use super::tenants::{TenantRow, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
@@ -43,18 +43,15 @@ statements! {
         "select a.user_id, a.email, a.display_name
          from membership m
          join user_account a on a.user_id = m.user_id
-         where m.tenant_id = $1 and m.membership_id between $2 and $3",
+         where m.tenant_id = $1 and m.status <> 3 and m.membership_id between $2 and $3",
     );
     FIND_PLATFORM_KEY: AcrossTenants = Statement::new(
         "select platform_key_id, kind, key_id, digest, display_name, permissions, created_at, expires_at, revoked_at
          from platform_key
          where key_id = $1",
     );
-    FIND_TENANT: AcrossTenants = Statement::new(
-        "select *
-         from tenant
-         where tenant_id = $1",
-    );
+    FIND_TENANT: AcrossTenants =
+        Statement::new(concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"));
     FIND_SLUG: AcrossTenants = Statement::new(
         "select tenant_id
          from tenant_slug
@@ -65,31 +62,44 @@ statements! {
          from membership
          where tenant_id = $1 and user_id = $2 and status <> 3",
     );
-    LIST_TENANTS: AcrossTenants = Statement::new(
-        "select *
-         from tenant
+    LIST_TENANTS: AcrossTenants = Statement::new(concat!(
+        "select ",
+        tenant_columns!(),
+        " from tenant
          where tenant_id > $1
            and (($2 = 0 and status <> 6) or status = $2)
            and ($3 = '' or plan = $3)
            and ($4 = '' or (slug >= $4 and slug < $5))
+           and (purge_at is null or purge_at > $7)
          order by tenant_id
          limit $6",
-    );
+    ));
     LIST_TENANTS_OF_USER: AcrossTenants = Statement::new(
-        "select t.*, m.role as member_role, m.status as member_status,
+        "select t.tenant_id, t.slug, t.display_name, t.suspend_reason, t.suspended_by, t.plan, t.version, t.created_at,
+                t.updated_at, t.deleted_at, t.purge_at, m.role as member_role, m.status as member_status,
                 (select count(*) from membership c where c.tenant_id = t.tenant_id and c.status <> 3) as member_count
          from membership m
          join tenant t on t.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status <> 3 and m.tenant_id > $2
            and ($3 = 0 or (t.status = 3 and m.status = 1))
+           and (t.purge_at is null or t.purge_at > $5)
          order by m.tenant_id
          limit $4",
+    );
+    /// Tenants that a call of the user may go to when nothing names one: their own default first, then the server's.
+    LIST_FALLBACKS: AcrossTenants = Statement::new(
+        "select m.tenant_id
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and t.status <> 6
+         order by case m.tenant_id when $2 then 0 when $3 then 1 else 2 end, m.tenant_id
+         limit 3",
     );
     LIST_USED_OF_USER: AcrossTenants = Statement::new(
         "select q.tenant_id, q.metric, q.committed
          from membership m
          join quota_account q on q.tenant_id = m.tenant_id
-         where m.user_id = $1 and m.status <> 3 and m.tenant_id between $2 and $3 and q.period_start = $4",
+         where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.period_start = $4",
     );
     /// Whether the database answers.
     ONE: AcrossTenants = Statement::new("select cast(1 as bigint) as one");
@@ -148,7 +158,7 @@ struct PlatformKeyRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct SlugRow {
+struct TenantIdRow {
     tenant_id: Uuid,
 }
 
@@ -224,7 +234,7 @@ impl Store {
     /// # Errors
     /// `DatabaseUnavailable`.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.across_tenants().await?.all::<One, _>(&ONE, &[]).await.map(|_| ())
+        self.across_tenants().await?.all::<One>(&ONE, &[]).await.map(|_| ())
     }
 
     /// A session with its account.
@@ -322,7 +332,7 @@ impl Store {
     /// `DatabaseUnavailable`.
     pub async fn find_slug(&self, slug: &Slug) -> Result<Option<TenantId>, Error> {
         let args = [slug.as_str().into()];
-        let row: Option<SlugRow> = self.across_tenants().await?.optional(&FIND_SLUG, &args).await?;
+        let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_SLUG, &args).await?;
         Ok(row.map(|row| TenantId(row.tenant_id)))
     }
 
@@ -340,7 +350,12 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_tenants(&self, filter: &TenantFilter, after: Uuid, limit: i64) -> Result<Vec<Tenant>, Error> {
+    pub async fn list_tenants(
+        &self,
+        filter: &TenantFilter,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Tenant>, Error> {
         // Slugs are ASCII below '~', so the prefix and everything that begins with it sort before the prefix and '~'.
         let end = format!("{}~", filter.slug_prefix);
         let args = [
@@ -350,6 +365,7 @@ impl Store {
             filter.slug_prefix.as_str().into(),
             end.as_str().into(),
             limit.into(),
+            now.into(),
         ];
         let rows: Vec<TenantRow> = self.across_tenants().await?.all(&LIST_TENANTS, &args).await?;
         rows.into_iter().map(Tenant::try_from).collect()
@@ -363,10 +379,10 @@ impl Store {
         &self,
         user: UserId,
         active_only: bool,
-        after: Uuid,
-        limit: i64,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
     ) -> Result<Vec<MyTenant>, Error> {
-        let args = [user.0.into(), after.into(), i64::from(active_only).into(), limit.into()];
+        let args = [user.0.into(), after.into(), i64::from(active_only).into(), limit.into(), now.into()];
         let rows: Vec<MyTenantRow> = self.across_tenants().await?.all(&LIST_TENANTS_OF_USER, &args).await?;
         let mine = |row: MyTenantRow| {
             Ok(MyTenant {
@@ -377,6 +393,21 @@ impl Store {
             })
         };
         rows.into_iter().map(mine).collect()
+    }
+
+    /// Tenants that a call of the user may go to when nothing names one; at most three.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_fallbacks(
+        &self,
+        user: UserId,
+        own: Option<TenantId>,
+        server: Option<TenantId>,
+    ) -> Result<Vec<TenantId>, Error> {
+        let args = [user.0.into(), own.map(|t| t.0).into(), server.map(|t| t.0).into()];
+        let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_FALLBACKS, &args).await?;
+        Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
     }
 
     /// What a page of a person's tenants has used in a period, by tenant and metric.

@@ -13,6 +13,15 @@ use crate::domain::tenant::{SuspendedBy, Suspension, Tenant};
 use crate::error::Error;
 use crate::time::Timestamp;
 
+/// The columns that a `TenantRow` reads, by name: a prepared `select *` fails when a migration adds one.
+macro_rules! tenant_columns {
+    () => {
+        "tenant_id, slug, display_name, suspend_reason, suspended_by, plan, version, created_at, updated_at, deleted_at, \
+         purge_at"
+    };
+}
+pub(super) use tenant_columns;
+
 statements! {
     INSERT: OfTenant = Statement::new(
         "insert into tenant (tenant_id, slug, display_name, status, plan, version, created_at, updated_at)

@@ -203,12 +203,12 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
     if passing { Error::DatabaseUnavailable(told) } else { Error::Internal(told) }
 }
 
-/// `SQLSTATE`s of PostgreSQL (connection, resources, shutdown, locks, serialisation, idle in transaction) and result
+/// `SQLSTATE`s of PostgreSQL (connection, sign-in, resources, shutdown, locks, serialisation, idle in transaction) and result
 /// codes of SQLite (busy, locked, I/O, full, cannot open) that pass by themselves.
 fn is_passing(code: &str) -> bool {
     if code.len() == 5 {
         let class = &code[..2];
-        return ["08", "53", "57", "58"].contains(&class)
+        return ["08", "28", "53", "57", "58"].contains(&class)
             || ["40001", "40P01", "55P03", "25P03", "25006"].contains(&code);
     }
     code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13, 14].contains(&(code & 0xff)))

@@ -118,7 +118,9 @@ where
     if tx.execute(&CLAIM_EVENT, &[key.into(), payload_hash.into(), now.into()]).await? == 1 {
         return Ok(None);
     }
-    tx.optional(&FIND_EVENT, &[key.into()]).await
+    let found: Option<EventRow> = tx.optional(&FIND_EVENT, &[key.into()]).await?;
+    // Not claimed and not there: it was purged between the two.
+    found.map(Some).ok_or_else(|| Error::DatabaseUnavailable("an event with this key was purged just now".into()))
 }
 
 /// Writes the decision into a claimed event.
