@@ -2,9 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod arrows;
 mod cluster;
 mod harness;
 mod isolation;
 mod members;
 mod sabotage;
 mod startup;
+mod statements;
