@@ -4,9 +4,12 @@
 
 mod arrows;
 mod cluster;
+mod commands;
 mod harness;
 mod isolation;
 mod members;
+mod processes;
+mod program;
 mod sabotage;
 mod startup;
 mod statements;

@@ -42,11 +42,13 @@ fn fault(tables: &Tables, file: &str, kind: &str, sql: &str) -> Option<String> {
         "OfTenant" => refuse(&[Table::Tenants]).or_else(|| unbound(&words, of(Table::Tenants), "tenant_id")),
         "OfUser" => refuse(&[Table::Persons]).or_else(|| unbound(&words, of(Table::Persons), "user_id")),
         "OfCaller" if file != "idempotency.rs" => Some("OfCaller is for idempotency.rs".to_owned()),
-        "OfCaller" => refuse(&[Table::Callers]).or_else(|| unbound(&words, of(Table::Callers), "tenant_id")).or_else(|| {
-            let bound = ["caller_kind = $2 and caller_id = $3", "( tenant_id , caller_kind , caller_id ,"];
-            let text = words.join(" ");
-            (!bound.iter().any(|b| text.contains(b))).then(|| "is not bound to the caller".to_owned())
-        }),
+        "OfCaller" => {
+            refuse(&[Table::Callers]).or_else(|| unbound(&words, of(Table::Callers), "tenant_id")).or_else(|| {
+                let bound = ["caller_kind = $2 and caller_id = $3", "( tenant_id , caller_kind , caller_id ,"];
+                let text = words.join(" ");
+                (!bound.iter().any(|b| text.contains(b))).then(|| "is not bound to the caller".to_owned())
+            })
+        }
         "AcrossTenants" if !["system.rs", "feed.rs"].contains(&file) => {
             Some("AcrossTenants is for system.rs and feed.rs".to_owned())
         }
@@ -113,7 +115,8 @@ fn unbound<'m>(words: &[&str], mentions: impl Iterator<Item = &'m Mention<'m>>, 
     for mention in mentions {
         if let Some(start) = mention.columns {
             let values = words.iter().position(|w| *w == "values").map(|at| &words[at + 1..]);
-            let bound = words[start..].starts_with(&["(", column]) && values.is_some_and(|v| v.starts_with(&["(", "$1"]));
+            let bound =
+                words[start..].starts_with(&["(", column]) && values.is_some_and(|v| v.starts_with(&["(", "$1"]));
             if !bound {
                 return Some(format!("{}: {column} must be the first column, bound to $1", mention.table));
             }
@@ -260,13 +263,18 @@ fn a_statement_without_its_binding_is_caught() {
     ] {
         assert!(fault(&tables, "src/store/tenants.rs", kind, sql).is_some(), "{kind}: {sql}");
     }
-    assert!(fault(&tables, "src/store/system.rs", "AcrossTenants", "delete from tenant where tenant_id = $1").is_some());
+    assert!(
+        fault(&tables, "src/store/system.rs", "AcrossTenants", "delete from tenant where tenant_id = $1").is_some()
+    );
     let unbound = "select * from idempotency where tenant_id = $1 and caller_id = $3";
     assert!(fault(&tables, "src/store/idempotency.rs", "OfCaller", unbound).is_some());
     for (kind, sql) in [
         ("OfTenant", "select 1 from tenant t join membership m on m.tenant_id = $1 where t.tenant_id = $1 for update"),
         ("OfTenant", "insert into membership (tenant_id, role) values ($1, $2) on conflict do update set role = $2"),
-        ("OfUser", "delete from device where user_id = $1 and digest in (select digest from device where user_id = $1)"),
+        (
+            "OfUser",
+            "delete from device where user_id = $1 and digest in (select digest from device where user_id = $1)",
+        ),
         ("OfTenant", "select * from membership where tenant_id = $1 and (role = $2 or $2 = '')"),
         ("OfPlatform", "update rpc_rate set hits = $2 where subject = $1"),
     ] {
