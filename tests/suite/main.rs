@@ -5,11 +5,14 @@
 mod arrows;
 mod cluster;
 mod commands;
+mod feed;
 mod harness;
 mod isolation;
 mod members;
 mod processes;
 mod program;
 mod sabotage;
+mod secrets;
 mod startup;
 mod statements;
+mod transport;
