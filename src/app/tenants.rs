@@ -17,7 +17,7 @@ use crate::domain::role::Role;
 use crate::domain::tenant::{Suspension, Tenant};
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::system::TenantFilter;
+pub use crate::store::system::TenantFilter;
 use crate::store::tx::{OfTenant, Statement};
 use crate::store::{InTenant, InTenantAsUser, Scope, Scoped, memberships, scoped::RunsIn, system, tenants, users};
 

@@ -109,9 +109,6 @@ fn summary(report: &Report) -> String {
     for migration in &report.migrations_applied {
         let _ = writeln!(lines, "migration {migration}");
     }
-    for policy in &report.policies_changed {
-        let _ = writeln!(lines, "warning: policy {policy} is not the one recorded before, and no migration changed it");
-    }
     if report.migrations_applied.is_empty() {
         lines + &format!("up to date at migration {}\n", report.to)
     } else {

@@ -94,10 +94,13 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let shared = self.shared.clone();
         let Some(access) = Access::of(request.uri().path()) else {
-            // Health, reflection, or nothing: open to everybody, and without anything of ours in it.
+            // Health, reflection, or nothing: open to everybody, and without anything of ours in it. Their own refusals
+            // are part of their protocols; that there is no such method is ours to say.
             return Box::pin(async move {
                 let response = inner.call(request).await?;
-                Ok(in_our_words(response))
+                let unknown =
+                    Status::from_header_map(response.headers()).is_some_and(|s| s.code() == Code::Unimplemented);
+                Ok(if unknown { in_our_words(response) } else { response })
             });
         };
         Box::pin(async move {

@@ -7,11 +7,11 @@ use super::gate::{host_name, tenant_of_host};
 use super::page::Page;
 use super::status::respond;
 use super::{Services, convert, v1};
+use crate::app::tenants::TenantFilter;
 use crate::decide::tenant::HostClaim;
 use crate::domain::catalogue::is_name;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
-use crate::store::system::TenantFilter;
 
 #[tonic::async_trait]
 impl v1::tenant_service_server::TenantService for Services {

@@ -46,9 +46,6 @@ pub struct Report {
     pub from: i64,
     /// Number of the newest migration now.
     pub to: i64,
-    /// Policies that nobody's migration explains: their text is not the one recorded last time, and no migration ran
-    /// now. They are recorded as expected all the same (a major upgrade of PostgreSQL rewrites texts too), so say so.
-    pub policies_changed: Vec<String>,
 }
 
 /// Why a database could not be set up. Never holds a URL: those carry passwords.
@@ -90,6 +87,19 @@ pub enum SetupError {
         /// Newest migration in this binary.
         known: i64,
     },
+    /// Somebody changed policies by hand.
+    #[error(
+        "the policies are not those that the last `tenantry migrate` left: {}; put them back as migrations/postgres \
+         writes them, then repeat. If only the server's way of writing them changed (a major upgrade of PostgreSQL) and \
+         you have looked at them, run as tenantry_owner: delete from tenantry.expected_policy",
+        describe(.changed, *.gone)
+    )]
+    PoliciesChanged {
+        /// Policies that are not in the list: `tenant_only on tenantry.membership`.
+        changed: Vec<String>,
+        /// How many of the list are not in the database, or not in that form.
+        gone: usize,
+    },
     /// A migration failed, or one that had been applied is not the one we know.
     #[error(transparent)]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -101,6 +111,14 @@ pub enum SetupError {
         /// What the database said.
         source: sqlx::Error,
     },
+}
+
+fn describe(changed: &[String], gone: usize) -> String {
+    match (changed.join(", "), gone) {
+        (names, 0) => format!("unexpected {names}"),
+        (_, gone) if changed.is_empty() => format!("{gone} recorded ones are gone"),
+        (names, gone) => format!("unexpected {names}; {gone} recorded ones are gone"),
+    }
 }
 
 /// Names the step that a database error happened in.

@@ -2,9 +2,17 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod arrows;
 mod cluster;
+mod commands;
+mod feed;
 mod harness;
 mod isolation;
 mod members;
+mod processes;
+mod program;
 mod sabotage;
+mod secrets;
 mod startup;
+mod statements;
+mod transport;

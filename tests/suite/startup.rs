@@ -178,9 +178,34 @@ async fn a_database_without_tenantry_is_refused() {
 }
 
 #[tokio::test]
-async fn a_policy_changed_by_hand_is_reported_by_the_next_migration() {
+async fn a_policy_changed_by_hand_is_not_blessed_by_a_migration() {
     let database = Cluster::shared().fresh_database().await;
-    run(&mut connect(&database.admin_url).await, "alter policy user_only on tenantry.device using (true)").await;
-    let report = setup::migrate(&database.migrate_url).await.unwrap();
-    assert_eq!(report.policies_changed, ["user_only on tenantry.device"]);
+    let mut admin = connect(&database.admin_url).await;
+    run(&mut admin, "alter policy user_only on tenantry.device using (true)").await;
+    let error = setup::migrate(&database.migrate_url).await.unwrap_err().to_string();
+    assert!(error.contains("unexpected user_only on tenantry.device; 1 recorded ones are gone"), "{error}");
+    let restored = "alter policy user_only on tenantry.device
+        using (user_id = nullif(current_setting('tenantry.user', true), '')::uuid)";
+    run(&mut admin, restored).await;
+    setup::migrate(&database.migrate_url).await.unwrap();
+
+    run(&mut admin, "alter policy user_only on tenantry.device to public").await;
+    let error = setup::migrate(&database.migrate_url).await.unwrap_err().to_string();
+    assert!(error.contains("user_only on tenantry.device"), "the roles of a policy count too: {error}");
+    let found = findings(&database, Role::App).await;
+    assert!(found.iter().any(|f| f.kind == "policy reaches me and is not in the list"), "{found:?}");
+
+    run(&mut admin, "drop policy user_only on tenantry.device").await;
+    let error = setup::migrate(&database.migrate_url).await.unwrap_err().to_string();
+    assert!(error.contains("left: 1 recorded ones are gone;"), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_was_cut_short_can_be_repeated() {
+    let database = Cluster::shared().fresh_database().await;
+    // As a run leaves it that ended between the migrations and the list.
+    run(&mut connect(&database.admin_url).await, "delete from tenantry.expected_policy").await;
+    assert!(!findings(&database, Role::App).await.is_empty());
+    setup::migrate(&database.migrate_url).await.unwrap();
+    assert_clean(&database).await;
 }

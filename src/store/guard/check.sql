@@ -41,7 +41,7 @@ join pg_class c on c.oid = p.polrelid
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'tenantry'
   and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(current_user, r.oid, 'member'))
-  and md5(concat_ws('|', c.relname, p.polname, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)))
+  and md5(row(c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))::text)
       <> all ($1)
 union all
 select 'policies are gone', format('%s of the policies that were recorded for %I', count(*), current_user),
@@ -54,7 +54,7 @@ where not exists (
   join pg_namespace n on n.oid = c.relnamespace
   where n.nspname = 'tenantry'
     and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(current_user, r.oid, 'member'))
-    and md5(concat_ws('|', c.relname, p.polname, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)))
+    and md5(row(c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))::text)
         = e.digest)
 having count(*) > 0
 union all

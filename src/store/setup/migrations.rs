@@ -10,35 +10,30 @@ use super::{Report, SetupError, step};
 /// `migrations/postgres`, compiled in.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Every policy and the digest by which the start-up check knows it. The text depends on `search_path`, so this one and
-/// the check's both run under `pg_catalog` alone.
-const POLICIES: &str = "
-    select format('%I on %s', p.polname, p.polrelid::regclass) as name,
-           md5(concat_ws('|', c.relname, p.polname, p.polcmd, p.polpermissive,
-                         pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))) as digest
-    from pg_policy p
-    join pg_class c on c.oid = p.polrelid
-    join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'tenantry'
-      and not exists (select 1 from tenantry.expected_policy e
-                      where e.digest = md5(concat_ws('|', c.relname, p.polname, p.polcmd, p.polpermissive,
-                                                     pg_get_expr(p.polqual, p.polrelid),
-                                                     pg_get_expr(p.polwithcheck, p.polrelid))))
-    order by 1";
-
-/// Records what reaches each of the two roles of the server.
-const RECORD: &str = "
-    insert into tenantry.expected_policy (role, digest)
-    select me.rolname,
-           md5(concat_ws('|', c.relname, p.polname, p.polcmd, p.polpermissive,
-                         pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)))
+/// The policies that reach the roles of the server, each with the digest by which the start-up check knows it. Texts
+/// depend on `search_path`, so this and the check both run under `pg_catalog` alone.
+const PRESENT: &str = "
+    select me.rolname::text as role, format('%I on %s', p.polname, p.polrelid::regclass) as name,
+           md5(row(c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))::text) as digest
     from pg_roles me
     cross join pg_policy p
     join pg_class c on c.oid = p.polrelid
     join pg_namespace n on n.oid = c.relnamespace
     where me.rolname in ('tenantry_app', 'tenantry_system')
       and n.nspname = 'tenantry'
-      and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(me.oid, r.oid, 'member'))";
+      and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(me.oid, r.oid, 'member'))
+    order by 2, 1";
+
+/// Records a policy as expected.
+const RECORD: &str = "insert into tenantry.expected_policy (role, digest) values ($1, $2)";
+
+#[derive(sqlx::FromRow)]
+struct Policy {
+    role: String,
+    name: String,
+    digest: String,
+}
 
 /// The newest migration that this binary knows.
 #[must_use]
@@ -56,13 +51,17 @@ pub(super) async fn apply(conn: &mut PgConnection) -> Result<Report, SetupError>
     if from > known {
         return Err(SetupError::Newer { at: from, known });
     }
+    refuse_changed(conn).await?;
+    if from < known {
+        // Until the new ones are recorded, nothing is: a run that is cut short in between can be repeated.
+        forget_policies(conn).await.map_err(step("recording policies"))?;
+    }
     MIGRATIONS.run_direct(None, &mut *conn, false).await?;
     let fresh = MIGRATIONS.iter().filter(|migration| migration.version > from);
     let migrations_applied: Vec<_> = fresh.map(|m| format!("{:04} {}", m.version, m.description)).collect();
-    let changed = record_policies(conn).await.map_err(step("recording policies"))?;
+    record_policies(conn).await.map_err(step("recording policies"))?;
     conn.unlock().await?;
-    let policies_changed = if migrations_applied.is_empty() { changed } else { Vec::new() };
-    Ok(Report { migrations_applied, from, to: known, policies_changed, ..Report::default() })
+    Ok(Report { migrations_applied, from, to: known, ..Report::default() })
 }
 
 /// Acts as the owner, in our schema.
@@ -106,16 +105,59 @@ async fn version(conn: &mut PgConnection) -> Result<i64, SetupError> {
         .map_err(step(doing))
 }
 
-/// Replaces the list of expected policies at once; returns the names of those that were not in the old one.
-async fn record_policies(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    let mut tx = conn.begin().await?;
+/// Refuses policies other than those recorded last time, when any are: to record them now would bless a hole that
+/// somebody made by hand, and no server would ever see it.
+async fn refuse_changed(conn: &mut PgConnection) -> Result<(), SetupError> {
+    let doing = "comparing policies";
+    if !has_list(conn).await.map_err(step(doing))? {
+        return Ok(());
+    }
+    let mut tx = conn.begin().await.map_err(step(doing))?;
+    let present = present_policies(&mut tx).await.map_err(step(doing))?;
+    let recorded: Vec<(String, String)> = sqlx::query_as("select role, digest from tenantry.expected_policy")
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(step(doing))?;
+    tx.rollback().await.map_err(step(doing))?;
+    if recorded.is_empty() {
+        return Ok(());
+    }
+    let is = |policy: &Policy, (role, digest): &(String, String)| policy.role == *role && policy.digest == *digest;
+    let strange = present.iter().filter(|policy| !recorded.iter().any(|known| is(policy, known)));
+    let mut changed: Vec<String> = strange.map(|policy| policy.name.clone()).collect();
+    changed.dedup();
+    let gone = recorded.iter().filter(|known| !present.iter().any(|policy| is(policy, known))).count();
+    if changed.is_empty() && gone == 0 { Ok(()) } else { Err(SetupError::PoliciesChanged { changed, gone }) }
+}
+
+/// Whether the first migration has made the list already.
+async fn has_list(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select to_regclass('tenantry.expected_policy') is not null").fetch_one(conn).await
+}
+
+async fn forget_policies(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if has_list(conn).await? {
+        sqlx::raw_sql("delete from tenantry.expected_policy").execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Leaves the transaction's `search_path` at `pg_catalog`.
+async fn present_policies(tx: &mut PgConnection) -> Result<Vec<Policy>, sqlx::Error> {
     sqlx::raw_sql("set local search_path = pg_catalog").execute(&mut *tx).await?;
-    let changed: Vec<(String, String)> = sqlx::query_as(POLICIES).fetch_all(&mut *tx).await?;
+    sqlx::query_as(PRESENT).fetch_all(tx).await
+}
+
+/// Replaces the list of expected policies at once.
+async fn record_policies(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    let present = present_policies(&mut tx).await?;
     sqlx::raw_sql("delete from tenantry.expected_policy").execute(&mut *tx).await?;
-    sqlx::query(RECORD).execute(&mut *tx).await?;
+    for policy in present {
+        sqlx::query(RECORD).bind(policy.role).bind(policy.digest).execute(&mut *tx).await?;
+    }
     sqlx::raw_sql("grant select on tenantry._sqlx_migrations to tenantry_app, tenantry_system")
         .execute(&mut *tx)
         .await?;
-    tx.commit().await?;
-    Ok(changed.into_iter().map(|(name, _)| name).collect())
+    tx.commit().await
 }

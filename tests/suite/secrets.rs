@@ -1,0 +1,261 @@
+//! Nothing secret is ever written anywhere in the clear: everything that the program says, counts and keeps, searched for
+//! everything secret that was sent to it or received from it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use tenantry::rpc::v1;
+use tonic::{Code, Response, Status};
+
+use crate::cluster::{Cluster, Database};
+use crate::harness::{Engine, Headers, request_id, unique};
+use crate::program::{Program, get, serve};
+use crate::startup::{connect, run};
+
+/// The secrets of a scenario, by what they are; and how many calls were made.
+#[derive(Default)]
+struct Known {
+    secrets: BTreeMap<String, String>,
+    calls: usize,
+}
+
+impl Known {
+    fn add(&mut self, what: &str, secret: &str) {
+        assert!(secret.len() >= 8, "{what} is too short to search for");
+        self.secrets.insert(what.to_owned(), secret.to_owned());
+    }
+
+    fn token(&mut self, what: &str, token: &str) {
+        self.add(what, token);
+        // A signature is as bad as the token: header and claims are guessed.
+        self.add(&format!("signature of {what}"), token.rsplit('.').next().unwrap());
+    }
+
+    fn counted<T>(&mut self, answer: Result<Response<T>, Status>) -> Result<T, Code> {
+        self.calls += 1;
+        answer.map(Response::into_inner).map_err(|status| status.code())
+    }
+
+    /// What of it is in a text; in its own form, or escaped as in a URL.
+    fn found_in(&self, place: &str, bytes: &[u8]) -> Vec<String> {
+        let text = String::from_utf8_lossy(bytes);
+        let found = self.secrets.iter().filter(|(_, secret)| text.contains(secret.as_str()));
+        found.map(|(what, _)| format!("{what} is in {place}")).collect()
+    }
+}
+
+fn bearer(token: &str) -> Headers {
+    Headers::default().and("authorization", &format!("Bearer {token}"))
+}
+
+/// Sign-ups, sign-ins, keys, delegation, and everything that goes wrong with them.
+async fn scenario(server: &Program, known: &mut Known) {
+    let password = unique("a-password");
+    known.add("password", &password);
+    known.add("operator key", &server.operator_key());
+    known.add("master key", std::fs::read_to_string(server.dir.join("master.key")).unwrap().trim());
+    let mut auth = server.clients(Headers::default()).auth;
+    let slug = unique("acme");
+    let sign_up = v1::SignUpRequest {
+        request_id: request_id(),
+        email: format!("{slug}@example.com"),
+        password: password.clone(),
+        display_name: "Ada".to_owned(),
+        tenant: Some(v1::NewTenant { display_name: "Acme".to_owned(), slug: slug.clone() }),
+    };
+    let done = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
+    let token = done.access_token.unwrap().token;
+    known.token("first token", &token);
+    let again = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
+    known.token("token of a repetition", &again.access_token.unwrap().token);
+    // Address and slug are taken: what PostgreSQL says of a conflict quotes the row.
+    let taken = v1::SignUpRequest { request_id: request_id(), ..sign_up.clone() };
+    assert_eq!(known.counted(auth.sign_up(taken.clone()).await).err(), Some(Code::AlreadyExists));
+    let slug_taken =
+        v1::SignUpRequest { email: format!("{}@example.com", unique("eve")), request_id: request_id(), ..taken };
+    assert_eq!(known.counted(auth.sign_up(slug_taken).await).err(), Some(Code::AlreadyExists));
+    let weak = v1::SignUpRequest { password: "password".to_owned(), ..sign_up.clone() };
+    assert_eq!(known.counted(auth.sign_up(weak).await).err(), Some(Code::InvalidArgument));
+
+    let login = |password: &str, device_token: &str| v1::LoginRequest {
+        email: sign_up.email.clone(),
+        password: password.to_owned(),
+        device_token: device_token.to_owned(),
+        tenant: slug.clone(),
+    };
+    let signed_in = known.counted(auth.login(login(&password, "")).await).unwrap();
+    known.add("device token", &signed_in.device_token);
+    known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
+    let again = known.counted(auth.login(login(&password, &signed_in.device_token)).await).unwrap();
+    known.token("token of a known device", &again.access_token.unwrap().token);
+    let wrong = unique("wrong-password");
+    known.add("wrong password", &wrong);
+    known.add("invented device token", "an-invented-device-token");
+    assert_eq!(
+        known.counted(auth.login(login(&wrong, "an-invented-device-token")).await).err(),
+        Some(Code::Unauthenticated)
+    );
+
+    let mut operator = server.operator();
+    let key = v1::CreateServiceKeyRequest {
+        request_id: request_id(),
+        display_name: "a service".to_owned(),
+        permissions: vec!["usage.read".to_owned(), "usage.write".to_owned()],
+        ..Default::default()
+    };
+    let key = known.counted(operator.auth.create_service_key(key).await).unwrap().secret;
+    known.add("service key", &key);
+    let consume = v1::ConsumeRequest {
+        tenant: slug.clone(),
+        amounts: vec![v1::Amount { metric: "tokens".to_owned(), amount: 1 }],
+        idempotency_key: "once".to_owned(),
+    };
+    let service = Headers::default().and("x-api-key", &key);
+    known.counted(server.clients(service.clone()).usage.consume(consume.clone()).await).unwrap();
+    let mut delegated = server.clients(service.clone().and("x-on-behalf-of", &token));
+    known
+        .counted(
+            delegated
+                .usage
+                .consume(v1::ConsumeRequest { idempotency_key: "twice".to_owned(), ..consume.clone() })
+                .await,
+        )
+        .unwrap();
+    let question = v1::AuthorizeRequest { subject_token: token.clone(), tenant: slug.clone(), ..Default::default() };
+    known.counted(server.clients(service.clone()).auth.authorize(question).await).unwrap();
+
+    let forged = format!("{}.{}", token.rsplit_once('.').unwrap().0, "A".repeat(86));
+    let bad = [
+        ("forged token", bearer(&forged), forged.clone()),
+        ("garbage token", bearer("garbage-that-is-no-token"), "garbage-that-is-no-token".to_owned()),
+        ("invented key", Headers::default().and("x-api-key", "tns_an_invented_key"), "tns_an_invented_key".to_owned()),
+        ("spoilt key", Headers::default().and("x-api-key", &format!("{key}x")), format!("{key}x")),
+        ("forged delegation", service.and("x-on-behalf-of", &forged), forged),
+        ("two credentials", bearer(&token).and("x-api-key", &key), token.clone()),
+        (
+            "unknown scheme",
+            Headers::default().and("authorization", "Basic dXNlcjpzZWNyZXQ="),
+            "dXNlcjpzZWNyZXQ=".to_owned(),
+        ),
+    ];
+    for (what, headers, secret) in bad {
+        known.add(what, &secret);
+        let answer = server.clients(headers).usage.consume(consume.clone()).await;
+        assert!(known.counted(answer).is_err(), "{what}");
+    }
+    let owner = server.clients(bearer(&token));
+    known
+        .counted(owner.clone().usage.consume(v1::ConsumeRequest { idempotency_key: String::new(), ..consume }).await)
+        .unwrap();
+    known.counted(owner.clone().members.leave_tenant(v1::LeaveTenantRequest::default()).await).unwrap_err();
+    let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
+    let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
+    known.token("token of a switch", &switched.access_token.unwrap().token);
+}
+
+/// Every row of every table, as text.
+async fn rows(database: &Database) -> String {
+    let mut admin = connect(&database.admin_url).await;
+    run(&mut admin, "set search_path = tenantry").await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class where relnamespace = 'tenantry'::regnamespace and relkind = 'r'",
+    )
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    assert!(tables.len() > 10);
+    let mut text = String::new();
+    for table in tables {
+        // Bytes as they are, where they are text.
+        let sql = format!("select encode(convert_to(t::text, 'UTF8'), 'escape') from {table} t");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut admin).await.unwrap();
+        text += &rows.concat();
+    }
+    text
+}
+
+async fn nothing_secret_is_written_anywhere(engine: Engine) {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let database = match engine {
+        Engine::Sqlite => None,
+        Engine::Postgres => Some(Cluster::shared().fresh_database().await),
+    };
+    let mut command = serve(&data, database.as_ref());
+    command.env("TENANTRY_LOG", "debug,tenantry=trace").env("TENANTRY_LOG_FORMAT", "json");
+    let server = Program::start(&data, command);
+    let mut known = Known::default();
+    if let Some(database) = &database {
+        let password = database.app_url.split_once("tenantry_app:").unwrap().1.split('@').next().unwrap();
+        known.add("database password in the URL", password);
+        known.add(
+            "database password",
+            &password
+                .replace("%20", " ")
+                .replace("%3A", ":")
+                .replace("%27", "'")
+                .replace("%26", "&")
+                .replace("%24", "$"),
+        );
+    }
+    scenario(&server, &mut known).await;
+
+    let mut found = known.found_in("the metrics", get(&server.http, "/metrics").await.1.as_bytes());
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0));
+    found.extend(known.found_in("the log", log.as_bytes()));
+    match &database {
+        Some(database) => {
+            let rows = rows(database).await;
+            assert!(rows.contains("SignUp") && rows.contains("argon2id"), "the rows were not read");
+            found.extend(known.found_in("the rows", rows.as_bytes()));
+        }
+        None => {
+            for file in ["tenantry.db", "tenantry.db-wal"] {
+                let bytes = std::fs::read(data.join(file)).unwrap_or_default();
+                found.extend(known.found_in(file, &bytes));
+            }
+            let rows = std::fs::read(data.join("tenantry.db")).unwrap();
+            assert!(String::from_utf8_lossy(&rows).contains("argon2id"), "the rows were not read");
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(log.contains("\"level\":\"DEBUG\""), "the log was not verbose");
+    every_request_is_one_line(&log, known.calls);
+}
+
+/// One line a request, which says which, by whom and for whom.
+fn every_request_is_one_line(log: &str, calls: usize) {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let answered: Vec<Value> = lines.filter(|line| line["message"] == "answered").collect();
+    assert_eq!(answered.len(), calls);
+    let mut in_tenants = 0;
+    for line in &answered {
+        let span = &line["spans"][0];
+        let has = |field: &str| span[field].as_str().is_some_and(|text| !text.is_empty());
+        assert!(has("request_id") && has("method") && has("caller"), "{line}");
+        assert!(line["code"].is_string() && line["millis"].is_number(), "{line}");
+        let caller = span["caller"].as_str().unwrap();
+        assert_eq!(caller == "anonymous", !has("caller_id"), "{line}");
+        if span["method"] == "UsageService/Consume" && line["code"] == "Ok" {
+            in_tenants += 1;
+            assert!(has("tenant") && ["user", "service", "delegated"].contains(&caller), "{line}");
+        }
+    }
+    assert_eq!(in_tenants, 3);
+}
+
+mod sqlite {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_secret_is_written_anywhere() {
+        super::nothing_secret_is_written_anywhere(super::Engine::Sqlite).await;
+    }
+}
+
+mod postgres {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_secret_is_written_anywhere() {
+        super::nothing_secret_is_written_anywhere(super::Engine::Postgres).await;
+    }
+}
