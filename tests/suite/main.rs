@@ -5,6 +5,9 @@
 mod cluster;
 mod harness;
 mod isolation;
+mod isolation_api;
+mod matrix;
 mod members;
+mod raw;
 mod sabotage;
 mod startup;
