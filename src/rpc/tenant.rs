@@ -75,7 +75,8 @@ impl v1::tenant_service_server::TenantService for Services {
             let mut f = Fields::default();
             let status = v1::TenantStatus::try_from(m.status).map_err(|_| "must be a status that there is");
             let status = f.read("status", status);
-            let plan = f.read("plan", if m.plan.len() <= 64 { Ok(()) } else { Err("is longer than any plan's name") });
+            let plan = m.plan.len() <= 64 && m.plan.bytes().all(|b| b.is_ascii_graphic());
+            let plan = f.read("plan", if plan { Ok(()) } else { Err("must be a plan's name") });
             let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             let prefix = m.slug_prefix.len() <= 63 && m.slug_prefix.bytes().all(label);
             let prefix = f.read("slug_prefix", if prefix { Ok(()) } else { Err("must be the beginning of a slug") });
