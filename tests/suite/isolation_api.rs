@@ -114,8 +114,7 @@ async fn a_user_of_another_tenant_is_no_member_like_one_who_does_not_exist(t: &B
     let bearer = headers(&[("authorization", &format!("Bearer {}", own.owner.token))]);
     for method in raw::methods_of_a_tenant() {
         let ask = async |user: &str| {
-            let fields =
-                [("user_id", user), ("new_owner_id", user), ("role", "viewer"), ("request_id", &request_id())];
+            let fields = [("user_id", user), ("new_owner_id", user), ("role", "viewer"), ("request_id", &request_id())];
             Seen::from(raw::call(&channel, &raw::path(&method), &bearer, &raw::request(&method, &fields)).await)
         };
         let names_a_user = ["user_id", "new_owner_id"].iter().any(|f| method.input().get_field_by_name(f).is_some());
@@ -223,7 +222,8 @@ async fn a_request_id_means_something_else_to_another_caller_tenant_or_method(t:
         let renamed = operator.tenants.update_tenant(rename(tenant, &name)).await.expect("renames").into_inner();
         assert_eq!(renamed.tenant.expect("a tenant").display_name, name);
     }
-    let request = v1::SuspendTenantRequest { request_id: id.clone(), reason: "a test".to_owned(), ..Default::default() };
+    let request =
+        v1::SuspendTenantRequest { request_id: id.clone(), reason: "a test".to_owned(), ..Default::default() };
     owner.tenants.suspend_tenant(request).await.expect("another method");
 }
 

@@ -110,8 +110,7 @@ async fn page(t: &Bed) -> String {
     columns.extend(keys(t, &home, &viewer, [&closed, &deleted]).await);
     let fleeting = fleeting_key(t).await;
 
-    let fields =
-        [("request_id", "not-a-uuid"), ("to_tenant", &home.id), ("user_id", &viewer.id), ("slug", &home.slug)];
+    let fields = [("request_id", "not-a-uuid"), ("to_tenant", &home.id), ("user_id", &viewer.id), ("slug", &home.slug)];
     let mut cells = Cells::new();
     for caller in &columns {
         fill(&mut cells, t, caller, &fields).await;
@@ -137,11 +136,8 @@ async fn people(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Te
     let removed = t.member(home, "owner").await;
     let revoked = t.member(home, "owner").await;
     let mut operator = t.operator();
-    let request = v1::SuspendMemberRequest {
-        tenant: home.id.clone(),
-        user_id: suspended.id.clone(),
-        ..Default::default()
-    };
+    let request =
+        v1::SuspendMemberRequest { tenant: home.id.clone(), user_id: suspended.id.clone(), ..Default::default() };
     operator.members.suspend_member(request).await.expect("suspends");
     let request =
         v1::RemoveMemberRequest { tenant: home.id.clone(), user_id: removed.id.clone(), ..Default::default() };
@@ -209,12 +205,7 @@ async fn fleeting_key(t: &Bed) -> String {
 }
 
 /// Calls everything as one caller.
-async fn fill(
-    cells: &mut Cells,
-    t: &Bed,
-    caller: &Caller,
-    fields: &[(&str, &str)],
-) {
+async fn fill(cells: &mut Cells, t: &Bed, caller: &Caller, fields: &[(&str, &str)]) {
     let channel = t.channel();
     let fields = [fields, &[("tenant", &caller.tenant), ("subject_token", &caller.subject)]].concat();
     for method in raw::methods() {
@@ -232,9 +223,10 @@ fn cell(method: &MethodDescriptor, answer: &Result<Response<Vec<u8>>, Status>) -
         let message = DynamicMessage::decode(method.output(), response.get_ref().as_slice()).expect("an answer");
         if message.get_field(&allowed).as_bool() != Some(true) {
             let reasons = message.get_field_by_name("reasons").expect("reasons").into_owned();
-            let first = reasons.as_list().and_then(|list| list.first()).and_then(|reason| {
-                reason.as_message()?.get_field_by_name("reason")?.as_str().map(ToOwned::to_owned)
-            });
+            let first = reasons
+                .as_list()
+                .and_then(|list| list.first())
+                .and_then(|reason| reason.as_message()?.get_field_by_name("reason")?.as_str().map(ToOwned::to_owned));
             let reason = first.expect("a reason");
             let known = MARKS.iter().find(|(_, _, named)| *named == reason);
             return format!("={}", known.map_or(reason.as_str(), |(mark, ..)| mark));

@@ -30,7 +30,10 @@ pub(crate) fn methods() -> Vec<MethodDescriptor> {
 
 /// The methods whose request names a tenant.
 pub(crate) fn methods_of_a_tenant() -> Vec<MethodDescriptor> {
-    methods().into_iter().filter(|method| access(method).tenant == tenantry::rpc::access::TenantRule::Required).collect()
+    methods()
+        .into_iter()
+        .filter(|method| access(method).tenant == tenantry::rpc::access::TenantRule::Required)
+        .collect()
 }
 
 /// The rule of a method.
@@ -96,7 +99,7 @@ pub(crate) fn told(answer: &Result<Response<Vec<u8>>, Status>) -> (Code, String)
 }
 
 /// All that a client can see of an answer, apart from the values of metadata: each has an id of its own.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     code: Code,
     message: String,
