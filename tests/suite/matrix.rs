@@ -253,13 +253,13 @@ fn render(columns: &[Caller], cells: &Cells) -> String {
     for method in raw::methods() {
         let of = method.parent_service().name().to_owned();
         if of != service {
-            let heads: String = columns.iter().map(|caller| format!(" {:<5}", caller.mark)).collect();
-            let _ = writeln!(page, "\n{of:<18}{}", heads.trim_end());
+            let heads: Vec<_> = columns.iter().map(|caller| format!("{:<5}", caller.mark)).collect();
+            let _ = writeln!(page, "\n{of:<18} {}", heads.join(" ").trim_end());
             service = of;
         }
-        let row: String =
-            columns.iter().map(|c| format!(" {:<5}", cells[&(method.full_name().to_owned(), c.mark)])).collect();
-        let _ = writeln!(page, "{:<18}{}", method.name(), row.trim_end());
+        let row: Vec<_> =
+            columns.iter().map(|c| format!("{:<5}", cells[&(method.full_name().to_owned(), c.mark)])).collect();
+        let _ = writeln!(page, "{:<18} {}", method.name(), row.join(" ").trim_end());
     }
     page
 }

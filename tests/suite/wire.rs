@@ -173,16 +173,16 @@ async fn says_ok(socket: &mut TcpStream) -> bool {
 
 async fn a_thousand_streams_that_are_reset_at_once_harm_nobody(t: &Bed) {
     let mut send = connect(t).await;
-    let mut sent = 0;
+    let mut opened = 0;
     for _ in 0..1_000 {
         // The server may end the connection over it; then that is that.
         let Ok(ready) = tokio::time::timeout(SOON, send.ready()).await.expect("ready in time") else { break };
         send = ready;
         let Ok((_response, mut stream)) = send.send_request(post(t, CHECK_SLUG), false) else { break };
         stream.send_reset(h2::Reason::CANCEL);
-        sent += 1;
+        opened += 1;
     }
-    assert!(sent > 100, "only {sent}");
+    assert!(opened > 100, "only {opened}");
     others_are_served(t).await;
 }
 
