@@ -160,7 +160,8 @@ impl App {
     /// Checks that the catalogue has all these metrics.
     pub(super) fn known_metrics<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
         match names.into_iter().find(|name| !self.catalogue.metrics.contains_key(*name)) {
-            Some(unknown) => Err(Error::MetricUnknown(unknown.clone())),
+            // It travels back in a header, and clients take only so much of those.
+            Some(unknown) => Err(Error::MetricUnknown(unknown.chars().take(64).collect())),
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tenantry::app::passwords::Cost;
 use tenantry::cli::serve::{self, Fittings, Running};
@@ -242,6 +243,27 @@ impl Bed {
         };
         let done = self.anonymous().auth.login(request).await.expect("signs in").into_inner();
         Person { token: done.access_token.expect("a token").token, ..person.clone() }
+    }
+
+    /// Revokes all sessions of a person, in the database.
+    pub(crate) async fn revoke_sessions(&self, person: &Person) {
+        let id: uuid::Uuid = person.id.parse().expect("a user's id");
+        if let Some(database) = &self.database {
+            let mut admin = sqlx::PgConnection::connect(&database.admin_url).await.expect("connects");
+            let revoke = "update tenantry.session set revoked_at = now() where user_id = $1";
+            sqlx::query(revoke).bind(id).execute(&mut admin).await.expect("revokes");
+        } else {
+            let mut file = self.sqlite().await;
+            let revoke = "update session set revoked_at = 1 where user_id = $1";
+            let done = sqlx::query(revoke).bind(id).execute(&mut file).await.expect("revokes");
+            assert!(done.rows_affected() > 0, "nobody's sessions");
+        }
+    }
+
+    /// A connection to the SQLite database, next to the server's own.
+    pub(crate) async fn sqlite(&self) -> sqlx::SqliteConnection {
+        let url = format!("sqlite://{}", self.dir.path().join("tenantry.db").display());
+        sqlx::SqliteConnection::connect(&url).await.expect("connects")
     }
 
     /// A service's key with these permissions.
