@@ -142,17 +142,13 @@ impl App {
         self.change_tenant(t, "", key, |tenant| tenant.activate(by)).await
     }
 
-    /// Deletes the tenant softly.
+    /// Deletes the tenant softly. The gate lets calls in a deleted tenant through, so that a repetition gets its answer.
     ///
     /// # Errors
-    /// `EtagMismatch`.
+    /// `EtagMismatch`, `TenantDeleted`.
     pub async fn delete_tenant(&self, t: &TenantCtx, etag: &str, key: Option<RequestKey>) -> Result<Tenant, Error> {
         let now = t.ctx.now;
-        self.change_tenant(t, etag, key, |tenant| {
-            tenant.delete(now);
-            Ok(())
-        })
-        .await
+        self.change_tenant(t, etag, key, |tenant| tenant.delete(now)).await
     }
 
     /// Takes a deletion back.

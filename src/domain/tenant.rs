@@ -123,9 +123,16 @@ impl Tenant {
     }
 
     /// Deletes it softly.
-    pub fn delete(&mut self, now: Timestamp) {
+    ///
+    /// # Errors
+    /// `TenantDeleted` when it is deleted already: the purge time does not move.
+    pub fn delete(&mut self, now: Timestamp) -> Result<(), Error> {
+        if let Some(purge_at) = self.purge_at {
+            return Err(Error::TenantDeleted(purge_at));
+        }
         self.deleted_at = Some(now);
         self.purge_at = Some(now.after(PURGE_AFTER));
+        Ok(())
     }
 
     /// Takes a deletion back.
