@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, FromRow};
 use tempfile::TempDir;
 use tenantry::app::passwords::Cost;
 use tenantry::cli::serve::{self, Fittings, Running};
@@ -24,27 +27,37 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
+use uuid::Uuid;
 
 use crate::cluster::{Cluster, Database};
 
-/// Names test functions that take `&Bed`, and runs each on both engines.
+/// Names test functions, and runs each on both engines: those that take `&Bed` on the shared server, those after `alone`,
+/// which take a `Bed`, on one of their own.
 macro_rules! on_both_engines {
-    ($($test:ident)*) => {
+    ($($test:ident)*) => { $crate::harness::on_both_engines! { $($test)*; alone } };
+    ($($test:ident)*; alone $($alone:ident)*) => {
         mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Sqlite).await).await;
-            })*
+            $crate::harness::on_one_engine! { Sqlite: $($test)*; $($alone)* }
         }
         mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Postgres).await).await;
-            })*
+            $crate::harness::on_one_engine! { Postgres: $($test)*; $($alone)* }
         }
     };
 }
+macro_rules! on_one_engine {
+    ($engine:ident: $($test:ident)*; $($alone:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::$test($crate::harness::Bed::shared($crate::harness::Engine::$engine).await).await;
+        })*
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $alone() {
+            super::$alone($crate::harness::Bed::private($crate::harness::Engine::$engine, &[]).await).await;
+        })*
+    };
+}
 pub(crate) use on_both_engines;
+pub(crate) use on_one_engine;
 
 /// Which database a server keeps its rows in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +151,46 @@ impl Bed {
     /// Stops the server, and waits until it has.
     pub(crate) async fn stop(self) {
         runtime().spawn(self.running.stop()).await.expect("stops");
+    }
+
+    /// Rows of the database, as the tests' own SQL finds them; `$1` is a UUID.
+    pub(crate) async fn rows<T>(&self, sql: &'static str, id: &str) -> Vec<T>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let id: Uuid = id.parse().expect("an id");
+        if let Some(database) = &self.database {
+            let mut conn = database.administrator().await;
+            return sqlx::query_as(sql).bind(id).fetch_all(&mut conn).await.expect("rows");
+        }
+        let mut conn = self.sqlite(true).await;
+        sqlx::query_as(sql).bind(id).fetch_all(&mut conn).await.expect("rows")
+    }
+
+    /// Changes rows behind the server's back; `$1` is a UUID.
+    pub(crate) async fn execute(&self, sql: &'static str, id: &str) {
+        let id: Uuid = id.parse().expect("an id");
+        if let Some(database) = &self.database {
+            let mut conn = database.administrator().await;
+            sqlx::query(sql).bind(id).execute(&mut conn).await.expect("changes rows");
+            return;
+        }
+        let mut conn = self.sqlite(false).await;
+        sqlx::query(sql).bind(id).execute(&mut conn).await.expect("changes rows");
+    }
+
+    async fn sqlite(&self, read_only: bool) -> SqliteConnection {
+        let file = SqliteConnectOptions::new().filename(self.dir.path().join("tenantry.db"));
+        let options = file.read_only(read_only).busy_timeout(Duration::from_secs(5));
+        SqliteConnection::connect_with(&options).await.expect("opens")
+    }
+
+    /// The audit rows of a tenant, without those of refusals.
+    pub(crate) async fn audit(&self, tenant: &str) -> Vec<AuditRow> {
+        let sql = "select action, actor_kind, actor_id, on_behalf_of, subject_id, changes, request_id from audit_event
+                   where tenant_id = $1 order by event_id";
+        let rows: Vec<AuditRow> = self.rows(sql, tenant).await;
+        rows.into_iter().filter(|row| !row.changes.contains("\"denied\"")).collect()
     }
 
     async fn on(engine: Engine, dir: Arc<TempDir>, database: Option<Arc<Database>>, flags: &[&str]) -> Self {
@@ -255,6 +308,18 @@ impl Bed {
     }
 }
 
+/// A row of a tenant's audit log.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct AuditRow {
+    pub(crate) action: String,
+    pub(crate) actor_kind: i64,
+    pub(crate) actor_id: Option<Uuid>,
+    pub(crate) on_behalf_of: Option<Uuid>,
+    pub(crate) subject_id: Option<Uuid>,
+    pub(crate) changes: String,
+    pub(crate) request_id: String,
+}
+
 /// The configuration of a test server.
 pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: &[&str]) -> Serve {
     let catalogue = dir.join("catalogue.toml");
@@ -351,9 +416,14 @@ pub(crate) fn unique(name: &str) -> String {
     text
 }
 
+/// Amounts of metrics.
+pub(crate) fn amounts(list: &[(&str, i64)]) -> Vec<v1::Amount> {
+    list.iter().map(|&(metric, amount)| v1::Amount { metric: metric.to_owned(), amount }).collect()
+}
+
 /// A `request_id`.
 pub(crate) fn request_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+    Uuid::new_v4().to_string()
 }
 
 /// The code and reason of a refusal, such as `(NotFound, "TENANT_NOT_FOUND")`.
@@ -363,6 +433,14 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "tenantry");
     (status.code(), info.reason)
+}
+
+/// The fields that a call was refused for.
+pub(crate) fn wrong_fields<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> Vec<String> {
+    let status = result.expect_err("a refusal");
+    let wrong = status.get_details_bad_request();
+    assert_eq!(refusal::<T>(Err(status)), (Code::InvalidArgument, "FIELDS_INVALID".to_owned()));
+    wrong.expect("a BadRequest").field_violations.into_iter().map(|violation| violation.field).collect()
 }
 
 /// Asserts that a call was refused with this code and reason.
