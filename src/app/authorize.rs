@@ -91,7 +91,7 @@ impl App {
             Claims { token: subject.token_tenant, request: question.tenant.clone(), ..question.claims.clone() };
         let tenant = match self.plane.locate(&claims).await {
             Ok(Some(tenant)) => Some(tenant),
-            Ok(None) => self.plane.fallback(&subject, self.default_tenant.as_ref()).await?,
+            Ok(None) => self.plane.fallback(&subject, self.default_tenant.as_ref(), ctx.now).await?,
             Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
             Err(other) => return Err(other),
         };

@@ -191,12 +191,12 @@ impl App {
         ctx: &Ctx,
         active_only: bool,
         metrics: &[String],
-        (after, limit): (Uuid, i64),
+        page: (Uuid, i64),
     ) -> Result<Vec<MyTenant>, Error> {
         let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
         self.known_metrics(metrics)?;
-        let default = self.plane.fallback(person, self.default_tenant.as_ref()).await?;
-        let rows = self.store.list_tenants_of(person.user.user_id, active_only, after, limit).await?;
+        let default = self.plane.fallback(person, self.default_tenant.as_ref(), ctx.now).await?;
+        let rows = self.store.list_tenants_of(person.user.user_id, active_only, page, ctx.now).await?;
         let mut mine = Vec::with_capacity(rows.len());
         for row in rows {
             let usage = self.usage_across(&row.tenant, metrics, ctx.now).await?;
@@ -210,8 +210,13 @@ impl App {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_tenants(&self, filter: &TenantFilter, (after, limit): (Uuid, i64)) -> Result<Vec<Tenant>, Error> {
-        self.store.list_tenants(filter, after, limit).await
+    pub async fn list_tenants(
+        &self,
+        ctx: &Ctx,
+        filter: &TenantFilter,
+        page: (Uuid, i64),
+    ) -> Result<Vec<Tenant>, Error> {
+        self.store.list_tenants(filter, page, ctx.now).await
     }
 
     /// Why a slug cannot be had; none when it can.

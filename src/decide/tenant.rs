@@ -85,7 +85,7 @@ impl Plane {
     /// `TenantNotFound`.
     pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
         let member = match caller.person() {
-            Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
+            Some(person) => Some(self.store.find_membership(tenant, person.user.user_id, now).await?),
             None => None,
         };
         let tenant = self.store.find_tenant(tenant).await?;
@@ -102,8 +102,13 @@ impl Plane {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn fallback(&self, person: &SignedIn, server: Option<&TenantName>) -> Result<Option<TenantId>, Error> {
-        self.fallback_of(person.user.user_id, person.default_tenant, server).await
+    pub async fn fallback(
+        &self,
+        person: &SignedIn,
+        server: Option<&TenantName>,
+        now: Timestamp,
+    ) -> Result<Option<TenantId>, Error> {
+        self.fallback_of(person.user.user_id, person.default_tenant, server, now).await
     }
 
     /// `fallback` for somebody who is just signing in.
@@ -115,17 +120,18 @@ impl Plane {
         user: UserId,
         own: Option<TenantId>,
         server: Option<&TenantName>,
+        now: Timestamp,
     ) -> Result<Option<TenantId>, Error> {
         if let Some(own) = own
-            && self.store.find_membership(own, user).await?.is_some()
+            && self.store.find_membership(own, user, now).await?.is_some()
         {
             return Ok(Some(own));
         }
-        if let [only] = self.store.list_tenants_of(user, false, Uuid::nil(), 2).await?.as_slice() {
+        if let [only] = self.store.list_tenants_of(user, false, (Uuid::nil(), 2), now).await?.as_slice() {
             return Ok(Some(only.tenant.tenant_id));
         }
         let Some(name) = server else { return Ok(None) };
         let Some(tenant) = self.find(name).await? else { return Ok(None) };
-        Ok(self.store.find_membership(tenant, user).await?.map(|_| tenant))
+        Ok(self.store.find_membership(tenant, user, now).await?.map(|_| tenant))
     }
 }

@@ -158,7 +158,7 @@ impl Gate {
         if tenant.is_none()
             && let Caller::User(person) = &ctx.caller
         {
-            tenant = self.app.plane.fallback(person, self.app.default_tenant.as_ref()).await?;
+            tenant = self.app.plane.fallback(person, self.app.default_tenant.as_ref(), ctx.now).await?;
         }
         match tenant {
             Some(tenant) => self.enter_tenant(ctx, admission.access, tenant).await.map(Some),

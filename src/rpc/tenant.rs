@@ -86,7 +86,7 @@ impl v1::tenant_service_server::TenantService for Services {
             let page = Page::read(master, &ctx, None, (m.page_size, &m.page_token), &binding)?;
             let filter =
                 TenantFilter { status: i64::from(i32::from(status)), plan: m.plan, slug_prefix: m.slug_prefix };
-            let mut tenants = self.0.app.list_tenants(&filter, page.span()).await?;
+            let mut tenants = self.0.app.list_tenants(&ctx, &filter, page.span()).await?;
             let next_page_token = page.cut(master, &mut tenants, |tenant| tenant.tenant_id.0);
             Ok(v1::ListTenantsResponse { tenants: tenants.iter().map(convert::tenant).collect(), next_page_token })
         })

@@ -59,9 +59,10 @@ statements! {
          where slug = $1",
     );
     FIND_MEMBERSHIP: AcrossTenants = Statement::new(
-        "select membership_id, user_id, role, status, version, joined_at, updated_at
-         from membership
-         where tenant_id = $1 and user_id = $2 and status <> 3",
+        "select m.membership_id, m.user_id, m.role, m.status, m.version, m.joined_at, m.updated_at
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         where m.tenant_id = $1 and m.user_id = $2 and m.status <> 3 and (t.purge_at is null or t.purge_at > $3)",
     );
     LIST_TENANTS: AcrossTenants = Statement::new(
         "select *
@@ -70,6 +71,7 @@ statements! {
            and (($2 = 0 and status <> 6) or status = $2)
            and ($3 = '' or plan = $3)
            and ($4 = '' or (slug >= $4 and slug < $5))
+           and (purge_at is null or purge_at > $7)
          order by tenant_id
          limit $6",
     );
@@ -80,6 +82,7 @@ statements! {
          join tenant t on t.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status <> 3 and m.tenant_id > $2
            and ($3 = 0 or (t.status = 3 and m.status = 1))
+           and (t.purge_at is null or t.purge_at > $5)
          order by m.tenant_id
          limit $4",
     );
@@ -321,12 +324,17 @@ impl Store {
         Ok(row.map(|row| TenantId(row.tenant_id)))
     }
 
-    /// A user's membership in a tenant, unless removed.
+    /// A user's membership in a tenant, unless removed, or the tenant's purge time has passed.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_membership(&self, tenant: TenantId, user: UserId) -> Result<Option<Membership>, Error> {
-        let args = [tenant.0.into(), user.0.into()];
+    pub async fn find_membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        now: Timestamp,
+    ) -> Result<Option<Membership>, Error> {
+        let args = [tenant.0.into(), user.0.into(), now.into()];
         let row: Option<MembershipRow> = self.across_tenants().await?.optional(&FIND_MEMBERSHIP, &args).await?;
         row.map(Membership::try_from).transpose()
     }
@@ -335,7 +343,12 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_tenants(&self, filter: &TenantFilter, after: Uuid, limit: i64) -> Result<Vec<Tenant>, Error> {
+    pub async fn list_tenants(
+        &self,
+        filter: &TenantFilter,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Tenant>, Error> {
         // Slugs are ASCII below '~', so the prefix and everything that begins with it sort before the prefix and '~'.
         let end = format!("{}~", filter.slug_prefix);
         let args = [
@@ -345,6 +358,7 @@ impl Store {
             filter.slug_prefix.as_str().into(),
             end.as_str().into(),
             limit.into(),
+            now.into(),
         ];
         let rows: Vec<TenantRow> = self.across_tenants().await?.all(&LIST_TENANTS, &args).await?;
         rows.into_iter().map(Tenant::try_from).collect()
@@ -358,10 +372,10 @@ impl Store {
         &self,
         user: UserId,
         active_only: bool,
-        after: Uuid,
-        limit: i64,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
     ) -> Result<Vec<MyTenant>, Error> {
-        let args = [user.0.into(), after.into(), i64::from(active_only).into(), limit.into()];
+        let args = [user.0.into(), after.into(), i64::from(active_only).into(), limit.into(), now.into()];
         let rows: Vec<MyTenantRow> = self.across_tenants().await?.all(&LIST_TENANTS_OF_USER, &args).await?;
         let mine = |row: MyTenantRow| {
             Ok(MyTenant {

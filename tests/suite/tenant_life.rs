@@ -179,6 +179,20 @@ async fn a_purged_tenant_is_gone_for_everybody(t: Bed) {
     let mut clients = t.with_token(&owner.token);
     let switch = v1::SwitchTenantRequest { to_tenant: acme.id.clone(), ..Default::default() };
     assert_refused(clients.auth.switch_tenant(switch).await, Code::NotFound, "TENANT_NOT_FOUND");
+    let mine = clients.tenants.list_my_tenants(v1::ListMyTenantsRequest::default()).await.unwrap().into_inner();
+    let mine: Vec<String> = mine.tenants.into_iter().map(|my| my.tenant.unwrap().tenant_id).collect();
+    assert_eq!(mine, [other.id.clone()]);
+    let list = v1::ListTenantsRequest { status: v1::TenantStatus::Deleted.into(), ..Default::default() };
+    assert!(operator.tenants.list_tenants(list).await.unwrap().into_inner().tenants.is_empty());
+    let login = v1::LoginRequest {
+        email: acme.owner.email.clone(),
+        password: crate::harness::PASSWORD.to_owned(),
+        ..Default::default()
+    };
+    let by_id = v1::LoginRequest { tenant: acme.id, ..login.clone() };
+    assert_refused(t.anonymous().auth.login(by_id).await, Code::NotFound, "TENANT_NOT_FOUND");
+    let done = t.anonymous().auth.login(login).await.unwrap().into_inner();
+    assert_eq!(done.access_token.unwrap().tenant_id, other.id, "the default is gone, one is left");
 }
 
 async fn a_deletion_needs_a_recent_sign_in(t: Bed) {
