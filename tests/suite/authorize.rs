@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use tenantry::rpc::v1;
+use tenantry::rpc::v1::Remedy::{Operator, TenantAdmin, UpgradeOrWait};
 use tonic::Code;
 
 use crate::harness::{
@@ -104,7 +105,6 @@ async fn every_reason_is_told_with_its_remedy(t: &Bed) {
     operator.tenants.suspend_tenant(close).await.unwrap();
     let asked = question(&bob, &["members.manage", "tenant.read", "a.b"], &[("tokens", 1001), ("quizzes", 101)]);
     let no = decide(&mut service(t).await, asked.clone()).await;
-    use v1::Remedy::{Operator, TenantAdmin, UpgradeOrWait};
     assert_eq!(
         reasons(&no),
         [

@@ -1,5 +1,6 @@
 //! Keys of services: what they open, how long, and where their secrets are not.
 
+use base64::Engine as _;
 use chrono::TimeDelta;
 use prost_types::Duration;
 use tenantry::rpc::v1;
@@ -134,8 +135,7 @@ async fn no_row_holds_a_secret(t: Bed) {
         }
     }
     for secret in secrets {
-        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-        use base64::Engine as _;
+        let hex = tenantry::domain::secret::hex(secret.as_bytes());
         let base64 = base64::engine::general_purpose::STANDARD.encode(&secret);
         for needle in [secret.as_bytes(), hex.as_bytes(), base64.as_bytes()] {
             for text in &texts {

@@ -181,7 +181,7 @@ async fn a_purged_tenant_is_gone_for_everybody(t: Bed) {
     assert_refused(clients.auth.switch_tenant(switch).await, Code::NotFound, "TENANT_NOT_FOUND");
     let mine = clients.tenants.list_my_tenants(v1::ListMyTenantsRequest::default()).await.unwrap().into_inner();
     let mine: Vec<String> = mine.tenants.into_iter().map(|my| my.tenant.unwrap().tenant_id).collect();
-    assert_eq!(mine, [other.id.clone()]);
+    assert_eq!(mine, std::slice::from_ref(&other.id));
     let list = v1::ListTenantsRequest { status: v1::TenantStatus::Deleted.into(), ..Default::default() };
     assert!(operator.tenants.list_tenants(list).await.unwrap().into_inner().tenants.is_empty());
     let login = v1::LoginRequest {

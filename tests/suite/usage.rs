@@ -247,8 +247,8 @@ async fn a_refusal_stays_one_when_there_is_room_again(t: Bed) {
         (again.code(), again.message(), again.details())
     );
     assert_eq!(service.usage.consume(asked(90, "yes")).await.unwrap().into_inner(), admitted);
-    let reused = service.usage.consume(asked(21, "no")).await;
-    assert_refused(reused, Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED");
+    let other = service.usage.consume(asked(21, "no")).await;
+    assert_refused(other, Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED");
     let now = service.usage.consume(asked(20, "new")).await.unwrap().into_inner().usage.remove(0);
     assert_eq!(now.used, 20, "repetitions charged nothing in the new month");
 }
