@@ -38,6 +38,15 @@ pub(crate) struct Database {
     pub(crate) migrate_url: String,
 }
 
+impl Database {
+    /// A superuser's connection that sees the server's tables.
+    pub(crate) async fn administrator(&self) -> PgConnection {
+        let mut conn = PgConnection::connect(&self.admin_url).await.expect("connect as administrator");
+        sqlx::raw_sql("set search_path = tenantry").execute(&mut conn).await.expect("set the search path");
+        conn
+    }
+}
+
 /// How to stop a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stop {

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use tempfile::TempDir;
 use tenantry::app::passwords::Cost;
 use tenantry::cli::serve::{self, Fittings, Running};
@@ -25,27 +24,37 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
+use uuid::Uuid;
 
 use crate::cluster::{Cluster, Database};
 
-/// Names test functions that take `&Bed`, and runs each on both engines.
+/// Names test functions, and runs each on both engines: those that take `&Bed` on the shared server, those after `alone`,
+/// which take a `Bed`, on one of their own.
 macro_rules! on_both_engines {
-    ($($test:ident)*) => {
+    ($($test:ident)*) => { $crate::harness::on_both_engines! { $($test)*; alone } };
+    ($($test:ident)*; alone $($alone:ident)*) => {
         mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Sqlite).await).await;
-            })*
+            $crate::harness::on_one_engine! { Sqlite: $($test)*; $($alone)* }
         }
         mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test($crate::harness::Bed::shared($crate::harness::Engine::Postgres).await).await;
-            })*
+            $crate::harness::on_one_engine! { Postgres: $($test)*; $($alone)* }
         }
     };
 }
+macro_rules! on_one_engine {
+    ($engine:ident: $($test:ident)*; $($alone:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::$test($crate::harness::Bed::shared($crate::harness::Engine::$engine).await).await;
+        })*
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $alone() {
+            super::$alone($crate::harness::Bed::private($crate::harness::Engine::$engine, &[]).await).await;
+        })*
+    };
+}
 pub(crate) use on_both_engines;
+pub(crate) use on_one_engine;
 
 /// Which database a server keeps its rows in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,27 +254,6 @@ impl Bed {
         Person { token: done.access_token.expect("a token").token, ..person.clone() }
     }
 
-    /// Revokes all sessions of a person, in the database.
-    pub(crate) async fn revoke_sessions(&self, person: &Person) {
-        let id: uuid::Uuid = person.id.parse().expect("a user's id");
-        if let Some(database) = &self.database {
-            let mut admin = sqlx::PgConnection::connect(&database.admin_url).await.expect("connects");
-            let revoke = "update tenantry.session set revoked_at = now() where user_id = $1";
-            sqlx::query(revoke).bind(id).execute(&mut admin).await.expect("revokes");
-        } else {
-            let mut file = self.sqlite().await;
-            let revoke = "update session set revoked_at = 1 where user_id = $1";
-            let done = sqlx::query(revoke).bind(id).execute(&mut file).await.expect("revokes");
-            assert!(done.rows_affected() > 0, "nobody's sessions");
-        }
-    }
-
-    /// A connection to the SQLite database, next to the server's own.
-    pub(crate) async fn sqlite(&self) -> sqlx::SqliteConnection {
-        let url = format!("sqlite://{}", self.dir.path().join("tenantry.db").display());
-        sqlx::SqliteConnection::connect(&url).await.expect("connects")
-    }
-
     /// A service's key with these permissions.
     pub(crate) async fn service_key(&self, permissions: &[&str]) -> String {
         let request = v1::CreateServiceKeyRequest {
@@ -373,9 +361,14 @@ pub(crate) fn unique(name: &str) -> String {
     text
 }
 
+/// Amounts of metrics.
+pub(crate) fn amounts(list: &[(&str, i64)]) -> Vec<v1::Amount> {
+    list.iter().map(|&(metric, amount)| v1::Amount { metric: metric.to_owned(), amount }).collect()
+}
+
 /// A `request_id`.
 pub(crate) fn request_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+    Uuid::new_v4().to_string()
 }
 
 /// The code and reason of a refusal, such as `(NotFound, "TENANT_NOT_FOUND")`.
@@ -385,6 +378,14 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "tenantry");
     (status.code(), info.reason)
+}
+
+/// The fields that a call was refused for.
+pub(crate) fn wrong_fields<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> Vec<String> {
+    let status = result.expect_err("a refusal");
+    let wrong = status.get_details_bad_request();
+    assert_eq!(refusal::<T>(Err(status)), (Code::InvalidArgument, "FIELDS_INVALID".to_owned()));
+    wrong.expect("a BadRequest").field_violations.into_iter().map(|violation| violation.field).collect()
 }
 
 /// Asserts that a call was refused with this code and reason.

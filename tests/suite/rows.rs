@@ -1,0 +1,72 @@
+//! What tests see and change behind a server's back, with SQL of their own.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, FromRow};
+use uuid::Uuid;
+
+use crate::harness::{Bed, Person};
+
+/// A row of a tenant's audit log.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct AuditRow {
+    pub(crate) action: String,
+    pub(crate) actor_kind: i64,
+    pub(crate) actor_id: Option<Uuid>,
+    pub(crate) on_behalf_of: Option<Uuid>,
+    pub(crate) subject_id: Option<Uuid>,
+    pub(crate) changes: String,
+    pub(crate) request_id: String,
+}
+
+impl Bed {
+    /// Rows of the database, as the tests' own SQL finds them; `$1` is a UUID.
+    pub(crate) async fn rows<T>(&self, sql: &'static str, id: &str) -> Vec<T>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let id: Uuid = id.parse().expect("an id");
+        if let Some(database) = &self.database {
+            let mut conn = database.administrator().await;
+            return sqlx::query_as(sql).bind(id).fetch_all(&mut conn).await.expect("rows");
+        }
+        let mut conn = self.sqlite(true).await;
+        sqlx::query_as(sql).bind(id).fetch_all(&mut conn).await.expect("rows")
+    }
+
+    /// Changes rows behind the server's back; `$1` is a UUID.
+    pub(crate) async fn execute(&self, sql: &'static str, id: &str) {
+        let id: Uuid = id.parse().expect("an id");
+        if let Some(database) = &self.database {
+            let mut conn = database.administrator().await;
+            sqlx::query(sql).bind(id).execute(&mut conn).await.expect("changes rows");
+            return;
+        }
+        let mut conn = self.sqlite(false).await;
+        sqlx::query(sql).bind(id).execute(&mut conn).await.expect("changes rows");
+    }
+
+    /// A connection to the SQLite database, beside the server's own.
+    async fn sqlite(&self, read_only: bool) -> SqliteConnection {
+        let file = SqliteConnectOptions::new().filename(self.dir.path().join("tenantry.db"));
+        let options = file.read_only(read_only).busy_timeout(Duration::from_secs(5));
+        SqliteConnection::connect_with(&options).await.expect("opens")
+    }
+
+    /// The audit rows of a tenant, without those of refusals.
+    pub(crate) async fn audit(&self, tenant: &str) -> Vec<AuditRow> {
+        let sql = "select action, actor_kind, actor_id, on_behalf_of, subject_id, changes, request_id from audit_event
+                   where tenant_id = $1 order by event_id";
+        let rows: Vec<AuditRow> = self.rows(sql, tenant).await;
+        rows.into_iter().filter(|row| !row.changes.contains("\"denied\"")).collect()
+    }
+
+    /// Revokes all sessions of a person: no method does yet.
+    pub(crate) async fn revoke_sessions(&self, person: &Person) {
+        // Both engines keep times as something that compares with null.
+        let sql = "update session set revoked_at = created_at where user_id = $1";
+        self.execute(sql, &person.id).await;
+    }
+}
