@@ -3,7 +3,6 @@
 
 use chrono::TimeDelta;
 
-use crate::domain::tenant::{SuspendedBy, Suspension};
 use crate::time::Timestamp;
 
 /// A field that is wrong, and why.
@@ -55,8 +54,8 @@ pub enum Error {
     PermissionMissing(String),
     #[error("your membership is suspended; an administrator of the tenant can reactivate it")]
     MemberSuspended,
-    #[error("the tenant is suspended ({}); {} can activate it", .0.reason, who(.0.by))]
-    TenantSuspended(Suspension),
+    #[error("the tenant is suspended ({reason}); {} can activate it", who(*.by_operator))]
+    TenantSuspended { reason: String, by_operator: bool },
     #[error("the tenant is deleted; an owner can undelete it until {0}")]
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
@@ -143,11 +142,8 @@ impl Error {
     }
 }
 
-const fn who(by: SuspendedBy) -> &'static str {
-    match by {
-        SuspendedBy::Member => "an owner",
-        SuspendedBy::Operator => "an operator of the platform",
-    }
+const fn who(by_operator: bool) -> &'static str {
+    if by_operator { "an operator of the platform" } else { "an owner" }
 }
 
 fn describe(violations: &[Violation]) -> String {

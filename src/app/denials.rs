@@ -122,7 +122,7 @@ const fn denial(error: &Error) -> Option<&'static str> {
         Error::CallerKindRefused(_) => "caller kind",
         Error::PermissionMissing(_) => "permission",
         Error::MemberSuspended => "member suspended",
-        Error::TenantSuspended(_) => "tenant suspended",
+        Error::TenantSuspended { .. } => "tenant suspended",
         Error::TenantDeleted(_) => "tenant deleted",
         Error::RecentLoginRequired => "recent login",
         Error::TenantNotFound => "tenant not found",

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::tx::{OfUser, Statement};
 use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, scoped::RunsIn, users};
+use crate::time::Timestamp;
 
 /// An account to be.
 pub struct NewAccount {
@@ -175,7 +176,7 @@ impl App {
         if comparison == Comparison::Wrong {
             return Err(Error::PasswordWrong);
         }
-        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, tenant).await?;
+        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, tenant, ctx.now).await?;
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
         if let Comparison::RightButOld(hash) = &comparison {
@@ -194,13 +195,15 @@ impl App {
         user: UserId,
         own: Option<TenantId>,
         named: Option<&TenantName>,
+        now: Timestamp,
     ) -> Result<Option<TenantId>, Error> {
         let Some(named) = named else {
             return self.plane.fallback(user, own, self.default_tenant.as_ref()).await;
         };
         let tenant = self.plane.find(named).await?.ok_or(Error::TenantNotFound)?;
         let member = self.store.find_membership(tenant, user).await?;
-        member.map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
+        let there = self.store.find_tenant(tenant).await?.is_some_and(|tenant| !tenant.is_purged(now));
+        member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
 
     /// Gives the person a token for another of their tenants, and makes it the session's.

@@ -5,7 +5,7 @@ use super::tenant::Standing;
 use crate::ctx::{Caller, Needs};
 use crate::domain::membership::MemberStatus;
 use crate::domain::role::Permissions;
-use crate::domain::tenant::TenantStatus;
+use crate::domain::tenant::{SuspendedBy, TenantStatus};
 use crate::domain::user::RECENT_LOGIN;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -33,7 +33,10 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     let tenant = &standing.tenant;
     match tenant.status() {
         TenantStatus::Suspended if !needs.allow_suspended => {
-            reasons.extend(tenant.suspension.clone().map(Error::TenantSuspended));
+            reasons.extend(tenant.suspension.as_ref().map(|suspension| Error::TenantSuspended {
+                reason: suspension.reason.clone(),
+                by_operator: suspension.by == SuspendedBy::Operator,
+            }));
         }
         TenantStatus::Deleted if !needs.allow_deleted => {
             reasons.push(Error::TenantDeleted(tenant.purge_at.unwrap_or(now)));

@@ -87,7 +87,7 @@ impl Plane {
             None => None,
         };
         let tenant = self.store.find_tenant(tenant).await?;
-        let tenant = tenant.filter(|t| t.purge_at.is_none_or(|at| now < at)).ok_or(Error::TenantNotFound)?;
+        let tenant = tenant.filter(|tenant| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         match member {
             Some(None) => Err(Error::TenantNotFound),
             Some(member) => Ok(Standing { tenant, member }),

@@ -88,6 +88,12 @@ impl Tenant {
         }
     }
 
+    /// Whether it is gone for good, also when no job has come round yet.
+    #[must_use]
+    pub fn is_purged(&self, now: Timestamp) -> bool {
+        self.purge_at.is_some_and(|at| at <= now)
+    }
+
     /// Closes it.
     ///
     /// # Errors
@@ -140,8 +146,10 @@ impl Tenant {
     /// # Errors
     /// `TenantNotDeleted`; `TenantNotFound` when its purge time has passed, also when no job has come round yet.
     pub fn undelete(&mut self, now: Timestamp) -> Result<(), Error> {
-        let purge_at = self.purge_at.ok_or(Error::TenantNotDeleted)?;
-        if purge_at <= now {
+        if self.deleted_at.is_none() {
+            return Err(Error::TenantNotDeleted);
+        }
+        if self.is_purged(now) {
             return Err(Error::TenantNotFound);
         }
         self.deleted_at = None;

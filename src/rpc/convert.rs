@@ -12,7 +12,7 @@ use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::membership::MemberStatus;
-use crate::domain::tenant::{SuspendedBy, Suspension, Tenant, TenantStatus};
+use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Session, User};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -129,9 +129,9 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         Error::PermissionMissing(_)
         | Error::MemberSuspended
         | Error::TenantDeleted(_)
-        | Error::TenantSuspended(Suspension { by: SuspendedBy::Member, .. }) => v1::Remedy::TenantAdmin,
+        | Error::TenantSuspended { by_operator: false, .. } => v1::Remedy::TenantAdmin,
         Error::QuotaExceeded(_) => v1::Remedy::UpgradeOrWait,
-        Error::TenantSuspended(_) => v1::Remedy::Operator,
+        Error::TenantSuspended { .. } => v1::Remedy::Operator,
         _ => v1::Remedy::Unspecified,
     };
     let one = |error: &Error, subject: &str| {

@@ -41,7 +41,7 @@ pub fn code(error: &Error) -> Code {
         Error::CallerKindRefused(_)
         | Error::PermissionMissing(_)
         | Error::MemberSuspended
-        | Error::TenantSuspended(_)
+        | Error::TenantSuspended { .. }
         | Error::TenantDeleted(_)
         | Error::RecentLoginRequired
         | Error::RankTooLow
@@ -82,7 +82,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::CallerKindRefused(_) => R::CallerKindRefused,
         Error::PermissionMissing(_) => R::PermissionMissing,
         Error::MemberSuspended => R::MemberSuspended,
-        Error::TenantSuspended(_) => R::TenantSuspended,
+        Error::TenantSuspended { .. } => R::TenantSuspended,
         Error::TenantDeleted(_) => R::TenantDeleted,
         Error::RecentLoginRequired => R::RecentLoginRequired,
         Error::RankTooLow => R::RankTooLow,
@@ -182,7 +182,7 @@ pub(super) fn of_framework(code: Code, message: &str) -> Status {
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
         Error::PermissionMissing(permission) => vec![("permission", permission.clone())],
-        Error::TenantSuspended(suspension) => vec![("suspend_reason", suspension.reason.clone())],
+        Error::TenantSuspended { reason, .. } => vec![("suspend_reason", reason.clone())],
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],

@@ -14,6 +14,7 @@ on_both_engines! {
     amounts_are_consumed_only_with_a_yes
     a_check_consumes_nothing
     every_reason_is_told_with_its_remedy
+    a_suspended_member_learns_that_and_nothing_of_the_tenant
     a_bad_token_is_a_no_that_tells_nothing
     a_stranger_learns_nothing_of_the_tenant
     the_tenant_is_the_tokens_unless_it_names_none
@@ -99,29 +100,31 @@ async fn every_reason_is_told_with_its_remedy(t: &Bed) {
     let acme = t.tenant("acme").await;
     let bob = t.member(&acme, "viewer").await;
     let mut operator = t.operator();
-    let suspend = v1::SuspendMemberRequest { tenant: acme.id.clone(), user_id: bob.id.clone(), ..Default::default() };
-    operator.members.suspend_member(suspend).await.unwrap();
+    let asked = question(&bob, &["members.manage", "tenant.read", "a.b"], &[("tokens", 1001), ("quizzes", 101)]);
     let close = v1::SuspendTenantRequest { tenant: acme.id.clone(), reason: "unpaid".to_owned(), ..Default::default() };
     operator.tenants.suspend_tenant(close).await.unwrap();
-    let asked = question(&bob, &["members.manage", "tenant.read", "a.b"], &[("tokens", 1001), ("quizzes", 101)]);
     let no = decide(&mut service(t).await, asked.clone()).await;
-    assert_eq!(
-        reasons(&no),
-        [
-            ("MEMBER_SUSPENDED", "", TenantAdmin),
-            ("TENANT_SUSPENDED", "", Operator),
-            ("PERMISSION_MISSING", "members.manage", TenantAdmin),
-            ("PERMISSION_MISSING", "a.b", TenantAdmin),
-            ("QUOTA_EXCEEDED", "quizzes", UpgradeOrWait),
-            ("QUOTA_EXCEEDED", "tokens", UpgradeOrWait),
-        ]
-    );
+    let missing = [("PERMISSION_MISSING", "members.manage", TenantAdmin), ("PERMISSION_MISSING", "a.b", TenantAdmin)];
+    let short = [("QUOTA_EXCEEDED", "quizzes", UpgradeOrWait), ("QUOTA_EXCEEDED", "tokens", UpgradeOrWait)];
+    assert_eq!(reasons(&no), [&[("TENANT_SUSPENDED", "", Operator)], &missing[..], &short].concat());
     assert!(no.reasons.iter().all(|reason| !reason.message.is_empty()));
-    assert!(no.reasons[1].message.contains("unpaid"));
+    assert!(no.reasons[0].message.contains("unpaid"));
+
     let delete = v1::DeleteTenantRequest { tenant: acme.id.clone(), ..Default::default() };
     operator.tenants.delete_tenant(delete).await.unwrap();
     let no = decide(&mut service(t).await, asked).await;
-    assert_eq!(reasons(&no)[1].0, "TENANT_DELETED");
+    assert_eq!(reasons(&no)[0], ("TENANT_DELETED", "", TenantAdmin));
+}
+
+async fn a_suspended_member_learns_that_and_nothing_of_the_tenant(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let bob = t.member(&acme, "viewer").await;
+    let suspend = v1::SuspendMemberRequest { tenant: acme.id.clone(), user_id: bob.id.clone(), ..Default::default() };
+    t.operator().members.suspend_member(suspend).await.unwrap();
+    let no = decide(&mut service(t).await, question(&bob, &["a.b"], &[("quizzes", 101)])).await;
+    let told = [("MEMBER_SUSPENDED", "", TenantAdmin), ("PERMISSION_MISSING", "a.b", TenantAdmin)];
+    assert_eq!(reasons(&no), told);
+    assert_eq!((no.tenant, no.role.as_str(), no.usage.len()), (None, "", 0));
 }
 
 async fn a_bad_token_is_a_no_that_tells_nothing(t: &Bed) {

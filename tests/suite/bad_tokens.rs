@@ -8,11 +8,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tenantry::domain::seal::MasterKey;
 use tenantry::domain::secret::Secret;
+use tenantry::rpc::v1;
 use tenantry::time::Clock as _;
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::harness::{Bed, Person, on_both_engines};
+use crate::harness::{Bed, Person, assert_refused, on_both_engines};
 use crate::raw::{self, Seen, headers};
 
 on_both_engines! {
@@ -20,6 +21,7 @@ on_both_engines! {
     a_token_of_ours_that_is_over_says_so
     a_forwarded_token_must_be_good
     only_services_speak_for_others
+    what_cannot_be_undone_needs_a_recent_sign_in
 }
 
 /// What the server signs with.
@@ -76,6 +78,27 @@ fn part(value: &Value) -> String {
 
 async fn who_am_i(t: &Bed, pairs: &[(&'static str, &str)]) -> Result<tonic::Response<Vec<u8>>, tonic::Status> {
     raw::call(&t.channel(), "/tenantry.v1.AuthService/WhoAmI", &headers(pairs), b"").await
+}
+
+/// Signed as the server signs, since no token lives for as long as a sign-in is recent.
+async fn what_cannot_be_undone_needs_a_recent_sign_in(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let bob = t.member(&acme, "admin").await;
+    let signer = Signer::of(t).await;
+    let signed_in = |minutes: i64| {
+        let auth_time = t.clock.now().seconds() - 60 * minutes;
+        let claims = with(&claims(&acme.owner), "auth_time", &json!(auth_time));
+        t.with_token(&signer.sign(&signer.header(), &claims))
+    };
+    let transfer = v1::TransferOwnershipRequest { new_owner_id: bob.id.clone(), ..Default::default() };
+    let (mut stale, mut recent) = (signed_in(11), signed_in(9));
+    let refused = stale.members.transfer_ownership(transfer.clone()).await;
+    assert_refused(refused, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
+    let refused = stale.tenants.delete_tenant(v1::DeleteTenantRequest::default()).await;
+    assert_refused(refused, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
+    let stays = v1::TransferOwnershipRequest { own_role: "owner".to_owned(), ..transfer };
+    recent.members.transfer_ownership(stays).await.expect("a sign-in of nine minutes ago is recent");
+    recent.tenants.delete_tenant(v1::DeleteTenantRequest::default()).await.expect("here too");
 }
 
 /// A key with the checksum that belongs to the rest of it.

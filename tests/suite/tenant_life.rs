@@ -17,7 +17,6 @@ on_both_engines! {
     ;
     alone
     a_purged_tenant_is_gone_for_everybody
-    a_deletion_needs_a_recent_sign_in
 }
 
 fn suspend(tenant: &str, reason: &str) -> v1::SuspendTenantRequest {
@@ -193,20 +192,4 @@ async fn a_purged_tenant_is_gone_for_everybody(t: Bed) {
     assert_refused(t.anonymous().auth.login(by_id).await, Code::NotFound, "TENANT_NOT_FOUND");
     let done = t.anonymous().auth.login(login).await.unwrap().into_inner();
     assert_eq!(done.access_token.unwrap().tenant_id, other.id, "the default is gone, one is left");
-}
-
-async fn a_deletion_needs_a_recent_sign_in(t: Bed) {
-    let (acme, globex) = (t.tenant("acme").await, t.tenant("globex").await);
-    t.join(&globex, &acme.owner, "owner").await;
-    // Exchanged tokens are as old a proof as the sign-in.
-    let mut owner = t.with_token(&acme.owner.token);
-    for _ in 0..3 {
-        t.clock.advance(TimeDelta::minutes(4));
-        let switch = v1::SwitchTenantRequest { to_tenant: globex.id.clone(), ..Default::default() };
-        let token = owner.auth.switch_tenant(switch).await.unwrap().into_inner().access_token.unwrap().token;
-        owner = t.with_token(&token);
-    }
-    assert_refused(owner.tenants.delete_tenant(delete("")).await, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
-    let again = t.login(&acme.owner, &globex.id).await;
-    t.with_token(&again.token).tenants.delete_tenant(delete("")).await.expect("a new sign-in is recent");
 }
