@@ -151,6 +151,7 @@ fn refusal(status: &Status) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a server's answers, made by hand")]
 mod tests {
     use std::collections::HashMap;
     use std::time::Duration;

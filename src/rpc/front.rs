@@ -177,8 +177,8 @@ pub fn grpc_timeout(text: &str) -> Option<Duration> {
     }
     let amount: u64 = digits.parse().ok()?;
     match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
+        "H" => Some(Duration::from_hours(amount)),
+        "M" => Some(Duration::from_mins(amount)),
         "S" => Some(Duration::from_secs(amount)),
         "m" => Some(Duration::from_millis(amount)),
         "u" => Some(Duration::from_micros(amount)),
@@ -221,7 +221,7 @@ mod tests {
     fn timeouts_read_as_grpc_writes_them() {
         assert_eq!(grpc_timeout("1S"), Some(Duration::from_secs(1)));
         assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
         for bad in ["", "S", "1", "1x", "123456789S", "-1S", "1 S", "é"] {
             assert_eq!(grpc_timeout(bad), None, "{bad}");
         }

@@ -13,6 +13,9 @@ on_both_engines! {
     a_service_in_a_persons_name_leaves_both
     a_look_by_an_operator_leaves_a_row
     no_row_holds_a_secret
+    ;
+    alone
+    refusals_are_in_the_log_of_who_tried_and_not_of_what_was_tried
 }
 
 fn uuid(id: &str) -> Uuid {
@@ -164,4 +167,33 @@ async fn no_row_holds_a_secret(t: &Bed) {
     }
     let secret = key.rsplit('_').nth(1).unwrap();
     assert!(!texts.iter().any(|(text,)| text.contains(secret)));
+}
+
+/// One row for all that are alike within a minute, written at the latest when the server stops.
+async fn refusals_are_in_the_log_of_who_tried_and_not_of_what_was_tried(t: Bed) {
+    let (acme, globex) = (t.tenant("acme").await, t.tenant("globex").await);
+    let viewer = t.member(&acme, "viewer").await;
+    for _ in 0..3 {
+        let suspend = v1::SuspendTenantRequest { reason: "spite".to_owned(), ..Default::default() };
+        t.with_token(&viewer.token).tenants.suspend_tenant(suspend).await.expect_err("may not");
+    }
+    let nosy =
+        Headers::default().and("authorization", &format!("Bearer {}", viewer.token)).and("x-tenant-id", &globex.id);
+    let mut nosy = Clients::new(t.channel(), nosy);
+    nosy.tenants.get_tenant(v1::GetTenantRequest::default()).await.expect_err("may not");
+
+    let t = t.restart().await;
+    let sql =
+        "select action, changes from audit_event where tenant_id = $1 and changes like '%\"denied\"%' order by action";
+    let rows: Vec<(String, String)> = t.rows(sql, &acme.id).await;
+    let told: Vec<(String, Value)> =
+        rows.into_iter().map(|(action, changes)| (action, serde_json::from_str(&changes).unwrap())).collect();
+    let actions: Vec<&str> = told.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(actions, ["TenantService/GetTenant", "TenantService/SuspendTenant"]);
+    assert_eq!(told[0].1["claimed_tenant"]["after"], json!(globex.id));
+    let count: i64 = told[1].1["count"]["after"].as_i64().unwrap();
+    assert!((1..=3).contains(&count), "one row a minute: {count}");
+    assert_eq!(told[1].1["denied"]["after"], json!("permission"));
+    let tried: Vec<(String, String)> = t.rows(sql, &globex.id).await;
+    assert!(tried.is_empty(), "{tried:?}");
 }

@@ -146,16 +146,13 @@ impl House {
 
     /// A number from the rows, past the server.
     async fn count(&self, sql: &'static str) -> i64 {
-        match &self.database {
-            Some(database) => {
-                let mut admin: PgConnection = connect(&database.admin_url).await;
-                run(&mut admin, "set search_path = tenantry").await;
-                sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap()
-            }
-            None => {
-                let mut conn = sqlite(&self.temp.path().join("data")).await;
-                sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap()
-            }
+        if let Some(database) = &self.database {
+            let mut admin: PgConnection = connect(&database.admin_url).await;
+            run(&mut admin, "set search_path = tenantry").await;
+            sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap()
+        } else {
+            let mut conn = sqlite(&self.temp.path().join("data")).await;
+            sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap()
         }
     }
 }
@@ -167,7 +164,6 @@ fn sign_up(email: &str, request_id: &str, slug: Option<&str>) -> v1::SignUpReque
         password: PASSWORD.to_owned(),
         display_name: "Ada".to_owned(),
         tenant: slug.map(|slug| v1::NewTenant { display_name: slug.to_owned(), slug: slug.to_owned() }),
-        ..Default::default()
     }
 }
 
@@ -189,7 +185,7 @@ enum Told {
     Lost,
 }
 
-/// Consumes 1 under the key, and judges the answer: a server that is in trouble says UNAVAILABLE with RetryInfo.
+/// Consumes 1 under the key, and judges the answer: a server that is in trouble says UNAVAILABLE with `RetryInfo`.
 async fn consume(clients: &Clients, key: &str) -> Told {
     let amounts = vec![v1::Amount { metric: "tokens".to_owned(), amount: 1 }];
     let mut request =

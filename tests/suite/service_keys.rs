@@ -6,12 +6,13 @@ use prost_types::Duration;
 use tenantry::rpc::v1;
 use tonic::Code;
 
-use crate::harness::{Bed, amounts, assert_refused, on_both_engines, request_id, wrong_fields};
+use crate::harness::{Bed, Clients, Headers, amounts, assert_refused, on_both_engines, request_id, wrong_fields};
 
 on_both_engines! {
     a_key_opens_what_it_names_and_nothing_else
     only_operators_create_keys
     what_a_key_may_not_be_is_named
+    a_key_makes_nobody_more_than_it_is_itself
     ;
     alone
     a_key_ends_with_its_time
@@ -145,4 +146,38 @@ async fn no_row_holds_a_secret(t: Bed) {
     }
     // The look is no good if it would not find what is there.
     assert!(texts.iter().any(|text| text.windows(acme.slug.len()).any(|part| part == acme.slug.as_bytes())));
+}
+
+/// Nobody gives what they do not have: a key ranks as the highest role all of whose permissions it holds.
+async fn a_key_makes_nobody_more_than_it_is_itself(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let bob = t.person("bob").await;
+    let add = |role: &str| v1::AddMemberRequest {
+        tenant: acme.id.clone(),
+        email: bob.email.clone(),
+        role: role.to_owned(),
+        ..Default::default()
+    };
+    let mut weak = t.with_key(&t.service_key(&["members.invite", "members.manage"]).await);
+    let mut strong = t.with_key(&t.service_key(&["*"]).await);
+    for role in ["owner", "viewer"] {
+        assert_refused(weak.members.add_member(add(role)).await, Code::PermissionDenied, "RANK_TOO_LOW");
+    }
+    let demote = v1::UpdateMemberRoleRequest {
+        tenant: acme.id.clone(),
+        user_id: acme.owner.id.clone(),
+        role: "viewer".to_owned(),
+        ..Default::default()
+    };
+    let refused = weak.members.update_member_role(demote).await;
+    assert_refused(refused, Code::PermissionDenied, "RANK_TOO_LOW");
+    strong.members.add_member(add("owner")).await.expect("may do everything, so may make owners");
+
+    // In the owner's name the key is no more than itself.
+    let key = t.service_key(&["members.invite", "members.read", "tenant.read"]).await;
+    let headers = Headers::default().and("x-api-key", &key).and("x-on-behalf-of", &acme.owner.token);
+    let mut delegated = Clients::new(t.channel(), headers);
+    let cleo = t.person("cleo").await;
+    let add = v1::AddMemberRequest { email: cleo.email, role: "owner".to_owned(), ..Default::default() };
+    assert_refused(delegated.members.add_member(add).await, Code::PermissionDenied, "RANK_TOO_LOW");
 }

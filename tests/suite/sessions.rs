@@ -14,6 +14,7 @@ on_both_engines! {
     ;
     alone
     an_access_token_lasts_five_minutes
+    an_exchanged_token_ends_with_the_old_one
     sessions_survive_a_restart
 }
 
@@ -126,4 +127,15 @@ async fn sessions_survive_a_restart(t: Bed) {
     assert_eq!((me.tenant.unwrap().tenant_id, me.role.as_str()), (acme.id, "owner"));
     who(t.with_key(&key)).await;
     who(t.operator()).await;
+}
+
+async fn an_exchanged_token_ends_with_the_old_one(t: Bed) {
+    let acme = t.tenant("acme").await;
+    t.clock.advance(TimeDelta::minutes(4));
+    let mut owner = t.with_token(&acme.owner.token);
+    let token = owner.auth.switch_tenant(to(&acme.id)).await.unwrap().into_inner().access_token.unwrap();
+    assert!(token.expires_in.unwrap().seconds <= 60);
+    t.clock.advance(TimeDelta::seconds(61));
+    let over = t.with_token(&token.token).auth.switch_tenant(to(&acme.id)).await;
+    assert_refused(over, Code::Unauthenticated, "TOKEN_EXPIRED");
 }

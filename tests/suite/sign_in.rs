@@ -14,6 +14,7 @@ on_both_engines! {
     an_address_has_one_account
     a_taken_slug_leaves_nothing_half_made
     a_repeated_sign_up_is_the_first_one
+    a_repeated_sign_up_wants_the_password
     sign_in_gives_a_token_for_the_default_tenant
     wrong_password_and_unknown_address_look_alike
     sign_in_names_a_tenant_by_id_or_slug
@@ -184,4 +185,14 @@ async fn a_known_device_keeps_its_token(t: &Bed) {
         Code::Unauthenticated,
         "CREDENTIAL_INVALID",
     );
+}
+
+/// The answer is a sign-in, so to know the request is not enough.
+async fn a_repeated_sign_up_wants_the_password(t: &Bed) {
+    let first = v1::SignUpRequest { request_id: request_id(), ..sign_up(None) };
+    t.anonymous().auth.sign_up(first.clone()).await.expect("signs up");
+    let guessed = v1::SignUpRequest { password: "another password".to_owned(), ..first.clone() };
+    let refused = t.anonymous().auth.sign_up(guessed).await;
+    assert_refused(refused, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    t.anonymous().auth.sign_up(first).await.expect("the first answer again");
 }
