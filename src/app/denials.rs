@@ -19,8 +19,8 @@ use crate::store::{InTenant, OnPlatform};
 /// How many different refusals are kept until they are written; further ones are only counted in a metric.
 const BOUND: usize = 4096;
 
-/// How many different tenants are told apart for one caller, method and reason in a minute; the rest are one row.
-const CLAIMED: usize = 16;
+/// How many different refusals are told apart for one caller in a minute; then tenants are not told apart any more.
+const CLAIMED: usize = 32;
 
 /// Refusals that are not written yet.
 #[derive(Default)]
@@ -40,9 +40,9 @@ struct Key {
 }
 
 impl Key {
-    /// Whether only the claimed tenant differs.
-    fn is_like(&self, other: &Self) -> bool {
-        (self.caller, self.method, self.reason, self.minute) == (other.caller, other.method, other.reason, other.minute)
+    /// Whether both are one caller's in the same minute.
+    fn is_by_the_caller_of(&self, other: &Self) -> bool {
+        (self.caller, self.minute) == (other.caller, other.minute)
     }
 }
 
@@ -63,7 +63,7 @@ impl Denials {
             minute: ctx.now.seconds().div_euclid(60),
         };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if !open.contains_key(&key) && open.keys().filter(|other| other.is_like(&key)).count() >= CLAIMED {
+        if !open.contains_key(&key) && open.keys().filter(|other| other.is_by_the_caller_of(&key)).count() >= CLAIMED {
             "(others)".clone_into(&mut key.claimed);
         }
         if open.len() >= BOUND && !open.contains_key(&key) {

@@ -187,11 +187,16 @@ fn write_private(path: &Path, text: &str) -> Result<(), KeyError> {
         fs::create_dir_all(directory).map_err(wrong)?;
     }
     // Whole or not at all, also when the power fails: written beside, then linked to its name, which must be free.
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(wrong)?;
+    let beside = path.with_extension(format!("{}.new", hex(&entropy::bytes::<8>())));
+    let beside_wrong = |e: std::io::Error| KeyError::File { path: beside.clone(), problem: e.to_string() };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(beside_wrong)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
-    let named = written.and_then(|()| fs::hard_link(&beside, path));
-    fs::remove_file(&beside).map_err(wrong)?;
+    let named = written.and_then(|()| fs::hard_link(&beside, path)).or_else(|error| match error.kind() {
+        // No hard links on this file system; nobody else makes this file but a second first start.
+        ErrorKind::Unsupported | ErrorKind::PermissionDenied if !path.exists() => fs::rename(&beside, path),
+        _ => Err(error),
+    });
+    let _ = fs::remove_file(&beside);
     named.and_then(|()| sync_directory(path)).map_err(wrong)
 }
 

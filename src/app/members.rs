@@ -204,8 +204,7 @@ impl App {
             Begun::Open(open) => open,
         };
         let tenant = tenants::lock(&mut open.tx).await?;
-        // No rank is asked for here: `ownership.transfer` is the right to make an owner.
-        recheck(&mut open.tx, t, &tenant).await?;
+        may_touch(recheck(&mut open.tx, t, &tenant).await?, Role::TOP)?;
         let mut owner = memberships::get(&mut open.tx, new_owner).await?;
         if owner.status != MemberStatus::Active {
             return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
@@ -248,7 +247,10 @@ impl App {
         let own = recheck(&mut open.tx, t, &tenant).await?;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
-        may_touch(own, before.role)?;
+        // Oneself one may always make less of.
+        if t.user_id() != Some(user) {
+            may_touch(own, before.role)?;
+        }
         let mut after = before.clone();
         rule(own, &mut after)?;
         if !after.is_active_owner() {

@@ -73,21 +73,33 @@ impl App {
         let user = User { user_id, email: new.email, display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
         let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let email = user.email.clone();
         let done = match new.tenant {
             None => self.sign_up_alone(ctx, user, &password_hash, key).await,
             Some(tenant) => self.sign_up_with_tenant(ctx, user, &password_hash, tenant, key).await,
         };
-        let done = match done {
-            Err(Error::EmailTaken) => return self.refuse_counted(ctx, None, Error::EmailTaken).await,
-            other => other?,
+        // A hash was paid for: whatever came of it counts.
+        let (done, repeated) = match done {
+            Ok(done) => done,
+            // The derived id is taken, not the address: the account of a request that is forgotten.
+            Err(Error::EmailTaken) if self.store.find_account(&email).await?.is_none() => {
+                return self.refuse_counted(ctx, None, Error::RequestIdReused).await;
+            }
+            Err(told @ (Error::EmailTaken | Error::SlugTaken | Error::RequestIdReused | Error::AnswerExpired)) => {
+                return self.refuse_counted(ctx, None, told).await;
+            }
+            Err(other) => return Err(other),
         };
-        self.prove_repetition(&done, new.password).await?;
+        if repeated {
+            self.charge_alone(ctx, None).await?;
+            self.prove_repetition(&done, new.password).await?;
+        }
         let token = self.plane.tokens.mint(&done.session, done.session.active_tenant, ctx.now, None)?;
         Ok((done, token))
     }
 
     /// Passwords are no part of what a repetition is compared by, and its answer is a sign-in: so the password must be the
-    /// account's. True of the first call by nature; it pays for one comparison more.
+    /// account's.
     async fn prove_repetition(&self, done: &SignedUp, password: Secret<String>) -> Result<(), Error> {
         let mut tx = self.store.read(AsUser(done.user.user_id)).await?;
         let stored = users::find_sign_in(&mut tx).await?.map(|row| row.password_hash);
@@ -104,15 +116,15 @@ impl App {
         user: User,
         password_hash: &str,
         key: Option<RequestKey>,
-    ) -> Result<SignedUp, Error> {
+    ) -> Result<(SignedUp, bool), Error> {
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
-            Begun::Done(first) => return Ok(first),
+            Begun::Done(first) => return Ok((first, true)),
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
         let session = new_session(&mut open.tx, ctx, user.user_id, 1, None).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
-        self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, session }).await
+        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, session }).await?, false))
     }
 
     async fn sign_up_with_tenant(
@@ -122,10 +134,10 @@ impl App {
         password_hash: &str,
         (display_name, slug): (String, Slug),
         key: Option<RequestKey>,
-    ) -> Result<SignedUp, Error> {
+    ) -> Result<(SignedUp, bool), Error> {
         let tenant_id = TenantId(ctx.new_id());
         let mut open = match self.begin(ctx, None, InTenantAsUser(tenant_id, user.user_id), key).await? {
-            Begun::Done(first) => return Ok(first),
+            Begun::Done(first) => return Ok((first, true)),
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
@@ -137,7 +149,7 @@ impl App {
             .set("email", user.email.as_str())
             .set("slug", tenant.slug.as_str())
             .set("display_name", tenant.display_name.as_str());
-        self.finish_secret(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await
+        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await?, false))
     }
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same

@@ -102,11 +102,13 @@ impl Gate {
             text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
         };
         let t = if let Some(t) = admission.entered {
-            let same = named.is_none_or(|name| match name {
-                TenantName::Id(id) => id == t.tenant_id(),
-                TenantName::Slug(slug) => slug == t.tenant.slug,
+            let same = named.as_ref().is_none_or(|name| match name {
+                TenantName::Id(id) => *id == t.tenant_id(),
+                TenantName::Slug(slug) => *slug == t.tenant.slug,
             });
             if !same {
+                let claims = Claims { request: named, ..admission.claims };
+                self.app.denials.note(&t.ctx, &claims, &Error::TenantConflict);
                 return Err(Error::TenantConflict);
             }
             t
@@ -234,11 +236,15 @@ impl Gate {
         if !self.trusts(peer) {
             return Ok(peer);
         }
-        let Some(forwarded) = one(&parts.headers, "x-forwarded-for")? else { return Ok(peer) };
-        for hop in forwarded.rsplit(',') {
-            let hop = hop.trim().parse().map_err(|_| Error::MetadataMalformed("x-forwarded-for"))?;
-            if !self.trusts(Some(hop)) {
-                return Ok(Some(hop));
+        let malformed = || Error::MetadataMalformed("x-forwarded-for");
+        // Some proxies add to the line, some add a line: the last address of the last line is the nearest hop.
+        let lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().collect();
+        for line in lines.into_iter().rev() {
+            for hop in line.to_str().map_err(|_| malformed())?.rsplit(',') {
+                let hop = hop.trim().parse().map_err(|_| malformed())?;
+                if !self.trusts(Some(hop)) {
+                    return Ok(Some(hop));
+                }
             }
         }
         Ok(peer)
@@ -321,8 +327,7 @@ fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 fn one<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let list = name != "x-forwarded-for" && value.as_bytes().contains(&b',');
-    if values.next().is_some() || list {
+    if values.next().is_some() || value.as_bytes().contains(&b',') {
         return Err(Error::MetadataMalformed(name));
     }
     value.to_str().map(Some).map_err(|_| Error::MetadataMalformed(name))

@@ -215,7 +215,7 @@ impl Store {
     }
 }
 
-/// Appends and commits in one message: the lock is held for one flush, never for a round trip. Only numbers and hex go
+/// Appends and commits in one message, and leaves an empty transaction for sqlx to commit, which knows of one: the lock is held for one flush, never for a round trip. Only numbers and hex go
 /// into the text, all formatted from typed values. More than 1,000 changes would not fit the feed's bound; no method
 /// makes that many.
 pub(super) async fn append_and_commit_postgres(
@@ -231,7 +231,7 @@ pub(super) async fn append_and_commit_postgres(
     let sql = format!(
         "select feed_append({nonce}, '{at}'::timestamptz, \
          array[{kinds}]::smallint[], array[{tenants}]::uuid[], array[{first}]::uuid[], array[{second}]::uuid[], \
-         array[{hashes}]::bytea[]); commit",
+         array[{hashes}]::bytea[]); commit and chain",
         nonce = nonce(),
         at = now.utc().to_rfc3339_opts(SecondsFormat::Micros, true),
         kinds = list(&|c| c.kind().to_string()),

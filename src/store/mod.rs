@@ -2,8 +2,8 @@
 //! tenant or person (`scoped.rs`); one file a noun holds the statements on its rows; what reads across tenants is in
 //! `system.rs` alone.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -97,13 +97,15 @@ impl Store {
         let wrong = |source| OpenError::Directory { path: directory.display().to_string(), source };
         // For the owner alone: password hashes and addresses are in there.
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
-        let database = directory.join("tenantry.db");
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&database).map_err(wrong)?;
         let lock = File::create(directory.join("lock")).map_err(wrong)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Locked(directory.display().to_string()),
             TryLockError::Error(source) => wrong(source),
         })?;
+        let database = directory.join("tenantry.db");
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&database).map_err(wrong)?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
+        drop(file);
         let options = SqliteConnectOptions::new()
             .filename(database)
             .create_if_missing(true)
@@ -152,8 +154,6 @@ impl Store {
     pub async fn probe(&self) -> Result<(), OpenError> {
         let Engine::Postgres { app, .. } = &self.engine else { return Ok(()) };
         let mut conn = app.acquire().await.map_err(|e| OpenError::Away(e.to_string()))?;
-        // A call that was cut off while it began may have left a transaction open here.
-        guard::leave_transaction(&mut conn).await?;
         Ok(guard::probe(&mut conn).await?)
     }
 
@@ -224,9 +224,6 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
             ("lock_timeout", "2s"),
             ("statement_timeout", "5s"),
             ("client_connection_check_interval", "1s"),
-            // The commit goes in one message with the feed's rows (feed.rs); sqlx then commits once more, for its own books,
-            // and PostgreSQL would warn each time that there is nothing left to commit.
-            ("client_min_messages", "error"),
         ]);
     PgPoolOptions::new()
         .max_connections(connections)

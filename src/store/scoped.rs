@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use sqlx::{AssertSqlSafe, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Sqlite};
 use uuid::Uuid;
 
 use super::audit::Audit;
@@ -156,21 +156,20 @@ impl Store {
     }
 }
 
-/// Begins and binds in one message: `set local` ends with the transaction, so nothing of it stays in the pool. A call that
-/// was cut off while it began may have left its connection inside a transaction, bound to another tenant; the rollback
-/// ends that one.
-async fn begin_postgres(
-    pool: &sqlx::PgPool,
-    scope: &impl Scope,
-) -> Result<sqlx::Transaction<'static, Postgres>, Error> {
-    let mut sql = String::from("rollback; begin");
+/// Begins and binds in one message: `set local` ends with the transaction, so nothing of it stays in the pool. In a task of
+/// its own, because a begin that is cut off half-way (a deadline, a caller who is gone) would leave the connection inside a
+/// transaction that sqlx does not know of, bound to a tenant, for the next caller; the task ends it properly.
+async fn begin_postgres(pool: &PgPool, scope: &impl Scope) -> Result<sqlx::Transaction<'static, Postgres>, Error> {
+    let mut sql = String::from("begin");
     if let Some(TenantId(id)) = scope.tenant() {
         let _ = write!(sql, "; set local tenantry.tenant = '{}'", id.as_hyphenated());
     }
     if let Some(UserId(id)) = scope.user() {
         let _ = write!(sql, "; set local tenantry.\"user\" = '{}'", id.as_hyphenated());
     }
-    pool.begin_with(AssertSqlSafe(sql)).await.map_err(failed)
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql)).await }).await;
+    begun.map_err(|_| Error::internal("beginning a transaction panicked"))?.map_err(failed)
 }
 
 impl<S: Scope> Scoped<S> {

@@ -188,12 +188,15 @@ async fn refusals_are_in_the_log_of_who_tried_and_not_of_what_was_tried(t: Bed) 
     let rows: Vec<(String, String)> = t.rows(sql, &acme.id).await;
     let told: Vec<(String, Value)> =
         rows.into_iter().map(|(action, changes)| (action, serde_json::from_str(&changes).unwrap())).collect();
-    let actions: Vec<&str> = told.iter().map(|(action, _)| action.as_str()).collect();
-    assert_eq!(actions, ["TenantService/GetTenant", "TenantService/SuspendTenant"]);
-    assert_eq!(told[0].1["claimed_tenant"]["after"], json!(globex.id));
-    let count: i64 = told[1].1["count"]["after"].as_i64().unwrap();
-    assert!((1..=3).contains(&count), "one row a minute: {count}");
-    assert_eq!(told[1].1["denied"]["after"], json!("permission"));
+    let of = |method: &str| -> Vec<&Value> {
+        told.iter().filter(|(action, _)| action.ends_with(method)).map(|(_, changes)| changes).collect()
+    };
+    assert_eq!(of("/GetTenant").len(), 1);
+    assert_eq!(of("/GetTenant")[0]["claimed_tenant"]["after"], json!(globex.id));
+    let suspensions = of("/SuspendTenant");
+    let count: i64 = suspensions.iter().map(|changes| changes["count"]["after"].as_i64().unwrap()).sum();
+    assert!(count == 3 && suspensions.len() <= 2, "one row a minute: {suspensions:?}");
+    assert_eq!(suspensions[0]["denied"]["after"], json!("permission"));
     let tried: Vec<(String, String)> = t.rows(sql, &globex.id).await;
     assert!(tried.is_empty(), "{tried:?}");
 }

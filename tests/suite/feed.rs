@@ -337,7 +337,8 @@ async fn a_writer_that_stops_before_it_appends_disturbs_nobody() {
     run(&mut other, &format!("begin; {}; commit", append(key, 1))).await;
     let (rows, cursor, _) = page(&store, START).await;
     assert_eq!(rows.last().unwrap().key1, Some(key));
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    // A writer that waited would wait for the whole lock timeout.
+    assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
     // Nor is it too late for the one that stopped.
     let key = Uuid::new_v4();
     run(&mut stopped, &format!("{}; commit", append(key, 1))).await;
@@ -357,7 +358,7 @@ async fn a_writer_that_stops_after_it_appended_is_thrown_out() {
     let begun = Instant::now();
     let ada = t.person("ada").await;
     let waited = begun.elapsed();
-    assert!((Duration::from_millis(500)..Duration::from_millis(2500)).contains(&waited), "{waited:?}");
+    assert!((Duration::from_millis(500)..Duration::from_secs(10)).contains(&waited), "{waited:?}");
     assert!(sqlx::raw_sql("commit").execute(&mut stopped).await.is_err());
     let (rows, ..) = page(&store(&database).await, START).await;
     assert!(!rows.iter().any(|row| row.key1 == Some(key)), "its changes are gone");

@@ -403,7 +403,7 @@ async fn nothing_of_a_tenant_stays_in_the_pool() {
         let mut admin = connect(&house.database.as_ref().unwrap().admin_url).await;
         sqlx::query_scalar("select tenant_id from tenantry.tenant").fetch_one(&mut admin).await.unwrap()
     };
-    // As the store begins its transactions.
+    // What the store sends to begin a transaction.
     let begin = format!("begin; set local tenantry.tenant = '{tenant}'");
     let visible = "select count(*) from tenantry.tenant";
     for how in ["commit", "error", "cancel", "panic"] {

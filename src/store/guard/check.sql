@@ -91,7 +91,8 @@ select 'may write the list of policies', c.oid::regclass::text,
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'tenantry' and c.relname = 'expected_policy'
-  and has_table_privilege(current_user, c.oid, 'insert, update, delete')
+  and (has_table_privilege(current_user, c.oid, 'insert, update, delete')
+       or has_any_column_privilege(current_user, c.oid, 'insert, update'))
 union all
 select 'security definer', p.oid::regprocedure::text,
        format('alter routine %s security invoker', p.oid::regprocedure)
