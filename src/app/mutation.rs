@@ -156,12 +156,16 @@ impl App {
         serde_json::from_slice(&plain).map_err(|e| Error::Internal(e.to_string().into()))
     }
 
+    /// The rates that a call counts against, each with whose calls it is counted with.
+    fn rates(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Vec<(&RpcRate, String)> {
+        let of_method = self.catalogue.rpc_rates.iter().filter(|rate| rate.method == ctx.method);
+        of_method.filter_map(|rate| Some((rate, subject(rate, ctx, tenant)?))).collect()
+    }
+
     /// Counts a call against the rates of its method, in the transaction of the call.
     async fn charge<S: Scope>(&self, tx: &mut Scoped<S>, ctx: &Ctx, tenant: Option<TenantId>) -> Result<(), Error> {
-        for rate in self.catalogue.rpc_rates.iter().filter(|rate| rate.method == ctx.method) {
-            if let Some(subject) = subject(rate, ctx, tenant) {
-                rates::charge(tx, ctx.method, &subject, (rate.count, rate.window()), ctx.now).await?;
-            }
+        for (rate, subject) in self.rates(ctx, tenant) {
+            rates::charge(tx, ctx.method, &subject, (rate.count, rate.window()), ctx.now).await?;
         }
         Ok(())
     }
@@ -171,11 +175,13 @@ impl App {
     /// # Errors
     /// `RateExceeded`, `DatabaseUnavailable`.
     pub async fn look_at_rate(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Result<(), Error> {
+        let rates = self.rates(ctx, tenant);
+        if rates.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.store.read(OnPlatform).await?;
-        for rate in self.catalogue.rpc_rates.iter().filter(|rate| rate.method == ctx.method) {
-            if let Some(subject) = subject(rate, ctx, tenant) {
-                rates::look(&mut tx, ctx.method, &subject, (rate.count, rate.window()), ctx.now).await?;
-            }
+        for (rate, subject) in rates {
+            rates::look(&mut tx, ctx.method, &subject, (rate.count, rate.window()), ctx.now).await?;
         }
         Ok(())
     }
@@ -185,7 +191,7 @@ impl App {
     /// # Errors
     /// `RateExceeded`, `DatabaseUnavailable`.
     pub async fn charge_alone(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Result<(), Error> {
-        if !self.catalogue.rpc_rates.iter().any(|rate| rate.method == ctx.method) {
+        if self.rates(ctx, tenant).is_empty() {
             return Ok(());
         }
         let mut tx = self.store.write(OnPlatform).await?;

@@ -19,7 +19,9 @@ use crate::error::Error;
 use crate::store::audit::Audit;
 pub use crate::store::system::TenantFilter;
 use crate::store::tx::{OfTenant, Statement};
-use crate::store::{InTenant, InTenantAsUser, Scope, Scoped, memberships, scoped::RunsIn, system, tenants, users};
+use crate::store::{
+    InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, memberships, scoped::RunsIn, system, tenants, users,
+};
 
 /// One of a person's tenants.
 pub struct MyTenant {
@@ -203,6 +205,7 @@ impl App {
         let period = Period::month_of(ctx.now);
         // Usage is for those who may read it: not for suspended members, nor by way of a key that may not.
         let key_may = ctx.caller.key().is_none_or(|key| key.permissions.contains("usage.read"));
+        let metrics = if key_may { metrics } else { &[] };
         let used = match metrics {
             [] => HashMap::new(),
             _ => self.store.list_used_of(person.user.user_id, &rows, period).await?,
@@ -210,7 +213,7 @@ impl App {
         let mine = |row: system::MyTenant| {
             let id = row.tenant.tenant_id;
             let used = |metric: &String| used.get(&(id, metric.clone())).copied().unwrap_or(0);
-            let shown = if key_may && row.active { metrics } else { &[] };
+            let shown = if row.active { metrics } else { &[] };
             let usage = shown.iter().map(|metric| self.view(&row.tenant, metric, used(metric), period)).collect();
             MyTenant { usage, default: default == Some(id), row }
         };
@@ -260,7 +263,7 @@ impl App {
         let Caller::Operator(_) = ctx.caller else { return Ok(()) };
         match tenant {
             Some(tenant) => self.store.write(InTenant(tenant)).await?.commit(ctx, Audit::default()).await,
-            None => self.store.write(crate::store::OnPlatform).await?.commit(ctx, Audit::default()).await,
+            None => self.store.write(OnPlatform).await?.commit(ctx, Audit::default()).await,
         }
     }
 }

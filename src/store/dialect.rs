@@ -2,39 +2,27 @@
 //! what is `for update` on PostgreSQL is a plain read there.
 
 use super::tenants::tenant_columns;
-use super::tx::{OfPlatform, OfTenant, Statement};
+use super::tx::{OfPlatform, OfTenant, Statement, statements};
 
-macro_rules! pairs {
-    ($($(#[$doc:meta])* $name:ident: $kind:ident = $postgres:expr, $sqlite:expr;)*) => {
-        $($(#[$doc])* pub(super) const $name: Statement<$kind> = Statement::each($postgres, $sqlite);)*
-
-        /// The statements of this file, for the tests.
-        pub(super) const STATEMENTS: &[super::tx::Listed] = &[$(super::tx::Listed {
-            file: file!(),
-            name: stringify!($name),
-            kind: stringify!($kind),
-            postgres: $name.postgres,
-            sqlite: $name.sqlite,
-        }),*];
-    };
-}
-
-pairs! {
+statements! {
     /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
     /// update`: that would wait for, and stop, every insert that refers to the tenant.
-    LOCK_TENANT: OfTenant =
+    pub(super) LOCK_TENANT: OfTenant = Statement::each(
         concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1 for no key update"),
-        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1");
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"),
+    );
 
     /// Reads the account of one metric and period and keeps it from changing.
-    LOCK_QUOTA_ACCOUNT: OfTenant =
+    pub(super) LOCK_QUOTA_ACCOUNT: OfTenant = Statement::each(
         "select committed from quota_account
          where tenant_id = $1 and metric = $2 and period_start = $3 for update",
         "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3";
+         where tenant_id = $1 and metric = $2 and period_start = $3",
+    );
 
     /// Reads the counted calls of one method and subject and keeps them from changing.
-    LOCK_RATE: OfPlatform =
+    pub(super) LOCK_RATE: OfPlatform = Statement::each(
         "select hits from rpc_rate where method = $1 and subject = $2 for update",
-        "select hits from rpc_rate where method = $1 and subject = $2";
+        "select hits from rpc_rate where method = $1 and subject = $2",
+    );
 }

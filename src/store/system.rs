@@ -113,25 +113,20 @@ struct One {
 
 #[derive(sqlx::FromRow)]
 struct SessionRow {
-    user_id: Uuid,
     session_id: Uuid,
     epoch: i64,
     active_tenant_id: Option<Uuid>,
     auth_time: Timestamp,
     absolute_expires_at: Timestamp,
     revoked_at: Option<Timestamp>,
-    email: String,
-    display_name: String,
-    status: i64,
-    session_epoch: i64,
-    default_tenant_id: Option<Uuid>,
+    #[sqlx(flatten)]
+    account: AccountRow,
 }
 
 #[derive(sqlx::FromRow)]
 struct AccountRow {
-    user_id: Uuid,
-    email: String,
-    display_name: String,
+    #[sqlx(flatten)]
+    user: UserRow,
     status: i64,
     session_epoch: i64,
     default_tenant_id: Option<Uuid>,
@@ -224,7 +219,7 @@ fn account(row: AccountRow) -> Result<Account, Error> {
         status: if row.status == 1 { AccountStatus::Active } else { AccountStatus::Disabled },
         session_epoch: row.session_epoch,
         default_tenant: row.default_tenant_id.map(TenantId),
-        user: user(UserRow { user_id: row.user_id, email: row.email, display_name: row.display_name })?,
+        user: user(row.user)?,
     })
 }
 
@@ -247,22 +242,14 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let session = Session {
             session_id: SessionId(row.session_id),
-            user_id: UserId(row.user_id),
+            user_id: UserId(row.account.user.user_id),
             epoch: row.epoch,
             active_tenant: row.active_tenant_id.map(TenantId),
             auth_time: row.auth_time,
             absolute_expires_at: row.absolute_expires_at,
             revoked_at: row.revoked_at,
         };
-        let account = account(AccountRow {
-            user_id: row.user_id,
-            email: row.email,
-            display_name: row.display_name,
-            status: row.status,
-            session_epoch: row.session_epoch,
-            default_tenant_id: row.default_tenant_id,
-        })?;
-        Ok(Some((session, account)))
+        Ok(Some((session, account(row.account)?)))
     }
 
     /// The account of an address.

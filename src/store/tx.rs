@@ -77,8 +77,8 @@ pub struct Listed {
 
 /// Names statements, and lists them so that one test can prepare each on both engines.
 macro_rules! statements {
-    ($($(#[$doc:meta])* $name:ident: $kind:ident = $sql:expr;)*) => {
-        $($(#[$doc])* const $name: $crate::store::tx::Statement<$kind> = $sql;)*
+    ($($(#[$doc:meta])* $vis:vis $name:ident: $kind:ident = $sql:expr;)*) => {
+        $($(#[$doc])* $vis const $name: $crate::store::tx::Statement<$kind> = $sql;)*
 
         /// The statements of this file, for the tests.
         pub(super) const STATEMENTS: &[$crate::store::tx::Listed] = &[$($crate::store::tx::Listed {
