@@ -68,9 +68,10 @@ async fn wrong_fields_and_taken_slugs_create_nothing(t: &Bed) {
         display_name: "x".repeat(201),
         slug: "UPPER".to_owned(),
         owner_email: "no".to_owned(),
+        plan: "No Plan".to_owned(),
     };
     let wrong = wrong_fields(clients.tenants.create_tenant(asked).await);
-    assert_eq!(wrong, ["request_id", "display_name", "slug", "owner_email"]);
+    assert_eq!(wrong, ["request_id", "display_name", "slug", "owner_email", "plan"]);
     let mine = clients.tenants.list_my_tenants(v1::ListMyTenantsRequest::default()).await.unwrap().into_inner();
     assert!(mine.tenants.is_empty());
 }
