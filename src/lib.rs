@@ -34,6 +34,7 @@
 //! | [`app`] | use cases, one file a noun | `decide`, `store`, `domain` |
 //! | [`rpc`] | gRPC: front, gate, one file a service | `app` |
 //! | [`http`] | metrics, health | |
+//! | [`jobs`] | what happens later | `app` |
 //! | [`cli`] | `serve`, `migrate`, operator commands | all of it to serve, gRPC for the rest |
 
 pub mod app;
@@ -45,6 +46,7 @@ pub mod domain;
 pub mod entropy;
 pub mod error;
 pub mod http;
+pub mod jobs;
 pub mod rpc;
 pub mod store;
 pub mod telemetry;

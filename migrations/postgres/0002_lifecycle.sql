@@ -257,3 +257,4 @@ grant select on catalogue to tenantry_system;
 grant select, insert on plan_version to tenantry_app;
 grant select on plan_version to tenantry_system;
 grant select, insert, update, delete on job to tenantry_app;
+grant select (kind, subject) on job to tenantry_system;

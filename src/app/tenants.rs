@@ -18,6 +18,7 @@ use crate::domain::subscription::Subscription;
 use crate::domain::tenant::{Flags, Suspension, Tenant, TenantStatus};
 use crate::error::Error;
 use crate::store::audit::Audit;
+use crate::store::jobs::{self, JobKind};
 pub use crate::store::system::TenantFilter;
 use crate::store::tx::{OfTenant, Statement};
 use crate::store::{
@@ -47,6 +48,10 @@ impl App {
         Statement<OfTenant>: RunsIn<S>,
     {
         tenants::insert(tx, tenant, ctx.now).await?;
+        let look = tenant.next_look(&catalogue.definition.notice_days, ctx.now);
+        if look.is_some() {
+            jobs::schedule(tx, JobKind::Tenant, tenant.tenant_id.0, look).await?;
+        }
         let member = new_membership(ctx, owner, catalogue.definition.roles.top().name.clone());
         memberships::insert(tx, &member).await
     }
@@ -65,25 +70,34 @@ impl App {
         let written = tenants::lock(tx).await?;
         let mut settled = written.clone().settled(catalogue, ctx.now);
         if settled != written {
-            let audit = self.write_tenant(tx, ctx, &written, &mut settled).await?;
+            let audit = self.write_tenant(tx, ctx, catalogue, (&written, &mut settled)).await?;
             tx.note(&ctx.as_system(SETTLE), audit).await?;
         }
         Ok(settled)
     }
 
-    /// Writes a tenant over `before`, which was read under its lock; what changed, for the audit log.
+    /// Writes a tenant over `before`, which was read under its lock, and schedules what time will bring; what changed, for
+    /// the audit log.
     pub(super) async fn write_tenant<S: Scope>(
         &self,
         tx: &mut Scoped<S>,
         ctx: &Ctx,
-        before: &Tenant,
-        after: &mut Tenant,
+        catalogue: &Catalogue,
+        (before, after): (&Tenant, &mut Tenant),
     ) -> Result<Audit, Error>
     where
         Statement<OfTenant>: RunsIn<S>,
     {
         after.updated_at = ctx.now;
-        tenants::update(tx, before, after, ctx.now).await
+        let audit = tenants::update(tx, before, after, ctx.now).await?;
+        let look = |tenant: &Tenant| tenant.next_look(&catalogue.definition.notice_days, ctx.now);
+        if look(before) != look(after) {
+            jobs::schedule(tx, JobKind::Tenant, after.tenant_id.0, look(after)).await?;
+        }
+        if before.purge_at != after.purge_at {
+            jobs::schedule(tx, JobKind::Purge, after.tenant_id.0, after.purge_at).await?;
+        }
+        Ok(audit)
     }
 
     /// Creates a tenant. A person becomes its owner themselves; an operator names the owner.
@@ -204,7 +218,7 @@ impl App {
         check_etag(sent_etag, before.version)?;
         let mut after = before.clone();
         rule(&mut after)?;
-        let audit = self.write_tenant(&mut open.tx, &t.ctx, &before, &mut after).await?;
+        let audit = self.write_tenant(&mut open.tx, &t.ctx, &t.catalogue, (&before, &mut after)).await?;
         self.finish(open, &t.ctx, audit, after).await
     }
 

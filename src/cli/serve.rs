@@ -24,6 +24,7 @@ use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::domain::name::TenantName;
 use crate::http::{self, Readiness};
+use crate::jobs;
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -61,6 +62,7 @@ pub struct Running {
     telling: JoinHandle<std::io::Result<()>>,
     pulse: JoinHandle<()>,
     denials: JoinHandle<()>,
+    jobs: JoinHandle<()>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
     drain: Duration,
@@ -119,6 +121,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     beat(&app.store, &ready, &reporter).await;
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let denials = tokio::spawn(write_denials(app.clone()));
+    let jobs = tokio::spawn(jobs::run(app.clone()));
     Ok(Running {
         grpc: grpc_address,
         http: http_address,
@@ -130,6 +133,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         telling,
         pulse,
         denials,
+        jobs,
         ready,
         reporter,
         drain: config.drain,
@@ -137,9 +141,25 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
 }
 
 impl Running {
+    /// Runs the jobs that are due, now and until there are none; how many there were. For whoever has moved the clock.
+    ///
+    /// # Errors
+    /// That the database does not answer.
+    pub async fn run_due_jobs(&self) -> Result<usize, CliError> {
+        let mut total = 0;
+        loop {
+            match self.app.run_due_jobs().await.map_err(|e| CliError::Failed(e.to_string()))? {
+                0 => return Ok(total),
+                some => total += some,
+            }
+        }
+    }
+
     /// Stops: says that it is not ready, finishes what is under way, closes the database.
     pub async fn stop(self) {
         self.pulse.abort();
+        // What a job was in the middle of is rolled back, and done by whoever claims it next.
+        self.jobs.abort();
         tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
         if tokio::time::timeout(self.drain, self.serving).await.is_err() {

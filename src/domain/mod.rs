@@ -5,6 +5,7 @@ pub mod entitlement;
 pub mod id;
 pub mod membership;
 pub mod name;
+pub mod notice;
 pub mod password;
 pub mod period;
 pub mod plan;

@@ -19,8 +19,11 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod jobs;
 pub mod keys;
 pub mod memberships;
+pub mod outbox;
+pub mod purge;
 pub mod rates;
 pub mod scoped;
 pub mod setup;
@@ -246,8 +249,11 @@ pub fn statements() -> Vec<Listed> {
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
+        jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
+        outbox::STATEMENTS,
+        purge::STATEMENTS,
         rates::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::Store;
+use super::jobs::JobKind;
 use super::memberships::MembershipRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
@@ -15,7 +16,7 @@ use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
-use crate::domain::role::Permissions;
+use crate::domain::role::{Permissions, RoleName};
 use crate::domain::secret::KeyKind;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, Session, User};
@@ -107,6 +108,33 @@ statements! {
          join quota_account q on q.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.period_start = $4",
     );
+    LIST_ACTIVE_IN_ROLE: AcrossTenants = Statement::new(
+        "select a.user_id, a.email, a.display_name
+         from membership m
+         join user_account a on a.user_id = m.user_id
+         where m.tenant_id = $1 and m.role = $2 and m.status = 1
+         order by m.membership_id
+         limit 20",
+    );
+    LIST_MISSING_JOBS: AcrossTenants = Statement::new(
+        "select t.tenant_id, t.settle_at, t.purge_at
+         from tenant t
+         where (t.settle_at is not null and t.deleted_at is null
+                and not exists (select 1 from job j where j.kind = 'tenant' and j.subject = t.tenant_id))
+            or (t.purge_at is not null
+                and not exists (select 1 from job j where j.kind = 'purge' and j.subject = t.tenant_id))
+         limit 100",
+    );
+    LIST_WHO_REMEMBER: AcrossTenants = Statement::new(
+        "select user_id
+         from user_account
+         where default_tenant_id = $1
+         union
+         select user_id
+         from session
+         where active_tenant_id = $1
+         limit 200",
+    );
     LIST_LIMIT_OVERRIDES_OF_USER: AcrossTenants = Statement::new(
         "select o.tenant_id, o.metric, o.limit_value, o.expires_at
          from membership m
@@ -174,6 +202,18 @@ struct UsedRow {
     tenant_id: Uuid,
     metric: String,
     committed: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct UserIdRow {
+    user_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct MissingJobRow {
+    tenant_id: Uuid,
+    settle_at: Option<Timestamp>,
+    purge_at: Option<Timestamp>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -424,6 +464,40 @@ impl Store {
         let args = [user.0.into(), own.map(|t| t.0).into(), server.map(|t| t.0).into()];
         let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_FALLBACKS, &args).await?;
         Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
+    }
+
+    /// Who acts in a role of a tenant; the first twenty.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_active_in_role(&self, tenant: TenantId, role: &RoleName) -> Result<Vec<User>, Error> {
+        let args = [tenant.0.into(), role.as_str().into()];
+        let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_ACTIVE_IN_ROLE, &args).await?;
+        rows.into_iter().map(user).collect()
+    }
+
+    /// Whose accounts or sessions name a tenant; at most two hundred at a time.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_who_remember(&self, tenant: TenantId) -> Result<Vec<UserId>, Error> {
+        let rows: Vec<UserIdRow> = self.across_tenants().await?.all(&LIST_WHO_REMEMBER, &[tenant.0.into()]).await?;
+        Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
+    }
+
+    /// Jobs of tenants that should be scheduled and are not; at most a hundred tenants' at a time.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_missing_jobs(&self) -> Result<Vec<(JobKind, TenantId, Timestamp)>, Error> {
+        let rows: Vec<MissingJobRow> = self.across_tenants().await?.all(&LIST_MISSING_JOBS, &[]).await?;
+        let jobs = |row: MissingJobRow| {
+            let tenant = TenantId(row.tenant_id);
+            let purge = row.purge_at.map(|at| (JobKind::Purge, tenant, at));
+            let settle = row.settle_at.filter(|_| row.purge_at.is_none()).map(|at| (JobKind::Tenant, tenant, at));
+            [purge, settle].into_iter().flatten()
+        };
+        Ok(rows.into_iter().flat_map(jobs).collect())
     }
 
     /// Overrides of limits of a page of a person's tenants, by tenant and metric; also those that are over.

@@ -62,6 +62,11 @@ statements! {
              billed_at = $34, settle_at = $35, slug = $36, version = version + 1
          where tenant_id = $1 and version = $37",
     );
+    NOTE_STATUS: OfTenant = Statement::new(
+        "update tenant
+         set status = $2, settle_at = $3
+         where tenant_id = $1",
+    );
 }
 
 /// A tenant's row, as both the tenant's own transactions and the system's reads get it.
@@ -319,6 +324,18 @@ where
     Ok(differences(before, after, now))
 }
 
+/// Writes what lists and jobs go by, when time alone has changed it and nothing else. Not a new version.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn note_status<S: Scope>(tx: &mut Scoped<S>, tenant: &Tenant, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let args = [status_number(tenant.status(now)).into(), tenant.next_boundary(now).into()];
+    tx.execute(&NOTE_STATUS, &args).await.map(|_| ())
+}
+
 /// What the audit log says of a change.
 fn differences(before: &Tenant, after: &Tenant, now: Timestamp) -> Audit {
     let reason = |t: &Tenant| t.suspension.as_ref().map(|s| s.reason.clone());
@@ -344,5 +361,4 @@ fn differences(before: &Tenant, after: &Tenant, now: Timestamp) -> Audit {
         .field("grace_end", time(was.grace_end), time(is.grace_end))
         .field("cancel_at_period_end", was.cancel_at_period_end, is.cancel_at_period_end)
         .field("next_plan", next(was), next(is))
-        .field("purge_time", time(before.purge_at), time(after.purge_at))
 }

@@ -13,7 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The gate asks the decision plane; front.rs continues the caller's trace.
     ("rpc/", &["app", "decide", "domain", "ctx", "error", "time", "entropy", "telemetry"]),
     ("http/", &["app"]),
-    ("cli/serve.rs", &["app", "config", "decide", "domain", "http", "rpc", "store", "telemetry", "time"]),
+    ("jobs/", &["app"]),
+    ("cli/serve.rs", &["app", "config", "decide", "domain", "http", "jobs", "rpc", "store", "telemetry", "time"]),
     ("cli/pulse.rs", &["app", "http", "store"]),
     ("cli/migrate.rs", &["store"]),
     ("cli/", &["config", "rpc", "telemetry", "time"]),

@@ -1,0 +1,178 @@
+//! Rows of jobs: what is to be done later, at a time. A job is scheduled in the transaction of what makes it necessary,
+//! claimed by one server at a time, and finished in the transaction of its effects: so these happen exactly once.
+
+use uuid::Uuid;
+
+use super::Store;
+use super::dialect::CLAIM_JOBS;
+use super::scoped::{OnPlatform, Scope, Scoped};
+use super::tx::{OfPlatform, Statement, statements};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+statements! {
+    SCHEDULE: OfPlatform = Statement::new(
+        "insert into job (kind, subject, due_at, attempts)
+         values ($1, $2, $3, 0)
+         on conflict (kind, subject) do update
+         set due_at = excluded.due_at, attempts = 0, leased_until = null, lease = null, last_error = null",
+    );
+    CANCEL: OfPlatform = Statement::new(
+        "delete from job
+         where kind = $1 and subject = $2",
+    );
+    DONE: OfPlatform = Statement::new(
+        "delete from job
+         where kind = $1 and subject = $2 and lease = $3",
+    );
+    DUE_AGAIN: OfPlatform = Statement::new(
+        "update job
+         set due_at = $4, attempts = 0, leased_until = null, lease = null, last_error = null
+         where kind = $1 and subject = $2 and lease = $3",
+    );
+    FAILED: OfPlatform = Statement::new(
+        "update job
+         set due_at = $4, leased_until = null, lease = null, last_error = $5
+         where kind = $1 and subject = $2 and lease = $3",
+    );
+    COUNT_DUE: OfPlatform = Statement::new(
+        "select count(*) as jobs
+         from job
+         where due_at <= $1",
+    );
+}
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobKind {
+    /// Brings a tenant up to date with the time: trials, periods, grace, notices.
+    Tenant,
+    /// Removes everything of a tenant whose purge time has come.
+    Purge,
+    /// Looks again whether a custom domain is proven.
+    Domain,
+    /// Lets an old slug go.
+    SlugAlias,
+    /// Moves tenants to the newest version of their plan. The subject is nil.
+    MigratePlans,
+}
+
+impl JobKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlans];
+
+    /// Its name in rows and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Purge => "purge",
+            Self::Domain => "domain",
+            Self::SlugAlias => "slug_alias",
+            Self::MigratePlans => "migrate_plans",
+        }
+    }
+}
+
+/// A job that this server is at.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// What it does.
+    pub kind: JobKind,
+    /// To what.
+    pub subject: Uuid,
+    /// How often it was begun since it was last scheduled, this time included.
+    pub attempts: i64,
+    lease: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct ClaimedRow {
+    kind: String,
+    subject: Uuid,
+    attempts: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Count {
+    jobs: i64,
+}
+
+/// Schedules a job, in the place of an earlier schedule of the same; none takes it back. Whoever is at it just now finds
+/// its lease gone, and leaves the work to the new schedule.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn schedule<S: Scope>(
+    tx: &mut Scoped<S>,
+    kind: JobKind,
+    subject: Uuid,
+    due: Option<Timestamp>,
+) -> Result<(), Error> {
+    let key = [kind.as_str().into(), subject.into()];
+    match due {
+        Some(due) => tx.execute(&SCHEDULE, &[&key[..], &[due.into()]].concat()).await,
+        None => tx.execute(&CANCEL, &key).await,
+    }
+    .map(|_| ())
+}
+
+/// Ends a job in the transaction of its effects, or says when it is due again.
+///
+/// # Errors
+/// `DatabaseUnavailable`, also when the lease is gone: then the transaction must not commit, for another one does the work.
+pub async fn finish<S: Scope>(tx: &mut Scoped<S>, job: &Claimed, again: Option<Timestamp>) -> Result<(), Error> {
+    let key = [job.kind.as_str().into(), job.subject.into(), job.lease.into()];
+    let ended = match again {
+        Some(due) => tx.execute(&DUE_AGAIN, &[&key[..], &[due.into()]].concat()).await?,
+        None => tx.execute(&DONE, &key).await?,
+    };
+    if ended == 0 { Err(Error::DatabaseUnavailable("the job was scheduled anew meanwhile".into())) } else { Ok(()) }
+}
+
+impl Store {
+    /// Claims jobs that are due, the longest due first, until `until`: then others may take them.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn claim_jobs(
+        &self,
+        lease: Uuid,
+        (now, until): (Timestamp, Timestamp),
+        limit: i64,
+    ) -> Result<Vec<Claimed>, Error> {
+        let mut tx = self.write(OnPlatform).await?;
+        let rows: Vec<ClaimedRow> =
+            tx.all(&CLAIM_JOBS, &[lease.into(), until.into(), now.into(), limit.into()]).await?;
+        tx.commit_unaudited(now).await?;
+        let claimed = |row: ClaimedRow| {
+            // A kind that a newer server knows is left to it.
+            let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
+            Some(Claimed { kind, subject: row.subject, attempts: row.attempts, lease })
+        };
+        Ok(rows.into_iter().filter_map(claimed).collect())
+    }
+
+    /// Gives a job back that failed, to be tried again.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn fail_job(&self, job: &Claimed, error: &str, now: Timestamp, again: Timestamp) -> Result<(), Error> {
+        let mut tx = self.write(OnPlatform).await?;
+        let error: String = error.chars().take(500).collect();
+        let args =
+            [job.kind.as_str().into(), job.subject.into(), job.lease.into(), again.into(), error.as_str().into()];
+        tx.execute(&FAILED, &args).await?;
+        tx.commit_unaudited(now).await
+    }
+
+    /// How many jobs are due.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn count_due_jobs(&self, now: Timestamp) -> Result<i64, Error> {
+        let mut tx = self.read(OnPlatform).await?;
+        let row: Option<Count> = tx.optional(&COUNT_DUE, &[now.into()]).await?;
+        Ok(row.map_or(0, |row| row.jobs))
+    }
+}

@@ -1,0 +1,182 @@
+//! Statements that remove everything of a tenant, table by table, in bounded batches. A new table of a tenant belongs into
+//! `TABLES`: a test compares it with the tables that there are.
+
+use super::scoped::{Scoped, TenantTx};
+use super::tx::{OfPlatform, OfTenant, OfUser, Statement, statements};
+use super::{feed::Change, scoped::AsUser};
+use crate::domain::id::TenantId;
+use crate::domain::tenant::Tenant;
+use crate::error::Error;
+
+statements! {
+    DELETE_USAGE_EVENT: OfTenant = Statement::new(
+        "delete from usage_event
+         where tenant_id = $1 and key in (select key from usage_event where tenant_id = $1 limit $2)",
+    );
+    DELETE_AUDIT_EVENT: OfTenant = Statement::new(
+        "delete from audit_event
+         where tenant_id = $1 and event_id in (select event_id from audit_event where tenant_id = $1 limit $2)",
+    );
+    DELETE_QUOTA_ACCOUNT: OfTenant = Statement::new(
+        "delete from quota_account
+         where tenant_id = $1 and (metric, period_start) in (select metric, period_start from quota_account where tenant_id = $1 limit $2)",
+    );
+    DELETE_OUTBOX: OfTenant = Statement::new(
+        "delete from outbox
+         where tenant_id = $1 and message_id in (select message_id from outbox where tenant_id = $1 limit $2)",
+    );
+    DELETE_BILLING_EVENT: OfTenant = Statement::new(
+        "delete from billing_event
+         where tenant_id = $1 and (provider, event_id) in (select provider, event_id from billing_event where tenant_id = $1 limit $2)",
+    );
+    DELETE_MEMBERSHIP: OfTenant = Statement::new(
+        "delete from membership
+         where tenant_id = $1 and membership_id in (select membership_id from membership where tenant_id = $1 limit $2)",
+    );
+    DELETE_LIMIT_OVERRIDE: OfTenant = Statement::new(
+        "delete from limit_override
+         where tenant_id = $1 and metric in (select metric from limit_override where tenant_id = $1 limit $2)",
+    );
+    DELETE_FEATURE_SWITCH: OfTenant = Statement::new(
+        "delete from feature_switch
+         where tenant_id = $1 and (feature, source) in (select feature, source from feature_switch where tenant_id = $1 limit $2)",
+    );
+    DELETE_INTEGRATION: OfTenant = Statement::new(
+        "delete from integration
+         where tenant_id = $1 and name in (select name from integration where tenant_id = $1 limit $2)",
+    );
+    DELETE_TENANT_DOMAIN: OfTenant = Statement::new(
+        "delete from tenant_domain
+         where tenant_id = $1 and domain in (select domain from tenant_domain where tenant_id = $1 limit $2)",
+    );
+    DELETE_DOMAIN_HOST: OfTenant = Statement::new(
+        "delete from domain_host
+         where tenant_id = $1 and domain in (select domain from domain_host where tenant_id = $1 limit $2)",
+    );
+    DELETE_TENANT_SETTINGS: OfTenant = Statement::new(
+        "delete from tenant_settings
+         where tenant_id = $1 and $2 > 0",
+    );
+    COUNT_USAGE_EVENT: OfTenant = Statement::new("select count(*) as rows from usage_event where tenant_id = $1");
+    COUNT_AUDIT_EVENT: OfTenant = Statement::new("select count(*) as rows from audit_event where tenant_id = $1");
+    COUNT_QUOTA_ACCOUNT: OfTenant = Statement::new("select count(*) as rows from quota_account where tenant_id = $1");
+    COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
+    COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
+    COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
+    COUNT_LIMIT_OVERRIDE: OfTenant = Statement::new("select count(*) as rows from limit_override where tenant_id = $1");
+    COUNT_FEATURE_SWITCH: OfTenant = Statement::new("select count(*) as rows from feature_switch where tenant_id = $1");
+    COUNT_INTEGRATION: OfTenant = Statement::new("select count(*) as rows from integration where tenant_id = $1");
+    COUNT_TENANT_DOMAIN: OfTenant = Statement::new("select count(*) as rows from tenant_domain where tenant_id = $1");
+    COUNT_DOMAIN_HOST: OfTenant = Statement::new("select count(*) as rows from domain_host where tenant_id = $1");
+    COUNT_TENANT_SETTINGS: OfTenant = Statement::new("select count(*) as rows from tenant_settings where tenant_id = $1");
+    DELETE_IDEMPOTENCY: OfTenant = Statement::new(
+        "delete from idempotency
+         where tenant_id = $1",
+    );
+    DELETE_SLUGS: OfTenant = Statement::new(
+        "delete from tenant_slug
+         where tenant_id = $1",
+    );
+    DELETE_EXTERNAL_ID: OfTenant = Statement::new(
+        "delete from tenant_external_id
+         where tenant_id = $1",
+    );
+    DELETE_TENANT: OfTenant = Statement::new(
+        "delete from tenant
+         where tenant_id = $1",
+    );
+    FORGET_DEFAULT: OfUser = Statement::new(
+        "update user_account
+         set default_tenant_id = null
+         where user_id = $1 and default_tenant_id = $2",
+    );
+    FORGET_ACTIVE: OfUser = Statement::new(
+        "update session
+         set active_tenant_id = null
+         where user_id = $1 and active_tenant_id = $2",
+    );
+    DELETE_RATES: OfPlatform = Statement::new(
+        "delete from rpc_rate
+         where subject = $1",
+    );
+    DELETE_JOBS: OfPlatform = Statement::new(
+        "delete from job
+         where subject = $1 and kind <> 'purge'",
+    );
+}
+
+/// Every table whose rows are a tenant's, but those that go with the tenant itself: how a batch goes, and how many there
+/// are.
+const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
+    ("usage_event", &DELETE_USAGE_EVENT, &COUNT_USAGE_EVENT),
+    ("audit_event", &DELETE_AUDIT_EVENT, &COUNT_AUDIT_EVENT),
+    ("quota_account", &DELETE_QUOTA_ACCOUNT, &COUNT_QUOTA_ACCOUNT),
+    ("outbox", &DELETE_OUTBOX, &COUNT_OUTBOX),
+    ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
+    ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
+    ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),
+    ("feature_switch", &DELETE_FEATURE_SWITCH, &COUNT_FEATURE_SWITCH),
+    ("integration", &DELETE_INTEGRATION, &COUNT_INTEGRATION),
+    ("tenant_domain", &DELETE_TENANT_DOMAIN, &COUNT_TENANT_DOMAIN),
+    ("domain_host", &DELETE_DOMAIN_HOST, &COUNT_DOMAIN_HOST),
+    ("tenant_settings", &DELETE_TENANT_SETTINGS, &COUNT_TENANT_SETTINGS),
+];
+
+#[derive(sqlx::FromRow)]
+struct Count {
+    rows: i64,
+}
+
+/// The names of the tables, in the order in which they are emptied.
+pub fn tables() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().map(|(name, ..)| *name)
+}
+
+/// Removes up to `limit` rows of the tenant from one table; how many went.
+///
+/// # Errors
+/// `DatabaseUnavailable`; internal for a table that is not in the list.
+pub async fn delete_some(tx: &mut TenantTx, table: &str, limit: i64) -> Result<u64, Error> {
+    let known = TABLES.iter().find(|(name, ..)| *name == table);
+    let (_, delete, _) = known.ok_or_else(|| Error::internal("no such table to purge"))?;
+    tx.execute(delete, &[limit.into()]).await
+}
+
+/// How many rows of the tenant a table has.
+///
+/// # Errors
+/// `DatabaseUnavailable`; internal for a table that is not in the list.
+pub async fn count(tx: &mut TenantTx, table: &str) -> Result<i64, Error> {
+    let known = TABLES.iter().find(|(name, ..)| *name == table);
+    let (_, _, count) = known.ok_or_else(|| Error::internal("no such table to purge"))?;
+    let row: Option<Count> = tx.optional(count, &[]).await?;
+    Ok(row.map_or(0, |row| row.rows))
+}
+
+/// Removes the tenant itself with what names it, after everything else. From then on its slug and external id are free.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn delete_tenant(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Error> {
+    for statement in [&DELETE_IDEMPOTENCY, &DELETE_SLUGS, &DELETE_EXTERNAL_ID, &DELETE_TENANT] {
+        tx.execute(statement, &[]).await?;
+    }
+    let id = tenant.tenant_id;
+    tx.execute(&DELETE_RATES, &[format!("tenant:{id}").as_str().into()]).await?;
+    tx.execute(&DELETE_JOBS, &[id.0.into()]).await?;
+    tx.changed(Change::Tenant(id));
+    tx.changed(Change::Host(id, tenant.slug.as_str().to_owned()));
+    Ok(())
+}
+
+/// Lets a person's account and sessions forget the tenant.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn forget(tx: &mut Scoped<AsUser>, tenant: TenantId) -> Result<(), Error> {
+    if tx.execute(&FORGET_DEFAULT, &[tenant.0.into()]).await? > 0 {
+        let AsUser(user) = *tx.scope();
+        tx.changed(Change::Account(user));
+    }
+    tx.execute(&FORGET_ACTIVE, &[tenant.0.into()]).await.map(|_| ())
+}
