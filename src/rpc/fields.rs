@@ -70,6 +70,14 @@ impl Fields {
         }
     }
 
+    /// A text for people, which may be empty: at most so many characters, trimmed, without control characters.
+    pub(super) fn text(&mut self, field: &str, text: &str, longest: usize) -> Option<String> {
+        let text = text.trim();
+        let fits = text.chars().count() <= longest && !text.chars().any(char::is_control);
+        let problem = || format!("must be at most {longest} characters, without control characters");
+        self.read(field, if fits { Ok(text.to_owned()) } else { Err(problem()) })
+    }
+
     /// A plan's name; empty is none.
     pub(super) fn plan(&mut self, field: &str, name: &str) -> Option<()> {
         let ok = name.is_empty() || is_name(name);

@@ -39,6 +39,10 @@ fn fault(tables: &Tables, file: &str, kind: &str, sql: &str) -> Option<String> {
     let refuse = |allowed: &[Table]| strange(allowed).map(|m| format!("{kind} must not touch {}", m.table));
     let file = file.rsplit('/').next().unwrap_or_default();
     match kind {
+        // Answers kept for callers go with their tenant; nothing else reads them by tenant alone.
+        "OfTenant" if file == "purge.rs" && words[0] == "delete" => {
+            refuse(&[Table::Tenants, Table::Callers]).or_else(|| unbound(&words, mentions.iter(), "tenant_id"))
+        }
         "OfTenant" => refuse(&[Table::Tenants]).or_else(|| unbound(&words, of(Table::Tenants), "tenant_id")),
         "OfUser" => refuse(&[Table::Persons]).or_else(|| unbound(&words, of(Table::Persons), "user_id")),
         "OfCaller" if file != "idempotency.rs" => Some("OfCaller is for idempotency.rs".to_owned()),
