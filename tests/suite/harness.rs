@@ -134,17 +134,39 @@ impl Bed {
         Self::on(engine, Arc::new(tempfile::tempdir().expect("a directory")), database, flags).await
     }
 
+    /// A server of one's own for another product.
+    pub(crate) async fn of_product(engine: Engine, catalogue: &str) -> Self {
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(Arc::new(Cluster::shared().fresh_database().await)),
+        };
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        std::fs::write(dir.path().join("catalogue.toml"), catalogue).expect("a catalogue");
+        Self::on(engine, dir, database, &[]).await
+    }
+
     /// A second server on the same database; on SQLite there cannot be one.
     pub(crate) async fn sibling(&self, flags: &[&str]) -> Self {
         assert_eq!(self.engine, Engine::Postgres, "SQLite is for one process");
         Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await
     }
 
+    /// Stops the server and starts one on the same rows, for which so much time has passed meanwhile.
+    pub(crate) async fn restart_after(self, time: TimeDelta) -> Self {
+        let Self { engine, dir, database, running, clock, .. } = self;
+        runtime().spawn(running.stop()).await.expect("stops");
+        clock.advance(time);
+        Self::at(engine, dir, database, clock, &[]).await
+    }
+
     /// Stops the server and starts one on the same rows.
     pub(crate) async fn restart(self) -> Self {
-        let Self { engine, dir, database, running, .. } = self;
-        runtime().spawn(running.stop()).await.expect("stops");
-        Self::on(engine, dir, database, &[]).await
+        self.restart_after(TimeDelta::zero()).await
+    }
+
+    /// Runs the jobs that are due by the server's clock.
+    pub(crate) async fn run_jobs(&self) {
+        self.running.run_due_jobs().await.unwrap_or_else(|error| panic!("{}", error.report()));
     }
 
     /// Stops the server, and waits until it has.
@@ -153,12 +175,22 @@ impl Bed {
     }
 
     async fn on(engine: Engine, dir: Arc<TempDir>, database: Option<Arc<Database>>, flags: &[&str]) -> Self {
-        let config = config(dir.path(), database.as_deref(), flags);
         let clock = Arc::new(AdjustableClock::default());
         // No test is meant to run into the next month by itself.
         if Period::month_of(clock.now()).end.since(clock.now()) < TimeDelta::minutes(15) {
             clock.advance(TimeDelta::minutes(20));
         }
+        Self::at(engine, dir, database, clock, flags).await
+    }
+
+    async fn at(
+        engine: Engine,
+        dir: Arc<TempDir>,
+        database: Option<Arc<Database>>,
+        clock: Arc<AdjustableClock>,
+        flags: &[&str],
+    ) -> Self {
+        let config = config(dir.path(), database.as_deref(), flags);
         let fittings = Fittings { clock: clock.clone(), cost: Cost { memory: 8, passes: 1 } };
         let metrics = Telemetry::metrics_only().expect("metrics").metrics();
         let started = runtime().spawn(async move { serve::start(&config, fittings, metrics).await });
