@@ -31,7 +31,8 @@
 //! | [`domain`] | rules and values, pure | nothing of ours but errors and time |
 //! | [`store`] | rows: one SQL text, two engines | `domain` |
 //! | [`decide`] | who, where, may they | `store`, `domain` |
-//! | [`app`] | use cases, one file a noun | `decide`, `store`, `domain` |
+//! | [`outside`] | what is asked of others: the DNS | |
+//! | [`app`] | use cases, one file a noun | `decide`, `store`, `outside`, `domain` |
 //! | [`rpc`] | gRPC: front, gate, one file a service | `app` |
 //! | [`http`] | metrics, health | |
 //! | [`cli`] | `serve`, `migrate`, operator commands | all of it to serve, gRPC for the rest |
@@ -45,6 +46,7 @@ pub mod domain;
 pub mod entropy;
 pub mod error;
 pub mod http;
+pub mod outside;
 pub mod rpc;
 pub mod store;
 pub mod telemetry;
