@@ -17,10 +17,12 @@ use std::sync::Arc;
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
 use crate::domain::catalogue::Catalogue;
+use crate::domain::host::OwnHosts;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::error::Error;
+use crate::outside::Resolver;
 use crate::store::Store;
 use crate::time::Clock;
 use denials::Denials;
@@ -42,8 +44,10 @@ pub struct App {
     pub denials: Denials,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// Under which tenants are found by subdomain.
-    pub base_domain: Option<String>,
+    /// Which hosts are the server's own, and so name no tenant.
+    pub hosts: OwnHosts,
+    /// What sees whether a domain is proven.
+    pub resolver: Box<dyn Resolver>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }

@@ -21,8 +21,10 @@ use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
 use crate::decide::Plane;
 use crate::domain::catalogue::{self, Catalogue};
+use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::http::{self, Readiness};
+use crate::outside::dns::Dns;
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -190,7 +192,8 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         denials: Denials::default(),
         clock: fittings.clock,
-        base_domain: config.base_domain.clone(),
+        hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
+        resolver: Box::new(Dns::new(config.dns_server)),
         default_tenant,
     };
     Ok((app, keys.operator_key_made))

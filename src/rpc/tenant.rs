@@ -3,13 +3,12 @@
 use tonic::{Request, Response, Status};
 
 use super::fields::Fields;
-use super::gate::{host_name, tenant_of_host};
 use super::page::Page;
 use super::status::respond;
 use super::{Services, convert, v1};
 use crate::app::tenants::TenantFilter;
-use crate::decide::tenant::HostClaim;
 use crate::domain::catalogue::is_name;
+use crate::domain::host::{HostClaim, host_name};
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 
@@ -134,22 +133,19 @@ impl v1::tenant_service_server::TenantService for Services {
     ) -> Result<Response<v1::ResolveTenantResponse>, Status> {
         use v1::resolve_tenant_request::By;
         respond(async {
-            let (_, _, _, m) = self.0.open(request).await?;
-            let name = match m.by {
+            let (ctx, _, _, m) = self.0.open(request).await?;
+            let claim = match m.by {
                 None => return Err(Error::field("by", "must be a slug or a host")),
                 Some(By::Slug(slug)) => {
-                    TenantName::Slug(Slug::parse(&slug).map_err(|problem| Error::field("slug", problem))?)
+                    let slug = Slug::parse(&slug).map_err(|problem| Error::field("slug", problem))?;
+                    HostClaim::Tenant(TenantName::Slug(slug))
                 }
                 Some(By::Host(host)) => {
                     let host = host_name(&host).ok_or_else(|| Error::field("host", "must be a host name"))?;
-                    let base = self.0.app.base_domain.as_deref().ok_or(Error::TenantNotFound)?;
-                    let HostClaim::Tenant(name) = tenant_of_host(&host, base) else {
-                        return Err(Error::TenantNotFound);
-                    };
-                    name
+                    self.0.app.hosts.claim(&host)
                 }
             };
-            let tenant = self.0.app.resolve_tenant(&name).await?;
+            let tenant = self.0.app.resolve_tenant(&claim, ctx.now).await?;
             Ok(v1::ResolveTenantResponse {
                 tenant_id: tenant.tenant_id.to_string(),
                 slug: tenant.slug.as_str().to_owned(),
