@@ -219,7 +219,8 @@ fn base_domain(text: &str) -> Result<String, String> {
 
 /// Reads a host name, which is compared without port and final dot, in lower case.
 fn api_host(text: &str) -> Result<String, String> {
-    base_domain(text.trim()).map_err(|_| "a host such as grpc.example.org is wanted, without scheme and port".to_owned())
+    base_domain(text.trim())
+        .map_err(|_| "a host such as grpc.example.org is wanted, without scheme and port".to_owned())
 }
 
 /// How many processors there are to work on.

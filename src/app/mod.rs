@@ -2,13 +2,17 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod authorize;
+pub mod catalogue;
 pub mod denials;
+pub mod domains;
+pub mod entitlements;
 pub mod first_start;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
 pub mod service_keys;
 pub mod sign_in;
+pub mod slugs;
 pub mod tenants;
 pub mod usage;
 
@@ -16,7 +20,6 @@ use std::sync::Arc;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
-use crate::domain::catalogue::Catalogue;
 use crate::domain::host::OwnHosts;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
@@ -24,7 +27,7 @@ use crate::domain::seal::MasterKey;
 use crate::error::Error;
 use crate::outside::Resolver;
 use crate::store::Store;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use denials::Denials;
 use passwords::Passwords;
 
@@ -36,8 +39,6 @@ pub struct App {
     pub plane: Plane,
     /// What seals and signs for ourselves.
     pub master: MasterKey,
-    /// What the product is.
-    pub catalogue: Catalogue,
     /// How passwords are hashed.
     pub passwords: Passwords,
     /// Refusals that are not in the audit log yet.
@@ -57,8 +58,8 @@ impl App {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn fallback(&self, person: &SignedIn) -> Result<Option<TenantId>, Error> {
+    pub async fn fallback(&self, person: &SignedIn, now: Timestamp) -> Result<Option<TenantId>, Error> {
         let (user, own) = (person.user.user_id, person.default_tenant);
-        self.plane.fallback(user, own, self.default_tenant.as_ref()).await
+        self.plane.fallback(user, own, self.default_tenant.as_ref(), now).await
     }
 }

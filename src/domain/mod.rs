@@ -2,14 +2,18 @@
 
 pub mod catalogue;
 pub mod domain;
+pub mod entitlement;
 pub mod host;
 pub mod id;
 pub mod membership;
 pub mod name;
 pub mod password;
 pub mod period;
+pub mod plan;
 pub mod role;
 pub mod seal;
 pub mod secret;
+pub mod settings;
+pub mod subscription;
 pub mod tenant;
 pub mod user;

@@ -13,7 +13,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, SqlitePool};
 
 pub mod audit;
+pub mod catalogue;
 mod dialect;
+pub mod domains;
+pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
@@ -22,6 +25,7 @@ pub mod memberships;
 pub mod rates;
 pub mod scoped;
 pub mod setup;
+pub mod slugs;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -239,12 +243,16 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 pub fn statements() -> Vec<Listed> {
     [
         audit::STATEMENTS,
+        catalogue::STATEMENTS,
         dialect::STATEMENTS,
+        domains::STATEMENTS,
+        entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
         rates::STATEMENTS,
+        slugs::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,
         usage::STATEMENTS,
