@@ -73,6 +73,16 @@ pub struct Serve {
     #[arg(help_heading = "Finding the tenant")]
     pub base_domain: Option<String>,
 
+    /// Other names that callers reach this server by, separated by commas. With a base domain every other host names a
+    /// tenant, or nobody, and calls to it are refused
+    #[arg(long, env = "TENANTRY_API_HOSTS", value_name = "HOST,..", value_delimiter = ',')]
+    #[arg(value_parser = api_host, help_heading = "Finding the tenant")]
+    pub api_hosts: Vec<String>,
+
+    /// Name server that custom domains are verified by; those of /etc/resolv.conf when absent
+    #[arg(long, env = "TENANTRY_DNS_SERVER", value_name = "ADDRESS:PORT", help_heading = "Finding the tenant")]
+    pub dns_server: Option<SocketAddr>,
+
     /// Proxies whose x-forwarded-host and x-forwarded-for count: addresses or CIDR ranges, separated by commas
     #[arg(long, env = "TENANTRY_TRUSTED_PROXIES", value_name = "CIDR,..", value_delimiter = ',')]
     #[arg(value_parser = network, help_heading = "Finding the tenant")]
@@ -205,6 +215,12 @@ fn base_domain(text: &str) -> Result<String, String> {
         return Err("a domain such as example.com is wanted, without scheme and port".to_owned());
     }
     Ok(text)
+}
+
+/// Reads a host name, which is compared without port and final dot, in lower case.
+fn api_host(text: &str) -> Result<String, String> {
+    base_domain(text.trim())
+        .map_err(|_| "a host such as grpc.example.org is wanted, without scheme and port".to_owned())
 }
 
 /// How many processors there are to work on.

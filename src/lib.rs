@@ -31,7 +31,8 @@
 //! | [`domain`] | rules and values, pure | nothing of ours but errors and time |
 //! | [`store`] | rows: one SQL text, two engines | `domain` |
 //! | [`decide`] | who, where, may they | `store`, `domain` |
-//! | [`app`] | use cases, one file a noun | `decide`, `store`, `domain` |
+//! | [`outside`] | what is asked of others: the DNS | |
+//! | [`app`] | use cases, one file a noun | `decide`, `store`, `outside`, `domain` |
 //! | [`rpc`] | gRPC: front, gate, one file a service | `app` |
 //! | [`http`] | metrics, health | |
 //! | [`jobs`] | what happens later | `app` |
@@ -47,6 +48,7 @@ pub mod entropy;
 pub mod error;
 pub mod http;
 pub mod jobs;
+pub mod outside;
 pub mod rpc;
 pub mod store;
 pub mod telemetry;

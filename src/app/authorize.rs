@@ -88,9 +88,9 @@ impl App {
         };
         let claims =
             Claims { token: subject.token_tenant, request: question.tenant.clone(), ..question.claims.clone() };
-        let tenant = match self.plane.locate(&claims).await {
+        let tenant = match self.plane.locate(&claims, ctx.now).await {
             Ok(Some(tenant)) => Some(tenant),
-            Ok(None) => self.fallback(&subject).await?,
+            Ok(None) => self.fallback(&subject, ctx.now).await?,
             Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
             Err(other) => return Err(other),
         };

@@ -4,6 +4,7 @@
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
+pub mod domains;
 pub mod entitlements;
 pub mod first_start;
 pub mod jobs;
@@ -14,6 +15,7 @@ pub mod provisioning;
 pub mod purge;
 pub mod service_keys;
 pub mod sign_in;
+pub mod slugs;
 pub mod tenants;
 pub mod usage;
 
@@ -21,12 +23,14 @@ use std::sync::Arc;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
+use crate::domain::host::OwnHosts;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::error::Error;
+use crate::outside::Resolver;
 use crate::store::Store;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use denials::Denials;
 use passwords::Passwords;
 
@@ -44,8 +48,10 @@ pub struct App {
     pub denials: Denials,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// Under which tenants are found by subdomain.
-    pub base_domain: Option<String>,
+    /// Which hosts are the server's own, and so name no tenant.
+    pub hosts: OwnHosts,
+    /// What sees whether a domain is proven.
+    pub resolver: Box<dyn Resolver>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }
@@ -55,8 +61,8 @@ impl App {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn fallback(&self, person: &SignedIn) -> Result<Option<TenantId>, Error> {
+    pub async fn fallback(&self, person: &SignedIn, now: Timestamp) -> Result<Option<TenantId>, Error> {
         let (user, own) = (person.user.user_id, person.default_tenant);
-        self.plane.fallback(user, own, self.default_tenant.as_ref()).await
+        self.plane.fallback(user, own, self.default_tenant.as_ref(), now).await
     }
 }

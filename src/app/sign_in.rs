@@ -213,9 +213,9 @@ impl App {
         now: Timestamp,
     ) -> Result<Option<TenantId>, Error> {
         let Some(named) = named else {
-            return self.plane.fallback(user, own, self.default_tenant.as_ref()).await;
+            return self.plane.fallback(user, own, self.default_tenant.as_ref(), now).await;
         };
-        let tenant = self.plane.find(named).await?.ok_or(Error::TenantNotFound)?;
+        let tenant = self.plane.find(named, now).await?.ok_or(Error::TenantNotFound)?;
         let member = self.store.find_membership(tenant, user).await?;
         let there = self.store.find_tenant(tenant).await?.is_some_and(|(tenant, _)| !tenant.is_purged(now));
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
@@ -232,7 +232,7 @@ impl App {
         to: &TenantName,
         key: Option<RequestKey>,
     ) -> Result<(Session, Minted), Error> {
-        let tenant = self.plane.find(to).await?.ok_or(Error::TenantNotFound)?;
+        let tenant = self.plane.find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
         let standing = self.plane.standing(tenant, &ctx.caller, ctx.now).await?;
         if let Some(reason) = judge(&standing, &ctx.caller, &Needs::default(), ctx.now).into_iter().next() {
             return Err(reason);

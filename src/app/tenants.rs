@@ -9,9 +9,10 @@ use super::mutation::{Begun, RequestKey, check_etag};
 use super::usage::{UsageView, known_metrics, view};
 use crate::ctx::{Caller, Ctx, TenantCtx};
 use crate::domain::catalogue::Catalogue;
+use crate::domain::host::HostClaim;
 use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
-use crate::domain::name::{Email, Slug, TenantName};
+use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
 use crate::domain::role::RoleName;
 use crate::domain::subscription::Subscription;
@@ -24,6 +25,7 @@ use crate::store::tx::{OfTenant, Statement};
 use crate::store::{
     InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, memberships, scoped::RunsIn, system, tenants, users,
 };
+use crate::time::Timestamp;
 
 /// One of a person's tenants.
 pub struct MyTenant {
@@ -236,7 +238,7 @@ impl App {
         let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         known_metrics(&catalogue, metrics)?;
-        let default = self.fallback(person).await?;
+        let default = self.fallback(person, ctx.now).await?;
         let user_id = person.user.user_id;
         let meant = |row: &system::MyTenant| {
             !active_only || matches!(row.tenant.status(ctx.now), TenantStatus::Trial | TenantStatus::Active)
@@ -307,15 +309,15 @@ impl App {
             Ok(slug) => slug,
             Err(problem) => return Ok(Some(problem)),
         };
-        Ok(self.store.find_slug(&slug).await?.map(|_| "is taken"))
+        Ok(self.store.is_slug_held(&slug).await?.then_some("is taken"))
     }
 
     /// The tenant of a slug or host, for its public part.
     ///
     /// # Errors
     /// `TenantNotFound`, also for a deleted one.
-    pub async fn resolve_tenant(&self, name: &TenantName) -> Result<Tenant, Error> {
-        let id = self.plane.find(name).await?.ok_or(Error::TenantNotFound)?;
+    pub async fn resolve_tenant(&self, claim: &HostClaim, now: Timestamp) -> Result<Tenant, Error> {
+        let id = self.plane.find_by_host(claim, now).await?.ok_or(Error::TenantNotFound)?;
         let tenant = self.store.find_tenant(id).await?.map(|(tenant, _)| tenant);
         tenant.filter(|tenant| tenant.deleted_at.is_none()).ok_or(Error::TenantNotFound)
     }

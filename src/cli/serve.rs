@@ -22,9 +22,11 @@ use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
+use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::http::{self, Readiness};
 use crate::jobs;
+use crate::outside::dns::Dns;
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -208,7 +210,8 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         denials: Denials::default(),
         clock: fittings.clock,
-        base_domain: config.base_domain.clone(),
+        hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
+        resolver: Box::new(Dns::new(config.dns_server)),
         default_tenant,
     };
     Ok((app, keys.operator_key_made))

@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn api_hosts_are_names_in_their_plain_form() {
+        let parsed = |text: &str| Serve::from_args(["tenantry", "--api-hosts", text]).map(|c| c.api_hosts);
+        assert_eq!(parsed("tenantry, GRPC.Example.org").unwrap(), ["tenantry", "grpc.example.org"]);
+        for text in ["https://example.com", "example.com:443", "a,,b", ""] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_base_domain_has_neither_scheme_nor_port() {
         let parsed = |text: &str| Serve::from_args(["tenantry", "--base-domain", text]).map(|c| c.base_domain);
         assert_eq!(parsed("App.Example.com").unwrap().as_deref(), Some("app.example.com"));

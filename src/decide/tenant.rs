@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Plane;
 use crate::ctx::Caller;
 use crate::domain::catalogue::Catalogue;
+use crate::domain::host::HostClaim;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
@@ -25,18 +26,6 @@ pub struct Claims {
     pub request: Option<TenantName>,
 }
 
-/// What the host says about the tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum HostClaim {
-    /// Nothing: it is not under the base domain, or is the base domain itself.
-    #[default]
-    Nothing,
-    /// It is under the base domain, but can be nobody's.
-    Nobody,
-    /// It is this tenant's.
-    Tenant(TenantName),
-}
-
 /// A caller's place in a tenant.
 #[derive(Debug, Clone)]
 pub struct Standing {
@@ -53,15 +42,13 @@ impl Plane {
     ///
     /// # Errors
     /// `TenantConflict` when claims differ, `TenantNotFound` when what they name does not exist.
-    pub async fn locate(&self, claims: &Claims) -> Result<Option<TenantId>, Error> {
+    pub async fn locate(&self, claims: &Claims, now: Timestamp) -> Result<Option<TenantId>, Error> {
         let mut found: Vec<Option<TenantId>> = claims.token.into_iter().map(Some).collect();
         for name in [claims.header.as_ref(), claims.request.as_ref()].into_iter().flatten() {
-            found.push(self.find(name).await?);
+            found.push(self.find(name, now).await?);
         }
-        match &claims.host {
-            HostClaim::Tenant(name) => found.push(self.find(name).await?),
-            HostClaim::Nobody => found.push(None),
-            HostClaim::Nothing => {}
+        if claims.host != HostClaim::Nothing {
+            found.push(self.find_by_host(&claims.host, now).await?);
         }
         let Some((first, rest)) = found.split_first() else { return Ok(None) };
         if rest.iter().any(|other| other != first) {
@@ -70,14 +57,26 @@ impl Plane {
         first.ok_or(Error::TenantNotFound).map(Some)
     }
 
+    /// The tenant that a host is said to be of; none when it is nobody's.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_by_host(&self, claim: &HostClaim, now: Timestamp) -> Result<Option<TenantId>, Error> {
+        match claim {
+            HostClaim::Nothing | HostClaim::Nobody => Ok(None),
+            HostClaim::Tenant(name) => self.find(name, now).await,
+            HostClaim::Domain(domain) => self.store.find_domain_host(domain).await,
+        }
+    }
+
     /// The tenant of a name; an id is taken as it is, a slug is looked up.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find(&self, name: &TenantName) -> Result<Option<TenantId>, Error> {
+    pub async fn find(&self, name: &TenantName, now: Timestamp) -> Result<Option<TenantId>, Error> {
         match name {
             TenantName::Id(id) => Ok(Some(*id)),
-            TenantName::Slug(slug) => self.store.find_slug(slug).await,
+            TenantName::Slug(slug) => self.store.find_slug(slug, now).await,
         }
     }
 
@@ -125,9 +124,10 @@ impl Plane {
         user: UserId,
         own: Option<TenantId>,
         server: Option<&TenantName>,
+        now: Timestamp,
     ) -> Result<Option<TenantId>, Error> {
         let server = match server {
-            Some(name) => self.find(name).await?,
+            Some(name) => self.find(name, now).await?,
             None => None,
         };
         let candidates = self.store.list_fallbacks(user, own, server).await?;

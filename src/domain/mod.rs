@@ -1,7 +1,9 @@
 //! The rules and values of tenancy. Pure: no async, no SQL, no gRPC, no clock; time and random bytes are arguments.
 
 pub mod catalogue;
+pub mod domain;
 pub mod entitlement;
+pub mod host;
 pub mod id;
 pub mod membership;
 pub mod name;

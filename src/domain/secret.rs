@@ -64,7 +64,7 @@ pub fn hex(bytes: &[u8]) -> String {
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// So many random characters of base62, all equally likely; 43 have 256 bits.
-fn random_base62(length: usize) -> String {
+pub(super) fn random_base62(length: usize) -> String {
     let mut text = String::with_capacity(length);
     while text.len() < length {
         // 248 = 4 x 62: bytes above would make the first characters likelier.

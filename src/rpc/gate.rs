@@ -21,9 +21,10 @@ use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
 use crate::decide::judge::{judge, permissions};
-use crate::decide::tenant::{Claims, HostClaim, Standing};
+use crate::decide::tenant::{Claims, Standing};
+use crate::domain::host::{HostClaim, host_name};
 use crate::domain::id::TenantId;
-use crate::domain::name::{Slug, TenantName};
+use crate::domain::name::TenantName;
 use crate::error::Error;
 
 /// A request message that names its tenant.
@@ -102,10 +103,12 @@ impl Gate {
             text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
         };
         let t = if let Some(t) = admission.entered {
-            let same = named.as_ref().is_none_or(|name| match name {
-                TenantName::Id(id) => *id == t.tenant_id(),
-                TenantName::Slug(slug) => *slug == t.tenant.slug,
-            });
+            let same = match &named {
+                None => true,
+                Some(TenantName::Slug(slug)) if *slug == t.tenant.slug => true,
+                // An earlier slug leads to the tenant as well.
+                Some(name) => self.app.plane.find(name, t.ctx.now).await? == Some(t.tenant_id()),
+            };
             if !same {
                 let claims = Claims { request: named, ..admission.claims };
                 self.app.denials.note(&t.ctx, &claims, &Error::TenantConflict);
@@ -166,11 +169,11 @@ impl Gate {
             }
             return Ok(None);
         }
-        let mut tenant = self.app.plane.locate(claims).await?;
+        let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
         if tenant.is_none()
             && let Caller::User(person) = &ctx.caller
         {
-            tenant = self.app.fallback(person).await?;
+            tenant = self.app.fallback(person, ctx.now).await?;
         }
         match tenant {
             Some(tenant) => self.enter_tenant(ctx, admission.access, tenant).await.map(Some),
@@ -183,7 +186,7 @@ impl Gate {
 
     /// The tenant that the request names, for operators and services.
     async fn enter_by_request(&self, ctx: &Ctx, access: &'static Access, claims: &Claims) -> Result<TenantCtx, Error> {
-        let tenant = self.app.plane.locate(claims).await?.ok_or(Error::TenantMissing)?;
+        let tenant = self.app.plane.locate(claims, ctx.now).await?.ok_or(Error::TenantMissing)?;
         self.enter_tenant(ctx, access, tenant).await
     }
 
@@ -220,10 +223,11 @@ impl Gate {
         Ok(Claims { token: None, header, host: self.host_claim(parts)?, request: None })
     }
 
-    /// The tenant that the host names: a label under the base domain. The base domain itself, other domains and
-    /// addresses claim nothing.
+    /// What the host says about the tenant, where there is a base domain.
     fn host_claim(&self, parts: &Parts) -> Result<HostClaim, Error> {
-        let Some(base) = &self.app.base_domain else { return Ok(HostClaim::Nothing) };
+        if self.app.hosts.base_domain.is_none() {
+            return Ok(HostClaim::Nothing);
+        }
         let forwarded = if self.trusts(peer(parts)) { one(&parts.headers, "x-forwarded-host")? } else { None };
         let authority = parts.uri.authority().map(http::uri::Authority::as_str);
         let Some(host) = forwarded.or(authority) else { return Ok(HostClaim::Nothing) };
@@ -232,7 +236,7 @@ impl Gate {
         } else {
             ":authority"
         }))?;
-        Ok(tenant_of_host(&host, base))
+        Ok(self.app.hosts.claim(&host))
     }
 
     fn trusts(&self, peer: Option<IpAddr>) -> bool {
@@ -263,32 +267,6 @@ impl Gate {
 
 /// The method whose question carries its own tenant.
 const AUTHORIZE: &str = "AuthService/Authorize";
-
-/// What a host in its plain form says about the tenant, under a base domain.
-#[must_use]
-pub fn tenant_of_host(host: &str, base: &str) -> HostClaim {
-    let Some(label) = host.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')) else {
-        return HostClaim::Nothing;
-    };
-    match Slug::parse(label) {
-        // `api` and the like are no tenant's to take: such hosts are ours.
-        Ok(slug) if slug.is_reserved() => HostClaim::Nothing,
-        Ok(slug) => HostClaim::Tenant(TenantName::Slug(slug)),
-        Err(_) => HostClaim::Nobody,
-    }
-}
-
-/// A host in its plain form: without port and final dot, in lower case. None when it is no host.
-#[must_use]
-pub fn host_name(text: &str) -> Option<String> {
-    let without_port = match text.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => text,
-    };
-    let host = without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-    ((1..=253).contains(&host.len()) && host.bytes().all(plain)).then_some(host)
-}
 
 fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
     let (_, mut extensions, message) = request.into_parts();
@@ -350,28 +328,4 @@ fn peer(parts: &Parts) -> Option<IpAddr> {
     let plain = parts.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     let tls = || parts.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|tls| tls.get_ref().remote_addr());
     plain.or_else(tls).map(|address| address.ip())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_compared_in_its_plain_form() {
-        assert_eq!(host_name("Acme.Example.COM.:8443").as_deref(), Some("acme.example.com"));
-        for bad in ["", ".", "a b", "user@host", &"x".repeat(254)] {
-            assert!(host_name(bad).is_none(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_labels_under_the_base_domain_claim_a_tenant() {
-        for nothing in ["example.com", "127.0.0.1", "acmeexample.com", "example.org", "grpc.example.com"] {
-            assert_eq!(tenant_of_host(nothing, "example.com"), HostClaim::Nothing, "{nothing}");
-        }
-        for nobody in ["a.b.example.com", "xn--x.example.com"] {
-            assert_eq!(tenant_of_host(nobody, "example.com"), HostClaim::Nobody, "{nobody}");
-        }
-        assert!(matches!(tenant_of_host("acme.example.com", "example.com"), HostClaim::Tenant(TenantName::Slug(_))));
-    }
 }

@@ -15,6 +15,7 @@ use sqlx::{PgPool, SqlitePool};
 pub mod audit;
 pub mod catalogue;
 mod dialect;
+pub mod domains;
 pub mod entitlements;
 pub mod feed;
 pub mod guard;
@@ -27,6 +28,7 @@ pub mod purge;
 pub mod rates;
 pub mod scoped;
 pub mod setup;
+pub mod slugs;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -246,6 +248,7 @@ pub fn statements() -> Vec<Listed> {
         audit::STATEMENTS,
         catalogue::STATEMENTS,
         dialect::STATEMENTS,
+        domains::STATEMENTS,
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
@@ -255,6 +258,7 @@ pub fn statements() -> Vec<Listed> {
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,
+        slugs::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,
         usage::STATEMENTS,

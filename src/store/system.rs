@@ -11,6 +11,7 @@ use super::memberships::MembershipRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
+use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
@@ -61,7 +62,23 @@ statements! {
     FIND_SLUG: AcrossTenants = Statement::new(
         "select tenant_id
          from tenant_slug
+         where slug = $1 and (alias_until is null or alias_until > $2)",
+    );
+    /// Also while it is an alias that leads nowhere any more and has not been cleared away.
+    FIND_SLUG_HOLDER: AcrossTenants = Statement::new(
+        "select tenant_id
+         from tenant_slug
          where slug = $1",
+    );
+    FIND_DOMAIN_HOST: AcrossTenants = Statement::new(
+        "select tenant_id
+         from domain_host
+         where domain = $1",
+    );
+    FIND_DOMAIN: AcrossTenants = Statement::new(
+        "select tenant_id, domain
+         from tenant_domain
+         where domain_id = $1",
     );
     FIND_MEMBERSHIP: AcrossTenants = Statement::new(
         "select membership_id, user_id, role, status, version, joined_at, updated_at
@@ -195,6 +212,12 @@ struct PlatformKeyRow {
 #[derive(sqlx::FromRow)]
 struct TenantIdRow {
     tenant_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct DomainIdRow {
+    tenant_id: Uuid,
+    domain: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -381,14 +404,45 @@ impl Store {
         row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
     }
 
-    /// Whose a slug is.
+    /// To whom a slug leads, as its own or as an earlier one.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_slug(&self, slug: &Slug) -> Result<Option<TenantId>, Error> {
-        let args = [slug.as_str().into()];
+    pub async fn find_slug(&self, slug: &Slug, now: Timestamp) -> Result<Option<TenantId>, Error> {
+        let args = [slug.as_str().into(), now.into()];
         let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_SLUG, &args).await?;
         Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// Whether nobody else can take a slug.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn is_slug_held(&self, slug: &Slug) -> Result<bool, Error> {
+        let args = [slug.as_str().into()];
+        let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_SLUG_HOLDER, &args).await?;
+        Ok(row.is_some())
+    }
+
+    /// Who has proven a domain.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_domain_host(&self, domain: &DomainName) -> Result<Option<TenantId>, Error> {
+        let args = [domain.as_str().into()];
+        let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_DOMAIN_HOST, &args).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// Which domain of which tenant has this id; for the job that looks at it.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_domain(&self, domain_id: Uuid) -> Result<Option<(TenantId, DomainName)>, Error> {
+        let row: Option<DomainIdRow> = self.across_tenants().await?.optional(&FIND_DOMAIN, &[domain_id.into()]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let domain = DomainName::parse(&row.domain).map_err(Error::internal)?;
+        Ok(Some((TenantId(row.tenant_id), domain)))
     }
 
     /// A user's membership in a tenant, unless removed.

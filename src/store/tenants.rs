@@ -6,6 +6,7 @@ use super::audit::Audit;
 use super::dialect::LOCK_TENANT;
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped};
+use super::slugs;
 use super::tx::{OfTenant, Statement, Value, statements};
 use crate::domain::id::TenantId;
 use crate::domain::name::Slug;
@@ -40,11 +41,6 @@ statements! {
                              provider_payment_method, billed_at, settle_at, slug, external_id, version, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
                  $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39)",
-    );
-    INSERT_SLUG: OfTenant = Statement::new(
-        "insert into tenant_slug (tenant_id, slug)
-         values ($1, $2)
-         on conflict (slug) do nothing",
     );
     INSERT_EXTERNAL_ID: OfTenant = Statement::new(
         "insert into tenant_external_id (tenant_id, external_id)
@@ -275,16 +271,13 @@ where
     args.push(tenant.version.into());
     args.push(tenant.created_at.into());
     tx.execute(&INSERT, &args).await?;
-    if tx.execute(&INSERT_SLUG, &[tenant.slug.as_str().into()]).await? == 0 {
-        return Err(Error::SlugTaken);
-    }
+    tx.changed(Change::Tenant(tenant.tenant_id));
+    slugs::insert(tx, &tenant.slug).await?;
     if let Some(external_id) = &tenant.external_id
         && tx.execute(&INSERT_EXTERNAL_ID, &[external_id.as_str().into()]).await? == 0
     {
         return Err(Error::ExternalIdTaken);
     }
-    tx.changed(Change::Tenant(tenant.tenant_id));
-    tx.changed(Change::Host(tenant.tenant_id, tenant.slug.as_str().to_owned()));
     Ok(())
 }
 

@@ -9,12 +9,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain/", &["error", "time", "entropy"]),
     ("store/", &["domain", "ctx", "error", "time", "entropy"]),
     ("decide/", &["store", "domain", "ctx", "error", "time", "entropy"]),
-    ("app/", &["domain", "decide", "store", "ctx", "error", "time", "entropy"]),
+    ("outside/", &["domain", "error"]),
+    ("app/", &["domain", "decide", "store", "outside", "ctx", "error", "time", "entropy"]),
     // The gate asks the decision plane; front.rs continues the caller's trace.
     ("rpc/", &["app", "decide", "domain", "ctx", "error", "time", "entropy", "telemetry"]),
     ("http/", &["app"]),
     ("jobs/", &["app"]),
-    ("cli/serve.rs", &["app", "config", "decide", "domain", "http", "jobs", "rpc", "store", "telemetry", "time"]),
+    (
+        "cli/serve.rs",
+        &["app", "config", "decide", "domain", "http", "jobs", "outside", "rpc", "store", "telemetry", "time"],
+    ),
     ("cli/pulse.rs", &["app", "http", "store"]),
     ("cli/migrate.rs", &["store"]),
     ("cli/", &["config", "rpc", "telemetry", "time"]),
@@ -37,6 +41,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tonic_reflection", &["cli/serve.rs"]),
     ("prost_types", &["rpc/", "cli/"]),
     ("axum", &["http/"]),
+    ("hickory_resolver", &["outside/"]),
     ("clap", &["cli/", "config"]),
 ];
 
@@ -148,7 +153,10 @@ fn each_rule_is_seen_to_be_broken() {
         ("app/x.rs", "//! x\n#[allow(dead_code)]", "#[allow]"),
         ("app/x.rs", "//! x\nconst Q: &str = \"select a\n from tenant\";", "SQL"),
         ("app/x.rs", "//! x\nconst Q: &str = \"update tenant set a = 1\";", "SQL"),
-        ("outside/x.rs", "//! x\n", "no place"),
+        ("outside/x.rs", "//! x\nuse crate::store::Store;", "imports crate::store"),
+        ("rpc/x.rs", "//! x\nuse crate::outside::Resolver;", "imports crate::outside"),
+        ("app/x.rs", "//! x\nuse hickory_resolver::Resolver;", "uses hickory_resolver"),
+        ("elsewhere/x.rs", "//! x\n", "no place"),
     ] {
         let found = faults(path, text);
         assert!(found.iter().any(|f| f.contains(fault)), "{path} {text}: {found:?}");

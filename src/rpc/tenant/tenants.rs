@@ -3,11 +3,10 @@
 use tonic::Request;
 
 use crate::app::tenants::TenantFilter;
-use crate::decide::tenant::HostClaim;
+use crate::domain::host::{HostClaim, host_name};
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 use crate::rpc::fields::Fields;
-use crate::rpc::gate::{host_name, tenant_of_host};
 use crate::rpc::page::Page;
 use crate::rpc::{Services, convert, v1};
 
@@ -116,20 +115,19 @@ pub(super) async fn resolve_tenant(
     request: Request<v1::ResolveTenantRequest>,
 ) -> Result<v1::ResolveTenantResponse, Error> {
     use v1::resolve_tenant_request::By;
-    let (_, _, _, m) = s.0.open(request).await?;
-    let name = match m.by {
+    let (ctx, _, _, m) = s.0.open(request).await?;
+    let claim = match m.by {
         None => return Err(Error::field("by", "must be a slug or a host")),
-        Some(By::Slug(slug)) => TenantName::Slug(Slug::parse(&slug).map_err(|problem| Error::field("slug", problem))?),
+        Some(By::Slug(slug)) => {
+            let slug = Slug::parse(&slug).map_err(|problem| Error::field("slug", problem))?;
+            HostClaim::Tenant(TenantName::Slug(slug))
+        }
         Some(By::Host(host)) => {
             let host = host_name(&host).ok_or_else(|| Error::field("host", "must be a host name"))?;
-            let base = s.0.app.base_domain.as_deref().ok_or(Error::TenantNotFound)?;
-            let HostClaim::Tenant(name) = tenant_of_host(&host, base) else {
-                return Err(Error::TenantNotFound);
-            };
-            name
+            s.0.app.hosts.claim(&host)
         }
     };
-    let tenant = s.0.app.resolve_tenant(&name).await?;
+    let tenant = s.0.app.resolve_tenant(&claim, ctx.now).await?;
     Ok(v1::ResolveTenantResponse {
         tenant_id: tenant.tenant_id.to_string(),
         slug: tenant.slug.as_str().to_owned(),
