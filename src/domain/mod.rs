@@ -9,5 +9,6 @@ pub mod period;
 pub mod role;
 pub mod seal;
 pub mod secret;
+pub mod settings;
 pub mod tenant;
 pub mod user;
