@@ -64,14 +64,20 @@ fn access_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
 /// The fields of one `Access`, after a check that they make sense together.
 fn rule(access: &DynamicMessage) -> Result<String, String> {
     let flag = |name: &str| access.get_field_by_name(name).and_then(|v| v.as_bool()).unwrap_or(false);
-    let permission =
-        access.get_field_by_name("permission").and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
-    let who = match (flag("public"), flag("signed_in"), permission.as_str(), flag("operator")) {
-        (true, false, "", false) => "Who::Public".to_owned(),
-        (false, true, "", false) => "Who::SignedIn".to_owned(),
-        (false, false, "", true) => "Who::Operator".to_owned(),
-        (false, false, permission, false) if is_permission(permission) => format!("Who::Permission({permission:?})"),
-        _ => return Err("`who` must be one of public, signed_in, permission (noun.verb), operator".into()),
+    let text =
+        |name: &str| access.get_field_by_name(name).and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    let permission = text("permission");
+    let service = text("service");
+    let who = match (flag("public"), flag("signed_in"), flag("operator"), permission.as_str(), service.as_str()) {
+        (true, false, false, "", "") => "Who::Public".to_owned(),
+        (false, true, false, "", "") => "Who::SignedIn".to_owned(),
+        (false, false, true, "", "") => "Who::Operator".to_owned(),
+        (false, false, false, held, "") if is_permission(held) => format!("Who::Permission({held:?})"),
+        (false, false, false, "", held) if is_permission(held) => format!("Who::Service({held:?})"),
+        _ => {
+            let kinds = "public, signed_in, permission (noun.verb), service (noun.verb), operator";
+            return Err(format!("`who` must be one of {kinds}"));
+        }
     };
     let tenant = match enum_name(access, "tenant").as_str() {
         "TENANT_RULE_NONE" => "TenantRule::None",
@@ -87,15 +93,26 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if who == "Who::Public" && recent_login {
         return Err("a public method cannot ask for a recent sign-in".into());
     }
-    if who.starts_with("Who::Permission") != (tenant == "TenantRule::Required") {
-        return Err("a permission is held in a tenant: `permission` and TENANT_RULE_REQUIRED go together".into());
+    let of_members = who.starts_with("Who::Permission");
+    if of_members && tenant != "TenantRule::Required" {
+        return Err("a permission is held in a tenant: `permission` needs TENANT_RULE_REQUIRED".into());
+    }
+    if tenant == "TenantRule::Required" && matches!(who.as_str(), "Who::Public" | "Who::SignedIn") {
+        return Err("whoever acts in a tenant needs a permission there: say `permission`".into());
+    }
+    let allow_maintenance = flag("allow_maintenance");
+    if allow_maintenance && !writes {
+        return Err("reads go on in maintenance: `allow_maintenance` is for methods that write".into());
     }
     Ok(format!(
         "who: {who}, also_service: {}, also_operator: {}, tenant: {tenant}, writes: {writes}, \
-         allow_suspended: {}, allow_deleted: {}, recent_login: {recent_login}",
+         allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
+         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}",
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),
         allow("TENANT_STATUS_SUSPENDED"),
+        allow("TENANT_STATUS_CANCELLED"),
+        allow("TENANT_STATUS_PENDING"),
         allow("TENANT_STATUS_DELETED"),
     ))
 }

@@ -2,12 +2,14 @@
 //! it as an argument.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
-use crate::domain::role::{Permissions, Role};
+use crate::domain::role::{Permissions, Rank, RoleName, Roles};
 use crate::domain::secret::KeyKind;
 use crate::domain::tenant::{SuspendedBy, Tenant};
 use crate::domain::user::{Session, User};
@@ -63,6 +65,8 @@ pub enum Caller {
     Delegated(Box<PlatformKey>, Box<SignedIn>),
     /// A platform administrator.
     Operator(Box<PlatformKey>),
+    /// The server itself, at work on what time has brought.
+    System,
 }
 
 impl Caller {
@@ -75,6 +79,7 @@ impl Caller {
             Self::Service(_) => "service",
             Self::Delegated(..) => "delegated",
             Self::Operator(_) => "operator",
+            Self::System => "system",
         }
     }
 
@@ -86,6 +91,7 @@ impl Caller {
             Self::User(_) => 2,
             Self::Service(_) | Self::Delegated(..) => 3,
             Self::Operator(_) => 4,
+            Self::System => 5,
         }
     }
 
@@ -93,7 +99,7 @@ impl Caller {
     #[must_use]
     pub const fn id(&self) -> Option<Uuid> {
         match self {
-            Self::Anonymous => None,
+            Self::Anonymous | Self::System => None,
             Self::User(user) => Some(user.user.user_id.0),
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key.platform_key_id.0),
         }
@@ -104,7 +110,7 @@ impl Caller {
     pub const fn person(&self) -> Option<&SignedIn> {
         match self {
             Self::User(user) | Self::Delegated(_, user) => Some(user),
-            Self::Anonymous | Self::Service(_) | Self::Operator(_) => None,
+            Self::Anonymous | Self::Service(_) | Self::Operator(_) | Self::System => None,
         }
     }
 
@@ -119,30 +125,38 @@ impl Caller {
     pub const fn key(&self) -> Option<&PlatformKey> {
         match self {
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key),
-            Self::Anonymous | Self::User(_) => None,
+            Self::Anonymous | Self::User(_) | Self::System => None,
         }
     }
 
     /// The rank that bounds whom the caller may make, change or remove, given the role of the person in the tenant: nobody
     /// gives what they do not have. A key ranks as the highest role all of whose permissions it holds; a service in a
-    /// person's name as the lower of both; an operator at the top. None is below every role.
+    /// person's name as the lower of both; an operator and the server itself at the top. None is below every role.
     #[must_use]
-    pub fn rank(&self, role: Option<Role>) -> Option<Role> {
-        let of_key = |key: &PlatformKey| Role::ALL.into_iter().rev().find(|role| key.permissions.covers(*role));
+    pub fn rank(&self, role: Option<&RoleName>, roles: &Roles) -> Option<Rank> {
+        let of_person = role.map(|name| roles.rank(name));
+        let of_key =
+            |key: &PlatformKey| roles.descending().find(|role| key.permissions.covers(role)).map(|role| role.rank);
         match self {
             Self::Anonymous => None,
-            Self::User(_) => role,
+            Self::User(_) => of_person,
             Self::Service(key) => of_key(key),
-            Self::Delegated(key, _) => role.min(of_key(key)),
-            Self::Operator(_) => Some(Role::TOP),
+            Self::Delegated(key, _) => of_person.min(of_key(key)),
+            Self::Operator(_) | Self::System => Some(roles.top().rank),
         }
+    }
+
+    /// Whether the caller speaks for the platform: a service by itself, an operator, the server.
+    #[must_use]
+    pub const fn speaks_for_platform(&self) -> bool {
+        matches!(self, Self::Service(_) | Self::Operator(_) | Self::System)
     }
 
     /// As whom they suspend a tenant.
     #[must_use]
     pub const fn suspends_as(&self) -> SuspendedBy {
         match self {
-            Self::Operator(_) => SuspendedBy::Operator,
+            Self::Operator(_) | Self::System => SuspendedBy::Operator,
             _ => SuspendedBy::Member,
         }
     }
@@ -164,6 +178,12 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    /// The same moment as the server's own work, for what time alone has brought.
+    #[must_use]
+    pub fn as_system(&self, method: &'static str) -> Self {
+        Self { method, source: None, caller: Caller::System, ..self.clone() }
+    }
+
     /// A new id, born at the time of the call.
     #[must_use]
     pub fn new_id(&self) -> Uuid {
@@ -176,8 +196,10 @@ impl Ctx {
 pub struct TenantCtx {
     /// The call.
     pub ctx: Ctx,
-    /// The tenant, as it was when the gate looked.
+    /// The tenant, as it stood when the gate looked.
     pub tenant: Tenant,
+    /// The catalogue that was in force then.
+    pub catalogue: Arc<Catalogue>,
     /// The person's place in it; none for services alone and operators.
     pub member: Option<Membership>,
     /// What the caller may do in it.
@@ -188,13 +210,20 @@ pub struct TenantCtx {
 
 /// What a call asks for besides a tenant.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of the access table, one column a question")]
 pub struct Needs<'a> {
     /// Permissions, all of them.
     pub permissions: &'a [&'a str],
     /// Whether a suspended tenant will do.
     pub allow_suspended: bool,
+    /// Whether a cancelled tenant will do.
+    pub allow_cancelled: bool,
+    /// Whether a pending tenant will do.
+    pub allow_pending: bool,
     /// Whether a deleted tenant will do.
     pub allow_deleted: bool,
+    /// Whether anything changes that a tenant in maintenance does not take.
+    pub writes: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
 }

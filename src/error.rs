@@ -29,6 +29,17 @@ pub struct Shortage {
     pub resets_at: Timestamp,
 }
 
+/// A metric of which more is in use than a plan allows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Excess {
+    /// The metric's name; `members` for seats.
+    pub metric: String,
+    /// What is used.
+    pub used: i64,
+    /// What the plan allows.
+    pub limit: i64,
+}
+
 /// Why a call is refused.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it, and errors.proto documents each reason")]
@@ -54,8 +65,14 @@ pub enum Error {
     PermissionMissing(String),
     #[error("your membership is suspended; an administrator of the tenant can reactivate it")]
     MemberSuspended,
-    #[error("the tenant is suspended ({reason}); {} can activate it", who(*.by_operator))]
-    TenantSuspended { reason: String, by_operator: bool },
+    #[error("the tenant is suspended ({reason}); {remedy}")]
+    TenantSuspended { reason: String, remedy: &'static str, by_operator: bool },
+    #[error("the subscription of the tenant has ended; an owner can resume it")]
+    TenantCancelled,
+    #[error("the tenant is not confirmed yet; an operator of the platform can activate it")]
+    TenantPending,
+    #[error("the tenant is in maintenance and takes no changes; reads go on, try again later")]
+    TenantInMaintenance,
     #[error("the tenant is deleted; an owner can undelete it until {0}")]
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
@@ -88,6 +105,12 @@ pub enum Error {
     AnswerExpired,
     #[error("the catalogue has no metric `{0}`")]
     MetricUnknown(String),
+    #[error("the catalogue has mistakes: {}", describe(.0))]
+    CatalogueInvalid(Vec<Violation>),
+    #[error("the catalogue has no feature `{0}`")]
+    FeatureUnknown(String),
+    #[error("there is no plan `{0}` to be chosen; ListPlans shows those that there are")]
+    PlanUnknown(String),
 
     // ---- how things stand
     #[error("there is no such member")]
@@ -108,6 +131,28 @@ pub enum Error {
     WrongState { state: &'static str, wanted: &'static str },
     #[error("it has changed since you read it; read it again and repeat with the new etag")]
     EtagMismatch,
+    #[error("the tenant has no such domain; add it first")]
+    DomainNotFound,
+    #[error("another tenant has proven this domain")]
+    DomainTaken,
+    #[error("the domain is not proven: {0}")]
+    DomainNotVerified(String),
+    #[error("the name server does not answer ({0}); try again")]
+    DnsUnavailable(String),
+    #[error("the tenant's plan does not include the feature `{0}`; a larger plan does, or an operator's override")]
+    FeatureNotInPlan(String),
+    #[error("more is in use than the plan allows; use less first, or say allow_exceeding: {}", describe_excess(.0))]
+    PlanExceeded(Vec<Excess>),
+    #[error("the tenant has no such integration")]
+    IntegrationNotFound,
+    #[error("this event id of the provider was used with other content")]
+    BillingEventReused,
+    #[error("this external id belongs to another")]
+    ExternalIdTaken,
+    #[error("nothing has this external id")]
+    ExternalIdUnknown,
+    #[error("all {seats} seats of the plan are taken; remove a member or choose a larger plan")]
+    SeatsExhausted { seats: i64 },
 
     // ---- how much
     #[error("{}", describe_shortages(.0))]
@@ -142,12 +187,14 @@ impl Error {
     }
 }
 
-const fn who(by_operator: bool) -> &'static str {
-    if by_operator { "an operator of the platform" } else { "an owner" }
-}
-
 fn describe(violations: &[Violation]) -> String {
     let lines: Vec<String> = violations.iter().take(20).map(|v| format!("`{}` {}", v.field, v.description)).collect();
+    lines.join("; ")
+}
+
+fn describe_excess(excess: &[Excess]) -> String {
+    let lines: Vec<String> =
+        excess.iter().take(20).map(|e| format!("`{}`: {} used, {} allowed", e.metric, e.used, e.limit)).collect();
     lines.join("; ")
 }
 

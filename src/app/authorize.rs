@@ -47,7 +47,6 @@ impl App {
     /// # Errors
     /// What is wrong with the question or with who asks it; a no is an answer.
     pub async fn authorize(&self, ctx: &Ctx, question: Question) -> Result<Decision, Error> {
-        self.known_metrics(question.amounts.keys())?;
         let may_consume = question.consume && !question.amounts.is_empty();
         let subject = match &ctx.caller {
             Caller::Service(key) => {
@@ -102,7 +101,7 @@ impl App {
             Err(other) => return Err(other),
         };
         let wanted: Vec<&str> = question.permissions.iter().map(String::as_str).collect();
-        let needs = Needs { permissions: &wanted, ..Needs::default() };
+        let needs = Needs { permissions: &wanted, writes: consume, ..Needs::default() };
         decision.reasons = judge(&standing, &as_subject, &needs, ctx.now);
         if decision.reasons.iter().any(|reason| matches!(reason, Error::MemberSuspended)) {
             // Suspended members learn that they are, and nothing of the tenant.
@@ -130,7 +129,7 @@ impl App {
         if question.amounts.is_empty() {
             return Ok(());
         }
-        let tenant = &standing.tenant;
+        let tenant = (&standing.tenant, standing.catalogue.as_ref());
         if consume && decision.reasons.is_empty() {
             let key = question.idempotency_key.as_deref();
             match self.consume(ctx, tenant, &question.amounts, key).await {

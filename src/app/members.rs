@@ -10,15 +10,16 @@ use super::tenants::new_membership;
 use crate::ctx::TenantCtx;
 use crate::decide::judge::judge;
 use crate::decide::tenant::Standing;
+use crate::domain::catalogue::MEMBERS;
 use crate::domain::id::UserId;
 use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
-use crate::domain::role::Role;
+use crate::domain::role::{Rank, Role, RoleName};
 use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, memberships, tenants};
+use crate::store::{InTenant, TenantTx, memberships};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ impl App {
         &self,
         t: &TenantCtx,
         email: &Email,
-        role: Role,
+        role: &Role,
         key: Option<RequestKey>,
     ) -> Result<Member, Error> {
         let tenant_id = t.tenant_id();
@@ -47,15 +48,16 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let tenant = tenants::lock(&mut open.tx).await?;
-        may_touch(recheck(&mut open.tx, t, &tenant).await?, role)?;
+        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        may_touch(rank, role.rank)?;
         let Some(account) = account else {
             drop(open);
             return self.refuse_counted(&t.ctx, Some(tenant_id), Error::UserUnknown).await;
         };
-        let membership = new_membership(&t.ctx, account.user.user_id, role);
+        let membership = new_membership(&t.ctx, account.user.user_id, role.name.clone());
         memberships::insert(&mut open.tx, &membership).await?;
-        let audit = Audit::of(account.user.user_id.0).set("role", role.as_str()).set("status", "active");
+        self.check_seats(&mut open.tx, t).await?;
+        let audit = Audit::of(account.user.user_id.0).set("role", role.name.as_str()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
     }
 
@@ -97,13 +99,13 @@ impl App {
         &self,
         t: &TenantCtx,
         user: UserId,
-        role: Role,
+        role: &Role,
         etag: &str,
         key: Option<RequestKey>,
     ) -> Result<Member, Error> {
         self.change_member(t, user, etag, key, |own, member| {
-            may_touch(own, role)?;
-            member.role = role;
+            may_touch(own, role.rank)?;
+            member.role = role.name.clone();
             Ok(())
         })
         .await
@@ -179,7 +181,7 @@ impl App {
         .map(|_| ())
     }
 
-    /// Makes another active member owner and the caller what `own_role` says.
+    /// Makes another active member owner (the top role) and the caller what `own_role` says.
     ///
     /// # Errors
     /// `MemberNotFound`, `WrongState` when the new owner is suspended.
@@ -187,7 +189,7 @@ impl App {
         &self,
         t: &TenantCtx,
         new_owner: UserId,
-        own_role: Option<Role>,
+        own_role: Option<RoleName>,
         key: Option<RequestKey>,
     ) -> Result<(Member, Option<Member>), Error> {
         if t.user_id() == Some(new_owner) {
@@ -203,20 +205,21 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let tenant = tenants::lock(&mut open.tx).await?;
-        may_touch(recheck(&mut open.tx, t, &tenant).await?, Role::TOP)?;
+        let roles = &t.catalogue.definition.roles;
+        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        may_touch(rank, roles.top().rank)?;
         let mut owner = memberships::get(&mut open.tx, new_owner).await?;
         if owner.status != MemberStatus::Active {
             return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
         }
-        let before = owner.role;
-        owner.role = Role::TOP;
+        let top = roles.top().name.clone();
+        let before = std::mem::replace(&mut owner.role, top.clone());
         memberships::update(&mut open.tx, &mut owner, t.ctx.now).await?;
-        let mut audit = Audit::of(new_owner.0).field("role", before.as_str(), Role::TOP.as_str());
+        let mut audit = Audit::of(new_owner.0).field("role", before.as_str(), top.as_str());
         let mut previous = None;
         if let Some(user) = t.user_id() {
             let mut own = memberships::get(&mut open.tx, user).await?;
-            let role = own_role.unwrap_or(Role::Admin);
+            let role = own_role.unwrap_or_else(|| roles.below_top().name.clone());
             audit = audit.field("previous_owner_role", own.role.as_str(), role.as_str());
             own.role = role;
             memberships::update(&mut open.tx, &mut own, t.ctx.now).await?;
@@ -234,7 +237,7 @@ impl App {
         user: UserId,
         etag: &str,
         key: Option<RequestKey>,
-        rule: impl FnOnce(Option<Role>, &mut Membership) -> Result<(), Error> + Send,
+        rule: impl FnOnce(Option<Rank>, &mut Membership) -> Result<(), Error> + Send,
     ) -> Result<Member, Error> {
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
@@ -243,20 +246,24 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let tenant = tenants::lock(&mut open.tx).await?;
-        let own = recheck(&mut open.tx, t, &tenant).await?;
+        let roles = &t.catalogue.definition.roles;
+        let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
         // Oneself one may always make less of.
         if t.user_id() != Some(user) {
-            may_touch(own, before.role)?;
+            may_touch(own, roles.rank(&before.role))?;
         }
         let mut after = before.clone();
         rule(own, &mut after)?;
-        if !after.is_active_owner() {
-            may_lose(&before, memberships::count_active_owners(&mut open.tx).await?)?;
+        if !after.is_active_owner(roles) {
+            let owners = memberships::count_active_in(&mut open.tx, &roles.top().name).await?;
+            may_lose(&before, roles, owners)?;
         }
         memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
+        if after.status == MemberStatus::Active && before.status != MemberStatus::Active {
+            self.check_seats(&mut open.tx, t).await?;
+        }
         let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
             "status",
             status_name(before.status),
@@ -266,22 +273,38 @@ impl App {
     }
 }
 
-/// Asks once more of the locked rows what the gate asked a moment earlier: whoever was demoted, suspended or removed
-/// meanwhile, or whose tenant was suspended, is too late. Gives the caller's rank.
-pub(super) async fn recheck(tx: &mut TenantTx, t: &TenantCtx, tenant: &Tenant) -> Result<Option<Role>, Error> {
-    let member = match t.user_id() {
-        None => None,
-        Some(user) => match memberships::get(tx, user).await {
-            Ok(member) => Some(member),
-            Err(Error::MemberNotFound) => return Err(Error::TenantNotFound),
-            Err(other) => return Err(other),
-        },
-    };
-    let rank = t.ctx.caller.rank(member.as_ref().map(|member| member.role));
-    let standing = Standing { tenant: tenant.clone(), member };
-    match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
-        Some(reason) => Err(reason),
-        None => Ok(rank),
+impl App {
+    /// Locks the tenant, brings it up to date, and asks once more of the locked rows what the gate asked a moment earlier:
+    /// whoever was demoted, suspended or removed meanwhile, or whose tenant was suspended, is too late. Gives the tenant as
+    /// it stands and the caller's rank.
+    pub(super) async fn lock_tenant(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(Tenant, Option<Rank>), Error> {
+        let tenant = self.lock_settled(tx, &t.ctx, &t.catalogue).await?;
+        let member = match t.user_id() {
+            None => None,
+            Some(user) => match memberships::get(tx, user).await {
+                Ok(member) => Some(member),
+                Err(Error::MemberNotFound) => return Err(Error::TenantNotFound),
+                Err(other) => return Err(other),
+            },
+        };
+        let roles = &t.catalogue.definition.roles;
+        let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.role), roles);
+        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member };
+        match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
+            Some(reason) => Err(reason),
+            None => Ok((standing.tenant, rank)),
+        }
+    }
+
+    /// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
+    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(), Error> {
+        let seats = self.limit_of(tx, t, MEMBERS).await?;
+        match seats {
+            Some(seats) if memberships::count_active(tx).await? > seats.limit => {
+                Err(Error::SeatsExhausted { seats: seats.limit })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

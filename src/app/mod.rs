@@ -2,7 +2,9 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod authorize;
+pub mod catalogue;
 pub mod denials;
+pub mod entitlements;
 pub mod first_start;
 pub mod members;
 pub mod mutation;
@@ -16,7 +18,6 @@ use std::sync::Arc;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
-use crate::domain::catalogue::Catalogue;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
@@ -34,8 +35,6 @@ pub struct App {
     pub plane: Plane,
     /// What seals and signs for ourselves.
     pub master: MasterKey,
-    /// What the product is.
-    pub catalogue: Catalogue,
     /// How passwords are hashed.
     pub passwords: Passwords,
     /// Refusals that are not in the audit log yet.

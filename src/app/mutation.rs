@@ -157,9 +157,10 @@ impl App {
     }
 
     /// The rates that a call counts against, each with whose calls it is counted with.
-    fn rates(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Vec<(&RpcRate, String)> {
-        let of_method = self.catalogue.rpc_rates.iter().filter(|rate| rate.method == ctx.method);
-        of_method.filter_map(|rate| Some((rate, subject(rate, ctx, tenant)?))).collect()
+    fn rates(&self, ctx: &Ctx, tenant: Option<TenantId>) -> Vec<(RpcRate, String)> {
+        let catalogue = self.plane.catalogues.seen();
+        let of_method = catalogue.definition.rpc_rates.iter().filter(|rate| rate.method == ctx.method);
+        of_method.filter_map(|rate| Some((rate.clone(), subject(rate, ctx, tenant)?))).collect()
     }
 
     /// Counts a call against the rates of its method, in the transaction of the call.
@@ -213,7 +214,7 @@ impl App {
 
 /// Whose calls a rate counts this one with; none when the caller is exempt: operators are.
 fn subject(rate: &RpcRate, ctx: &Ctx, tenant: Option<TenantId>) -> Option<String> {
-    if matches!(ctx.caller, Caller::Operator(_)) {
+    if matches!(ctx.caller, Caller::Operator(_) | Caller::System) {
         return None;
     }
     let source = || ctx.source.map_or_else(|| "source:unknown".to_owned(), |ip| format!("source:{}", network(ip)));

@@ -6,6 +6,7 @@ use uuid::Builder;
 use super::App;
 use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
+use super::tenants::{first_subscription, new_tenant};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
@@ -135,14 +136,16 @@ impl App {
         (display_name, slug): (String, Slug),
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
+        let catalogue = self.plane.catalogues.newest(&self.store).await?;
+        let subscription = first_subscription(ctx, &catalogue, "")?;
         let tenant_id = TenantId(ctx.new_id());
         let mut open = match self.begin(ctx, None, InTenantAsUser(tenant_id, user.user_id), key).await? {
             Begun::Done(first) => return Ok((first, true)),
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
-        let tenant = self.new_tenant(ctx, tenant_id, display_name, slug);
-        self.insert_owned(&mut open.tx, ctx, &tenant, user.user_id).await?;
+        let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
+        self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, user.user_id)).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
         let session = new_session(&mut open.tx, ctx, user.user_id, 1, Some(tenant_id)).await?;
         let audit = Audit::of(user.user_id.0)
@@ -214,7 +217,7 @@ impl App {
         };
         let tenant = self.plane.find(named).await?.ok_or(Error::TenantNotFound)?;
         let member = self.store.find_membership(tenant, user).await?;
-        let there = self.store.find_tenant(tenant).await?.is_some_and(|tenant| !tenant.is_purged(now));
+        let there = self.store.find_tenant(tenant).await?.is_some_and(|(tenant, _)| !tenant.is_purged(now));
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
 

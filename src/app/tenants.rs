@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::App;
-use super::members::recheck;
 use super::mutation::{Begun, RequestKey, check_etag};
-use super::usage::UsageView;
+use super::usage::{UsageView, known_metrics, view};
 use crate::ctx::{Caller, Ctx, TenantCtx};
+use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::period::Period;
-use crate::domain::role::Role;
-use crate::domain::tenant::{Suspension, Tenant};
+use crate::domain::role::RoleName;
+use crate::domain::subscription::Subscription;
+use crate::domain::tenant::{Flags, Suspension, Tenant, TenantStatus};
 use crate::error::Error;
 use crate::store::audit::Audit;
 pub use crate::store::system::TenantFilter;
@@ -34,36 +35,55 @@ pub struct MyTenant {
 }
 
 impl App {
-    /// A tenant that does not exist yet, on the catalogue's default plan.
-    pub(super) fn new_tenant(&self, ctx: &Ctx, tenant_id: TenantId, display_name: String, slug: Slug) -> Tenant {
-        Tenant {
-            tenant_id,
-            slug,
-            display_name,
-            suspension: None,
-            plan: self.catalogue.default_plan.clone(),
-            version: 1,
-            created_at: ctx.now,
-            updated_at: ctx.now,
-            deleted_at: None,
-            purge_at: None,
-        }
-    }
-
     /// Inserts a new tenant with its owner.
     pub(super) async fn insert_owned<S: Scope>(
         &self,
         tx: &mut Scoped<S>,
         ctx: &Ctx,
-        tenant: &Tenant,
-        owner: UserId,
+        catalogue: &Catalogue,
+        (tenant, owner): (&Tenant, UserId),
     ) -> Result<(), Error>
     where
         Statement<OfTenant>: RunsIn<S>,
     {
-        tenants::insert(tx, tenant).await?;
-        let member = new_membership(ctx, owner, Role::TOP);
+        tenants::insert(tx, tenant, ctx.now).await?;
+        let member = new_membership(ctx, owner, catalogue.definition.roles.top().name.clone());
         memberships::insert(tx, &member).await
+    }
+
+    /// Locks the tenant and brings it up to date: what time alone has brought is written down first, with an audit row of
+    /// its own, so that it is not taken for the caller's doing.
+    pub(super) async fn lock_settled<S: Scope>(
+        &self,
+        tx: &mut Scoped<S>,
+        ctx: &Ctx,
+        catalogue: &Catalogue,
+    ) -> Result<Tenant, Error>
+    where
+        Statement<OfTenant>: RunsIn<S>,
+    {
+        let written = tenants::lock(tx).await?;
+        let mut settled = written.clone().settled(catalogue, ctx.now);
+        if settled != written {
+            let audit = self.write_tenant(tx, ctx, &written, &mut settled).await?;
+            tx.note(&ctx.as_system(SETTLE), audit).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Writes a tenant over `before`, which was read under its lock; what changed, for the audit log.
+    pub(super) async fn write_tenant<S: Scope>(
+        &self,
+        tx: &mut Scoped<S>,
+        ctx: &Ctx,
+        before: &Tenant,
+        after: &mut Tenant,
+    ) -> Result<Audit, Error>
+    where
+        Statement<OfTenant>: RunsIn<S>,
+    {
+        after.updated_at = ctx.now;
+        tenants::update(tx, before, after, ctx.now).await
     }
 
     /// Creates a tenant. A person becomes its owner themselves; an operator names the owner.
@@ -73,9 +93,9 @@ impl App {
     pub async fn create_tenant(
         &self,
         ctx: &Ctx,
-        display_name: String,
-        slug: Slug,
+        (display_name, slug): (String, Slug),
         owner: Option<&Email>,
+        plan: &str,
         key: Option<RequestKey>,
     ) -> Result<Tenant, Error> {
         let owner_id = match (ctx.caller.person(), owner) {
@@ -86,21 +106,23 @@ impl App {
             (None, None) => return Err(Error::field("owner_email", "must name the owner")),
             (None, Some(email)) => self.store.find_account(email).await?.ok_or(Error::UserUnknown)?.user.user_id,
         };
+        let catalogue = self.plane.catalogues.newest(&self.store).await?;
+        let subscription = first_subscription(ctx, &catalogue, plan)?;
         let tenant_id = TenantId(ctx.new_id());
         let caller = UserId(ctx.caller.principal().unwrap_or_default());
         let mut open = match self.begin(ctx, None, InTenantAsUser(tenant_id, caller), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let tenant = self.new_tenant(ctx, tenant_id, display_name, slug);
-        self.insert_owned(&mut open.tx, ctx, &tenant, owner_id).await?;
+        let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
+        self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, owner_id)).await?;
         if caller == owner_id {
             users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
         }
         let audit = Audit::of(tenant_id.0)
             .set("slug", tenant.slug.as_str())
             .set("display_name", tenant.display_name.as_str())
-            .set("plan", tenant.plan.as_str())
+            .set("plan", tenant.subscription.of.plan.as_str())
             .set("owner", owner_id.to_string());
         self.finish(open, ctx, audit, tenant).await
     }
@@ -143,7 +165,8 @@ impl App {
     /// `WrongState`, `SuspendedByOperator`.
     pub async fn activate_tenant(&self, t: &TenantCtx, key: Option<RequestKey>) -> Result<Tenant, Error> {
         let by = t.ctx.caller.suspends_as();
-        self.change_tenant(t, "", key, |tenant| tenant.activate(by)).await
+        let now = t.ctx.now;
+        self.change_tenant(t, "", key, |tenant| tenant.activate(by, now)).await
     }
 
     /// Deletes the tenant softly.
@@ -165,7 +188,7 @@ impl App {
     }
 
     /// Applies a rule to the tenant under its lock.
-    async fn change_tenant(
+    pub(super) async fn change_tenant(
         &self,
         t: &TenantCtx,
         sent_etag: &str,
@@ -177,13 +200,11 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let before = tenants::lock(&mut open.tx).await?;
-        recheck(&mut open.tx, t, &before).await?;
+        let (before, _) = self.lock_tenant(&mut open.tx, t).await?;
         check_etag(sent_etag, before.version)?;
         let mut after = before.clone();
         rule(&mut after)?;
-        after.updated_at = t.ctx.now;
-        let audit = tenants::update(&mut open.tx, &before, &mut after).await?;
+        let audit = self.write_tenant(&mut open.tx, &t.ctx, &before, &mut after).await?;
         self.finish(open, &t.ctx, audit, after).await
     }
 
@@ -196,12 +217,25 @@ impl App {
         ctx: &Ctx,
         active_only: bool,
         metrics: &[String],
-        (after, limit): (Uuid, i64),
+        page: (Uuid, i64),
     ) -> Result<Vec<MyTenant>, Error> {
         let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
-        self.known_metrics(metrics)?;
+        let catalogue = self.plane.catalogues.newest(&self.store).await?;
+        known_metrics(&catalogue, metrics)?;
         let default = self.fallback(person).await?;
-        let rows = self.store.list_tenants_of(person.user.user_id, active_only, (after, limit), ctx.now).await?;
+        let user_id = person.user.user_id;
+        let meant = |row: &system::MyTenant| {
+            !active_only || matches!(row.tenant.status(ctx.now), TenantStatus::Trial | TenantStatus::Active)
+        };
+        let mut page = Filling::new(page);
+        while let Some(span) = page.next() {
+            let rows = self.store.list_tenants_of(user_id, active_only, span, ctx.now).await?;
+            let settle =
+                |row: system::MyTenant| system::MyTenant { tenant: row.tenant.settled(&catalogue, ctx.now), ..row };
+            page.take(rows.into_iter().map(settle), |row| row.tenant.tenant_id.0, meant);
+        }
+        let rows = page.found;
+        let overrides = self.store.list_limit_overrides_of(user_id, &rows).await?;
         let period = Period::month_of(ctx.now);
         // Usage is for those who may read it: not for suspended members, nor by way of a key that may not.
         let key_may = ctx.caller.key().is_none_or(|key| key.permissions.contains("usage.read"));
@@ -214,7 +248,12 @@ impl App {
             let id = row.tenant.tenant_id;
             let used = |metric: &String| used.get(&(id, metric.clone())).copied().unwrap_or(0);
             let shown = if row.active { metrics } else { &[] };
-            let usage = shown.iter().map(|metric| self.view(&row.tenant, metric, used(metric), period)).collect();
+            let limit = |metric: &str| {
+                let own = overrides.get(&(id, metric.to_owned())).filter(|limit| limit.holds(ctx.now));
+                catalogue.effective_limit(&row.tenant.subscription.of, metric, own)
+            };
+            let view = |metric: &String| view(&catalogue, metric, limit(metric).as_ref(), used(metric), period);
+            let usage = shown.iter().map(view).collect();
             MyTenant { usage, default: default == Some(id), row }
         };
         Ok(rows.into_iter().map(mine).collect())
@@ -230,7 +269,19 @@ impl App {
         filter: &TenantFilter,
         page: (Uuid, i64),
     ) -> Result<Vec<Tenant>, Error> {
-        self.store.list_tenants(filter, page, ctx.now).await
+        let catalogue = self.plane.catalogues.newest(&self.store).await?;
+        let meant = |tenant: &Tenant| {
+            let status = tenant.status(ctx.now);
+            let of_status = filter.status.map_or(status != TenantStatus::Deleted, |wanted| status == wanted);
+            of_status && (filter.plan.is_empty() || filter.plan == tenant.subscription.of.plan)
+        };
+        let mut page = Filling::new(page);
+        while let Some(span) = page.next() {
+            let rows = self.store.list_tenants(filter, span, ctx.now).await?;
+            let settled = rows.into_iter().map(|tenant| tenant.settled(&catalogue, ctx.now));
+            page.take(settled, |tenant| tenant.tenant_id.0, meant);
+        }
+        Ok(page.found)
     }
 
     /// Why a slug cannot be had; none when it can.
@@ -251,7 +302,7 @@ impl App {
     /// `TenantNotFound`, also for a deleted one.
     pub async fn resolve_tenant(&self, name: &TenantName) -> Result<Tenant, Error> {
         let id = self.plane.find(name).await?.ok_or(Error::TenantNotFound)?;
-        let tenant = self.store.find_tenant(id).await?;
+        let tenant = self.store.find_tenant(id).await?.map(|(tenant, _)| tenant);
         tenant.filter(|tenant| tenant.deleted_at.is_none()).ok_or(Error::TenantNotFound)
     }
 
@@ -268,8 +319,88 @@ impl App {
     }
 }
 
+/// The method of audit rows about what time alone has brought.
+const SETTLE: &str = "System/SettleTenant";
+
+/// A tenant that does not exist yet.
+pub(super) fn new_tenant(
+    ctx: &Ctx,
+    tenant_id: TenantId,
+    (display_name, slug): (String, Slug),
+    subscription: Subscription,
+) -> Tenant {
+    Tenant {
+        tenant_id,
+        slug,
+        display_name,
+        suspension: None,
+        pending: false,
+        flags: Flags::default(),
+        subscription,
+        external_id: None,
+        version: 1,
+        created_at: ctx.now,
+        updated_at: ctx.now,
+        deleted_at: None,
+        purge_at: None,
+    }
+}
+
+/// The subscription of a new tenant; to the catalogue's default plan when none is named. People choose among plans that
+/// are self-service.
+///
+/// # Errors
+/// `PlanUnknown`.
+pub(super) fn first_subscription(ctx: &Ctx, catalogue: &Catalogue, plan: &str) -> Result<Subscription, Error> {
+    let trusted = ctx.caller.speaks_for_platform();
+    let name = if plan.is_empty() { &catalogue.definition.default_plan } else { plan };
+    let found = catalogue
+        .newest(name)
+        .filter(|(_, plan)| trusted || name == catalogue.definition.default_plan || plan.self_service);
+    let (of, plan) = found.ok_or_else(|| Error::PlanUnknown(name.to_owned()))?;
+    Ok(Subscription::begin((of, plan), None, None, trusted, ctx.now))
+}
+
+/// A page that is filled by reading on until enough items are meant, or there are no more. The filter of the rows is asked
+/// again here, because time may have changed what they say.
+struct Filling<T> {
+    after: Uuid,
+    limit: i64,
+    more: bool,
+    found: Vec<T>,
+}
+
+impl<T> Filling<T> {
+    fn new((after, limit): (Uuid, i64)) -> Self {
+        Self { after, limit, more: true, found: Vec::new() }
+    }
+
+    /// How many are wanted.
+    fn wanted(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(0)
+    }
+
+    /// What to read next; none when there is enough.
+    fn next(&self) -> Option<(Uuid, i64)> {
+        (self.more && self.found.len() < self.wanted()).then_some((self.after, self.limit))
+    }
+
+    /// Takes what was read.
+    fn take(&mut self, read: impl Iterator<Item = T>, id: impl Fn(&T) -> Uuid, meant: impl Fn(&T) -> bool) {
+        let mut count = 0;
+        for item in read {
+            count += 1;
+            self.after = id(&item);
+            if self.found.len() < self.wanted() && meant(&item) {
+                self.found.push(item);
+            }
+        }
+        self.more = count == self.wanted();
+    }
+}
+
 /// A membership that begins now.
-pub(super) fn new_membership(ctx: &Ctx, user_id: UserId, role: Role) -> Membership {
+pub(super) fn new_membership(ctx: &Ctx, user_id: UserId, role: RoleName) -> Membership {
     Membership {
         membership_id: MembershipId(ctx.new_id()),
         user_id,

@@ -15,12 +15,13 @@ use tonic_health::server::HealthReporter;
 use super::CliError;
 use super::pulse::{beat, pulse, tell, write_denials};
 use crate::app::App;
+use crate::app::catalogue;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
 use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
 use crate::decide::Plane;
-use crate::domain::catalogue::{self, Catalogue};
+use crate::decide::catalogues::Catalogues;
 use crate::domain::name::TenantName;
 use crate::http::{self, Readiness};
 use crate::rpc::access::Access;
@@ -156,16 +157,11 @@ impl Running {
 /// The use cases on their database, with the keys that belong to it.
 async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let catalogue = match &config.catalogue {
-        None => catalogue::EXAMPLE.to_owned(),
-        Some(path) => std::fs::read_to_string(path).map_err(|source| CliError::File {
-            flag: "--catalogue",
-            path: path.clone(),
-            source,
-        })?,
-    };
-    let catalogue = Catalogue::parse(&catalogue, &Access::names())
-        .map_err(|problem| CliError::Failed(format!("the catalogue has a mistake: {problem}")))?;
+    let given = config.catalogue.as_ref().map(|path| {
+        let unreadable = |source| CliError::File { flag: "--catalogue", path: path.clone(), source };
+        std::fs::read_to_string(path).map_err(unreadable)
+    });
+    let given = given.transpose()?;
     let default_tenant = config.default_tenant.as_deref().map(TenantName::parse).transpose();
     let default_tenant = default_tenant.map_err(|e| CliError::Failed(format!("--default-tenant {e}")))?;
     let store = match (&config.database_url, config.system_url()) {
@@ -181,12 +177,14 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         issuer: config.issuer.clone(),
         audience: config.audience.clone(),
     };
+    let now = fittings.clock.now();
+    let catalogue =
+        catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let app = App {
-        plane: Plane { store: store.clone(), tokens: keys.tokens },
+        plane: Plane { store: store.clone(), tokens: keys.tokens, catalogues: Catalogues::new(catalogue) },
         store,
         master: keys.master,
-        catalogue,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         denials: Denials::default(),
         clock: fittings.clock,

@@ -169,6 +169,7 @@ impl Create {
             display_name: self.name,
             slug: self.slug,
             owner_email: self.owner_email,
+            plan: String::new(),
         };
         Ok(twice(async || client.clone().create_tenant(request.clone()).await).await?.into_inner().tenant)
     }

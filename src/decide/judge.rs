@@ -5,7 +5,7 @@ use super::tenant::Standing;
 use crate::ctx::{Caller, Needs};
 use crate::domain::membership::MemberStatus;
 use crate::domain::role::Permissions;
-use crate::domain::tenant::{SuspendedBy, TenantStatus};
+use crate::domain::tenant::{SuspendCause, TenantStatus};
 use crate::domain::user::RECENT_LOGIN;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -14,12 +14,14 @@ use crate::time::Timestamp;
 /// person's name what both may; an operator what the operator's key may.
 #[must_use]
 pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
-    let of_role = standing.member.as_ref().map(|member| member.role.permissions()).unwrap_or_default();
+    let roles = &standing.catalogue.definition.roles;
+    let of_role = standing.member.as_ref().map(|member| roles.permissions(&member.role)).unwrap_or_default();
     match caller {
         Caller::Anonymous => Permissions::default(),
         Caller::User(_) => of_role,
         Caller::Delegated(key, _) => of_role.within(&key.permissions),
         Caller::Service(key) | Caller::Operator(key) => key.permissions.clone(),
+        Caller::System => Permissions::all(),
     }
 }
 
@@ -31,17 +33,25 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
         reasons.push(Error::MemberSuspended);
     }
     let tenant = &standing.tenant;
-    match tenant.status() {
+    match tenant.status(now) {
         TenantStatus::Suspended if !needs.allow_suspended => {
-            reasons.extend(tenant.suspension.as_ref().map(|suspension| Error::TenantSuspended {
-                reason: suspension.reason.clone(),
-                by_operator: suspension.by == SuspendedBy::Operator,
+            reasons.extend(tenant.suspend_cause(now).map(|cause| Error::TenantSuspended {
+                reason: tenant.suspend_reason(now).to_owned(),
+                remedy: cause.remedy(),
+                by_operator: cause == SuspendCause::Operator,
             }));
         }
+        TenantStatus::Cancelled if !needs.allow_cancelled => reasons.push(Error::TenantCancelled),
+        TenantStatus::Pending if !needs.allow_pending => reasons.push(Error::TenantPending),
         TenantStatus::Deleted if !needs.allow_deleted => {
             reasons.push(Error::TenantDeleted(tenant.purge_at.unwrap_or(now)));
         }
         _ => {}
+    }
+    // Maintenance is an operator's work: it keeps everybody else out.
+    let at_work = matches!(caller, Caller::Operator(_) | Caller::System);
+    if needs.writes && tenant.flags.maintenance && !at_work {
+        reasons.push(Error::TenantInMaintenance);
     }
     // A sign-in is asked of people; keys have none.
     let stale = |person: &crate::ctx::SignedIn| person.auth_time.after(RECENT_LOGIN) < now;

@@ -1,6 +1,8 @@
 //! Decisions: who is this, in which tenant, as what, may they? The gate and `Authorize` ask the same questions here, so
-//! that they cannot disagree. Answered straight from the store; nothing is remembered from one call to the next.
+//! that they cannot disagree. Answered straight from the store; from one call to the next nothing is
+//! remembered but the catalogue, whose version is read with every tenant.
 
+pub mod catalogues;
 pub mod credential;
 pub mod judge;
 pub mod tenant;
@@ -9,6 +11,7 @@ pub mod token;
 use std::sync::Arc;
 
 use crate::store::Store;
+use catalogues::Catalogues;
 use token::Tokens;
 
 /// What decisions are made from.
@@ -17,4 +20,6 @@ pub struct Plane {
     pub store: Arc<Store>,
     /// What signs and verifies access tokens.
     pub tokens: Tokens,
+    /// What the product is.
+    pub catalogues: Catalogues,
 }

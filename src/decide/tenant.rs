@@ -1,7 +1,10 @@
 //! In which tenant a call is, and as what. Sources that claim a tenant must agree; none is preferred over another.
 
+use std::sync::Arc;
+
 use super::Plane;
 use crate::ctx::Caller;
+use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
@@ -37,8 +40,10 @@ pub enum HostClaim {
 /// A caller's place in a tenant.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    /// The tenant.
+    /// The tenant, settled: as it stands at the time of the call.
     pub tenant: Tenant,
+    /// The catalogue in force.
+    pub catalogue: Arc<Catalogue>,
     /// The person's membership; none for services alone and operators.
     pub member: Option<Membership>,
 }
@@ -86,13 +91,27 @@ impl Plane {
             Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
             None => None,
         };
-        let tenant = self.store.find_tenant(tenant).await?;
-        let tenant = tenant.filter(|tenant| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        let found = self.find_settled(tenant, now).await?;
+        let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         match member {
             Some(None) => Err(Error::TenantNotFound),
-            Some(member) => Ok(Standing { tenant, member }),
-            None => Ok(Standing { tenant, member: None }),
+            Some(member) => Ok(Standing { tenant, catalogue, member }),
+            None => Ok(Standing { tenant, catalogue, member: None }),
         }
+    }
+
+    /// A tenant as it stands at `now`, with the catalogue in force.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_settled(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+    ) -> Result<Option<(Tenant, Arc<Catalogue>)>, Error> {
+        let Some((tenant, version)) = self.store.find_tenant(tenant).await? else { return Ok(None) };
+        let catalogue = self.catalogues.at(&self.store, version).await?;
+        Ok(Some((tenant.settled(&catalogue, now), catalogue)))
     }
 
     /// Where a person's call goes when nothing claims a tenant: their default, else the only tenant that they have, else

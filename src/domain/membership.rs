@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{MembershipId, UserId};
-use super::role::Role;
+use super::role::{Rank, RoleName, Roles};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -26,7 +26,7 @@ pub struct Membership {
     /// Who.
     pub user_id: UserId,
     /// As what.
-    pub role: Role,
+    pub role: RoleName,
     /// Whether they may act.
     pub status: MemberStatus,
     /// Rises with each change.
@@ -40,8 +40,8 @@ pub struct Membership {
 impl Membership {
     /// Whether the last-owner rules count this member.
     #[must_use]
-    pub fn is_active_owner(&self) -> bool {
-        self.role == Role::TOP && self.status == MemberStatus::Active
+    pub fn is_active_owner(&self, roles: &Roles) -> bool {
+        self.role == roles.top().name && self.status == MemberStatus::Active
     }
 }
 
@@ -49,7 +49,7 @@ impl Membership {
 ///
 /// # Errors
 /// `RankTooLow` when the rank is above the caller's own.
-pub fn may_touch(own: Option<Role>, other: Role) -> Result<(), Error> {
+pub fn may_touch(own: Option<Rank>, other: Rank) -> Result<(), Error> {
     if own < Some(other) { Err(Error::RankTooLow) } else { Ok(()) }
 }
 
@@ -58,6 +58,6 @@ pub fn may_touch(own: Option<Role>, other: Role) -> Result<(), Error> {
 ///
 /// # Errors
 /// `LastOwner` when nobody would be left.
-pub fn may_lose(member: &Membership, active_owners: i64) -> Result<(), Error> {
-    if member.is_active_owner() && active_owners <= 1 { Err(Error::LastOwner) } else { Ok(()) }
+pub fn may_lose(member: &Membership, roles: &Roles, active_owners: i64) -> Result<(), Error> {
+    if member.is_active_owner(roles) && active_owners <= 1 { Err(Error::LastOwner) } else { Ok(()) }
 }

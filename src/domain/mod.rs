@@ -1,14 +1,17 @@
 //! The rules and values of tenancy. Pure: no async, no SQL, no gRPC, no clock; time and random bytes are arguments.
 
 pub mod catalogue;
+pub mod entitlement;
 pub mod id;
 pub mod membership;
 pub mod name;
 pub mod password;
 pub mod period;
+pub mod plan;
 pub mod role;
 pub mod seal;
 pub mod secret;
 pub mod settings;
+pub mod subscription;
 pub mod tenant;
 pub mod user;

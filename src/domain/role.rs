@@ -1,4 +1,5 @@
-//! Roles and permissions: who outranks whom, and what each may do.
+//! Roles and permissions: who outranks whom, and what each may do. Which roles there are is the catalogue's to say; the
+//! built-in ones are used when it says nothing.
 
 use std::fmt;
 
@@ -21,63 +22,161 @@ const ADMIN: &[&str] = &[
 ];
 const OWNER: &[&str] = &["billing.manage", "data.export", "ownership.transfer", "tenant.delete", "tenant.suspend"];
 
-/// A built-in role. Order is rank: a greater role outranks a lesser one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// Sees.
-    Viewer,
-    /// Works.
-    Member,
-    /// Invites.
-    Manager,
-    /// Administers.
-    Admin,
-    /// Owns: the top role, which a tenant never goes without.
-    Owner,
+/// The built-in roles, lowest first, with what each adds to the one below.
+const BUILT_IN: [(&str, &[&str]); 5] =
+    [("viewer", VIEWER), ("member", MEMBER), ("manager", MANAGER), ("admin", ADMIN), ("owner", OWNER)];
+
+/// Permissions that are never a member's, whatever their role: payments and corrections are for services and operators.
+const FOR_SERVICES: &[&str] = &["billing.record", "catalogue.read", "usage.correct"];
+
+/// All permissions that tenantry's own methods ask of members.
+pub fn own_permissions() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().flat_map(|(_, names)| names.iter().copied())
 }
 
-impl Role {
-    /// All roles, lowest first.
-    pub const ALL: [Self; 5] = [Self::Viewer, Self::Member, Self::Manager, Self::Admin, Self::Owner];
+/// Whether a permission is for services and operators alone.
+#[must_use]
+pub fn is_for_services(permission: &str) -> bool {
+    FOR_SERVICES.contains(&permission)
+}
 
-    /// The role that the last-owner rules protect.
-    pub const TOP: Self = Self::Owner;
+/// A role's name, as rows and requests hold it: 1 to 64 of a-z, 0-9 and _, beginning with a letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RoleName(String);
+
+impl RoleName {
+    /// Takes a name that was read from a row or a checked catalogue.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What stands above what. A greater rank may touch a lesser or equal one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rank(pub i64);
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: RoleName,
+    /// Where it stands.
+    pub rank: Rank,
+    /// What a member in it may do, permission by permission.
+    pub permissions: Permissions,
+}
+
+/// The roles of a product: at least one, each rank once, lowest first. The highest is the top role, which a tenant never
+/// goes without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles {
+    ascending: Vec<Role>,
+    default: Option<RoleName>,
+}
+
+impl Roles {
+    /// Takes checked roles in any order. `default` is the role of a new member when nobody says.
+    ///
+    /// # Errors
+    /// When there are none, or two have the same rank.
+    pub fn new(mut roles: Vec<Role>, default: Option<RoleName>) -> Result<Self, String> {
+        roles.sort_by_key(|role| role.rank);
+        if let Some(pair) = roles.windows(2).find(|pair| pair[0].rank == pair[1].rank) {
+            return Err(format!("{} and {} have the same rank", pair[0].name, pair[1].name));
+        }
+        if roles.is_empty() {
+            return Err("there must be at least one role".to_owned());
+        }
+        Ok(Self { ascending: roles, default })
+    }
+
+    /// `owner`, `admin`, `manager`, `member` and `viewer`. `product` are permissions of the product, which the upper three
+    /// and members have.
+    #[must_use]
+    pub fn built_in(product: &[String]) -> Self {
+        let mut held: Vec<String> = Vec::new();
+        let mut ascending = Vec::new();
+        for (step, (name, adds)) in (1_i64..).zip(BUILT_IN) {
+            held.extend(adds.iter().map(|&permission| permission.to_owned()));
+            if name == "member" {
+                held.extend(product.iter().cloned());
+            }
+            let mut permissions = Permissions(held.clone());
+            permissions.0.sort();
+            ascending.push(Role { name: RoleName::new(name), rank: Rank(step * 10), permissions });
+        }
+        Self { ascending, default: Some(RoleName::new("member")) }
+    }
+
+    /// The role of this name.
+    #[must_use]
+    pub fn get(&self, name: &RoleName) -> Option<&Role> {
+        self.ascending.iter().find(|role| role.name == *name)
+    }
 
     /// Reads a role's name.
     ///
     /// # Errors
     /// Which names there are, as a sentence for the field.
-    pub fn parse(name: &str) -> Result<Self, &'static str> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == name)
-            .ok_or("must be one of owner, admin, manager, member, viewer")
+    pub fn parse(&self, name: &str) -> Result<&Role, String> {
+        self.ascending.iter().find(|role| role.name.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = self.descending().map(|role| role.name.as_str()).collect();
+            format!("must be one of {}", names.join(", "))
+        })
     }
 
-    /// The role's name.
+    /// All roles, highest first.
+    pub fn descending(&self) -> impl Iterator<Item = &Role> {
+        self.ascending.iter().rev()
+    }
+
+    /// The role that the last-owner rules protect.
+    ///
+    /// # Panics
+    /// Never: `new` takes no empty list.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Member => "member",
-            Self::Manager => "manager",
-            Self::Admin => "admin",
-            Self::Owner => "owner",
-        }
+    pub fn top(&self) -> &Role {
+        &self.ascending[self.ascending.len() - 1]
     }
 
-    /// What a member in this role may do.
+    /// The highest role below the top; the top itself when it is the only one. What an owner becomes who gives the tenant
+    /// away.
     #[must_use]
-    pub fn permissions(self) -> Permissions {
-        let steps: [&[&str]; 5] = [VIEWER, MEMBER, MANAGER, ADMIN, OWNER];
-        let mine = Self::ALL.iter().zip(steps).filter(|(role, _)| **role <= self);
-        Permissions(mine.flat_map(|(_, names)| names.iter().map(|&n| n.to_owned())).collect())
+    pub fn below_top(&self) -> &Role {
+        self.ascending.iter().rev().nth(1).unwrap_or_else(|| self.top())
     }
-}
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// The role of a new member when nobody says.
+    #[must_use]
+    pub fn default(&self) -> Option<&Role> {
+        self.default.as_ref().and_then(|name| self.get(name))
+    }
+
+    /// Where a name stands; below every role when there is none of this name.
+    #[must_use]
+    pub fn rank(&self, name: &RoleName) -> Rank {
+        self.get(name).map_or(Rank(i64::MIN), |role| role.rank)
+    }
+
+    /// What a member in a role of this name may do: nothing when there is none.
+    #[must_use]
+    pub fn permissions(&self, name: &RoleName) -> Permissions {
+        self.get(name).map(|role| role.permissions.clone()).unwrap_or_default()
     }
 }
 
@@ -113,19 +212,29 @@ impl Permissions {
         Self(vec!["*".to_owned()])
     }
 
+    /// Those of `known` that the patterns of this set stand for, one by one: what a role holds.
+    #[must_use]
+    pub fn expand<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Self {
+        let mut set: Vec<String> =
+            known.into_iter().filter(|name| self.contains(name)).map(ToOwned::to_owned).collect();
+        set.sort();
+        set.dedup();
+        Self(set)
+    }
+
     /// Whether the set holds the permission.
     #[must_use]
     pub fn contains(&self, permission: &str) -> bool {
         self.0.iter().any(|held| match held.strip_suffix('*') {
-            None => held == permission,
             Some(prefix) => permission.starts_with(prefix),
+            None => held == permission,
         })
     }
 
-    /// Whether the set holds everything that a role may do.
+    /// Whether the set holds all that a role has.
     #[must_use]
-    pub fn covers(&self, role: Role) -> bool {
-        role.permissions().0.iter().all(|permission| self.contains(permission))
+    pub fn covers(&self, role: &Role) -> bool {
+        role.permissions.0.iter().all(|permission| self.contains(permission))
     }
 
     /// Those of this set that the other one holds as well. The set must name its permissions one by one, as a role's does.
@@ -156,15 +265,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_role_may_do_what_the_lower_ones_may_and_more() {
-        for pair in Role::ALL.windows(2) {
-            let (low, high) = (pair[0].permissions(), pair[1].permissions());
+    fn each_built_in_role_may_do_what_the_lower_ones_may_and_more() {
+        let roles = Roles::built_in(&["quizzes.mark".to_owned()]);
+        for pair in roles.ascending.windows(2) {
+            let (low, high) = (&pair[0].permissions, &pair[1].permissions);
             assert!(low.names().iter().all(|p| high.contains(p)));
             assert!(high.names().len() > low.names().len());
         }
-        assert!(!Role::Viewer.permissions().contains("usage.write"));
-        assert!(Role::Member.permissions().contains("usage.write"));
-        assert!(!Role::Admin.permissions().contains("tenant.delete"));
+        let of = |name: &str| roles.permissions(&RoleName::new(name));
+        assert!(!of("viewer").contains("usage.write") && !of("viewer").contains("quizzes.mark"));
+        assert!(of("member").contains("usage.write") && of("member").contains("quizzes.mark"));
+        assert!(!of("admin").contains("tenant.delete"));
+        assert_eq!(roles.top().name.as_str(), "owner");
+        assert_eq!(roles.below_top().name.as_str(), "admin");
+        assert!(own_permissions().all(|permission| !is_for_services(permission)));
     }
 
     #[test]

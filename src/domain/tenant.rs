@@ -1,10 +1,13 @@
-//! Tenants: their statuses and the ways between them.
+//! Tenants: their statuses and the ways between them. The status is computed, never stored as the truth: from what people
+//! did, from the subscription, and from the time of the decision.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
+use super::catalogue::Catalogue;
 use super::id::TenantId;
 use super::name::Slug;
+use super::subscription::{Subscription, SubscriptionStatus};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -14,10 +17,16 @@ pub const PURGE_AFTER: TimeDelta = TimeDelta::days(30);
 /// Where a tenant stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TenantStatus {
+    /// Provisioned, and not confirmed yet.
+    Pending,
+    /// In use, on a trial that ends by itself.
+    Trial,
     /// In use.
     Active,
     /// Closed for a stated reason; everything is kept.
     Suspended,
+    /// The subscription has ended; everything is kept.
+    Cancelled,
     /// Deleted; can be undeleted until its purge time.
     Deleted,
 }
@@ -27,8 +36,11 @@ impl TenantStatus {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "pending",
+            Self::Trial => "trial",
             Self::Active => "active",
             Self::Suspended => "suspended",
+            Self::Cancelled => "cancelled",
             Self::Deleted => "deleted",
         }
     }
@@ -43,13 +55,53 @@ pub enum SuspendedBy {
     Operator,
 }
 
-/// A suspension: why, and by whom.
+/// A suspension by somebody: why, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
     /// Told to members.
     pub reason: String,
     /// Decides who may lift it.
     pub by: SuspendedBy,
+}
+
+/// Why a tenant is suspended, and so what opens it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SuspendCause {
+    /// One of its own closed it.
+    Member,
+    /// An operator closed it.
+    Operator,
+    /// The grace period of an unpaid subscription is over.
+    Billing,
+    /// The subscription is paused.
+    Paused,
+    /// The trial is over.
+    TrialEnded,
+}
+
+impl SuspendCause {
+    /// What would open the tenant, as the end of "it is suspended; ...".
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Member => "an owner can activate it",
+            Self::Operator => "an operator of the platform can activate it",
+            Self::Billing => "a payment opens it, or another plan",
+            Self::Paused => "an owner can resume the subscription",
+            Self::TrialEnded => "choosing or paying a plan opens it",
+        }
+    }
+}
+
+/// What the platform says of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flags {
+    /// It has checked who it is.
+    pub verified: bool,
+    /// It is for showing, not for work.
+    pub demo: bool,
+    /// It takes no changes, but from operators.
+    pub maintenance: bool,
 }
 
 /// A customer's organisation.
@@ -61,10 +113,16 @@ pub struct Tenant {
     pub slug: Slug,
     /// The name that people see.
     pub display_name: String,
-    /// Kept also while deleted, so that undeletion brings it back.
+    /// A suspension by somebody. Kept also while deleted, so that undeletion brings it back.
     pub suspension: Option<Suspension>,
-    /// The plan's name in the catalogue.
-    pub plan: String,
+    /// Whether it waits to be confirmed.
+    pub pending: bool,
+    /// What the platform says of it.
+    pub flags: Flags,
+    /// Its plan.
+    pub subscription: Subscription,
+    /// The id that another system knows it by.
+    pub external_id: Option<String>,
     /// Rises with each change.
     pub version: i64,
     /// When it was created.
@@ -78,13 +136,65 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Where it stands: deleted outweighs suspended.
+    /// How it stands at `now`: everything that time alone has brought since it was written.
     #[must_use]
-    pub const fn status(&self) -> TenantStatus {
-        match (self.deleted_at, &self.suspension) {
-            (Some(_), _) => TenantStatus::Deleted,
-            (None, Some(_)) => TenantStatus::Suspended,
-            (None, None) => TenantStatus::Active,
+    pub fn settled(mut self, catalogue: &Catalogue, now: Timestamp) -> Self {
+        // A deleted tenant stands still: undeleted in time, it catches up.
+        if self.deleted_at.is_none() {
+            self.subscription.settle(catalogue, now);
+        }
+        self
+    }
+
+    /// Where it stands. What outweighs: deletion, a suspension by an operator, the end of the subscription, other
+    /// suspensions, pending, trial.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> TenantStatus {
+        let ended = self.subscription.status == SubscriptionStatus::Cancelled;
+        match self.suspend_cause(now) {
+            _ if self.deleted_at.is_some() => TenantStatus::Deleted,
+            Some(SuspendCause::Operator) => TenantStatus::Suspended,
+            _ if ended => TenantStatus::Cancelled,
+            Some(_) => TenantStatus::Suspended,
+            None if self.pending => TenantStatus::Pending,
+            None if self.subscription.status == SubscriptionStatus::Trialing => TenantStatus::Trial,
+            None => TenantStatus::Active,
+        }
+    }
+
+    /// Why it is suspended; none when it is not.
+    #[must_use]
+    pub fn suspend_cause(&self, now: Timestamp) -> Option<SuspendCause> {
+        match &self.suspension {
+            Some(Suspension { by: SuspendedBy::Operator, .. }) => Some(SuspendCause::Operator),
+            Some(Suspension { by: SuspendedBy::Member, .. }) => Some(SuspendCause::Member),
+            None if self.subscription.status == SubscriptionStatus::Paused => Some(SuspendCause::Paused),
+            None if self.subscription.is_overdue(now) && self.subscription.is_trial_over() => {
+                Some(SuspendCause::TrialEnded)
+            }
+            None if self.subscription.is_overdue(now) => Some(SuspendCause::Billing),
+            None => None,
+        }
+    }
+
+    /// The reason of a suspension, as members are told; empty when it is not suspended.
+    #[must_use]
+    pub fn suspend_reason(&self, now: Timestamp) -> &str {
+        match (self.suspend_cause(now), &self.suspension) {
+            (Some(SuspendCause::Member | SuspendCause::Operator), Some(suspension)) => &suspension.reason,
+            (Some(SuspendCause::Billing), _) => "billing",
+            (Some(SuspendCause::Paused), _) => "paused",
+            (Some(SuspendCause::TrialEnded), _) => "trial ended",
+            _ => "",
+        }
+    }
+
+    /// When time alone next changes something; none when it does not. To be asked of a settled tenant.
+    #[must_use]
+    pub fn next_boundary(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.deleted_at {
+            Some(_) => None,
+            None => self.subscription.next_boundary(now),
         }
     }
 
@@ -102,7 +212,7 @@ impl Tenant {
     pub fn suspend(&mut self, suspension: Suspension) -> Result<(), Error> {
         match &self.suspension {
             Some(now) if !(now.by == SuspendedBy::Member && suspension.by == SuspendedBy::Operator) => {
-                Err(Error::WrongState { state: "suspended", wanted: "an active tenant" })
+                Err(Error::WrongState { state: "suspended", wanted: "a tenant that nobody has suspended" })
             }
             _ => {
                 self.suspension = Some(suspension);
@@ -111,19 +221,33 @@ impl Tenant {
         }
     }
 
-    /// Opens it again.
+    /// Opens it again: takes a suspension by somebody back, or confirms a pending tenant.
     ///
     /// # Errors
-    /// `WrongState` when it is not suspended, `SuspendedByOperator` when a member would lift an operator's.
-    pub fn activate(&mut self, by: SuspendedBy) -> Result<(), Error> {
+    /// `WrongState` when nobody has suspended it, `SuspendedByOperator` when a member would lift an operator's, or confirm
+    /// their own tenant.
+    pub fn activate(&mut self, by: SuspendedBy, now: Timestamp) -> Result<(), Error> {
         match &self.suspension {
-            None => Err(Error::WrongState { state: self.status().as_str(), wanted: "a suspended tenant" }),
             Some(Suspension { by: SuspendedBy::Operator, .. }) if by == SuspendedBy::Member => {
                 Err(Error::SuspendedByOperator)
             }
             Some(_) => {
                 self.suspension = None;
                 Ok(())
+            }
+            None if self.pending && by == SuspendedBy::Member => Err(Error::TenantPending),
+            None if self.pending => {
+                self.pending = false;
+                Ok(())
+            }
+            None => {
+                let wanted = match self.suspend_cause(now) {
+                    Some(SuspendCause::Paused) => "ResumeSubscription",
+                    Some(_) => "a payment or ChangePlan",
+                    None if self.subscription.status == SubscriptionStatus::Cancelled => "ResumeSubscription",
+                    None => "a tenant that somebody has suspended",
+                };
+                Err(Error::WrongState { state: self.status(now).as_str(), wanted })
             }
         }
     }

@@ -10,6 +10,8 @@ pub enum Who {
     SignedIn,
     /// Who has this permission in the tenant.
     Permission(&'static str),
+    /// Services whose key has this permission, and operators; never users.
+    Service(&'static str),
     /// Operators.
     Operator,
 }
@@ -45,8 +47,14 @@ pub struct Access {
     pub writes: bool,
     /// Whether a suspended tenant will do.
     pub allow_suspended: bool,
+    /// Whether a cancelled tenant will do.
+    pub allow_cancelled: bool,
+    /// Whether a pending tenant will do.
+    pub allow_pending: bool,
     /// Whether a deleted tenant will do.
     pub allow_deleted: bool,
+    /// Whether it may change things in a tenant in maintenance.
+    pub allow_maintenance: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
 }

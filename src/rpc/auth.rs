@@ -42,7 +42,7 @@ impl v1::auth_service_server::AuthService for Services {
             let (done, token) = self.0.app.sign_up(&ctx, new, key).await?;
             Ok(v1::SignUpResponse {
                 user: Some(convert::user(&done.user)),
-                tenant: done.tenant.as_ref().map(convert::tenant),
+                tenant: done.tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
                 access_token: Some(convert::access_token(&done.session, &token)),
             })
         })
@@ -102,7 +102,7 @@ impl v1::auth_service_server::AuthService for Services {
                 kind: kind(&ctx).into(),
                 user: ctx.caller.person().map(|person| convert::user(&person.user)),
                 key: key.map(convert::platform_key),
-                tenant: t.as_ref().map(|t| convert::tenant(&t.tenant)),
+                tenant: t.as_ref().map(|t| convert::tenant(&t.tenant, ctx.now)),
                 role: t.as_ref().and_then(|t| t.member.as_ref()).map(role).unwrap_or_default(),
                 permissions,
             })
@@ -175,7 +175,7 @@ impl v1::auth_service_server::AuthService for Services {
                 allowed: decision.reasons.is_empty(),
                 reasons: decision.reasons.iter().flat_map(convert::deny_reasons).collect(),
                 user: decision.user.as_ref().map(convert::user),
-                tenant: standing.map(|s| convert::tenant(&s.tenant)),
+                tenant: standing.map(|s| convert::tenant(&s.tenant, ctx.now)),
                 role: standing.and_then(|s| s.member.as_ref()).map(role).unwrap_or_default(),
                 usage: decision.usage.iter().map(convert::usage).collect(),
             })
@@ -203,5 +203,6 @@ fn kind(ctx: &Ctx) -> v1::CallerKind {
         Caller::User(_) => v1::CallerKind::User,
         Caller::Service(_) | Caller::Delegated(..) => v1::CallerKind::Service,
         Caller::Operator(_) => v1::CallerKind::Operator,
+        Caller::System => v1::CallerKind::System,
     }
 }

@@ -12,7 +12,7 @@ use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::membership::MemberStatus;
-use crate::domain::tenant::{Tenant, TenantStatus};
+use crate::domain::tenant::{SuspendCause, Tenant, TenantStatus};
 use crate::domain::user::{Session, User};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -28,25 +28,60 @@ fn duration(span: TimeDelta) -> Duration {
 
 pub(super) const fn tenant_status(status: TenantStatus) -> v1::TenantStatus {
     match status {
+        TenantStatus::Pending => v1::TenantStatus::Pending,
+        TenantStatus::Trial => v1::TenantStatus::Trial,
         TenantStatus::Active => v1::TenantStatus::Active,
         TenantStatus::Suspended => v1::TenantStatus::Suspended,
+        TenantStatus::Cancelled => v1::TenantStatus::Cancelled,
         TenantStatus::Deleted => v1::TenantStatus::Deleted,
     }
 }
 
-pub(super) fn tenant(tenant: &Tenant) -> v1::Tenant {
+/// The status that a list is narrowed to; none when it is not said.
+pub(super) const fn status_filter(status: v1::TenantStatus) -> Option<TenantStatus> {
+    match status {
+        v1::TenantStatus::Unspecified => None,
+        v1::TenantStatus::Pending => Some(TenantStatus::Pending),
+        v1::TenantStatus::Trial => Some(TenantStatus::Trial),
+        v1::TenantStatus::Active => Some(TenantStatus::Active),
+        v1::TenantStatus::Suspended => Some(TenantStatus::Suspended),
+        v1::TenantStatus::Cancelled => Some(TenantStatus::Cancelled),
+        v1::TenantStatus::Deleted => Some(TenantStatus::Deleted),
+    }
+}
+
+const fn suspend_cause(cause: Option<SuspendCause>) -> v1::SuspendCause {
+    match cause {
+        None => v1::SuspendCause::Unspecified,
+        Some(SuspendCause::Member) => v1::SuspendCause::Member,
+        Some(SuspendCause::Operator) => v1::SuspendCause::Operator,
+        Some(SuspendCause::Billing) => v1::SuspendCause::Billing,
+        Some(SuspendCause::Paused) => v1::SuspendCause::Paused,
+        Some(SuspendCause::TrialEnded) => v1::SuspendCause::TrialEnded,
+    }
+}
+
+/// A settled tenant, as it stands at the time of the call.
+pub(super) fn tenant(tenant: &Tenant, now: Timestamp) -> v1::Tenant {
     v1::Tenant {
         tenant_id: tenant.tenant_id.to_string(),
         slug: tenant.slug.as_str().to_owned(),
         display_name: tenant.display_name.clone(),
-        status: tenant_status(tenant.status()).into(),
-        suspend_reason: tenant.suspension.as_ref().map(|s| s.reason.clone()).unwrap_or_default(),
-        plan: tenant.plan.clone(),
+        status: tenant_status(tenant.status(now)).into(),
+        suspend_reason: tenant.suspend_reason(now).to_owned(),
+        plan: tenant.subscription.of.plan.clone(),
         create_time: Some(time(tenant.created_at)),
         update_time: Some(time(tenant.updated_at)),
         delete_time: tenant.deleted_at.map(time),
         purge_time: tenant.purge_at.map(time),
         etag: etag(tenant.version),
+        suspend_cause: suspend_cause(tenant.suspend_cause(now)).into(),
+        plan_version: tenant.subscription.of.version,
+        verified: tenant.flags.verified,
+        demo: tenant.flags.demo,
+        maintenance: tenant.flags.maintenance,
+        external_id: tenant.external_id.clone().unwrap_or_default(),
+        trial_end_time: tenant.subscription.trial_end.map(time),
     }
 }
 
@@ -79,10 +114,10 @@ pub(super) fn member(member: &Member) -> v1::Member {
     }
 }
 
-pub(super) fn my_tenant(mine: &MyTenant) -> v1::MyTenant {
+pub(super) fn my_tenant(mine: &MyTenant, now: Timestamp) -> v1::MyTenant {
     let status = if mine.row.active { v1::MemberStatus::Active } else { v1::MemberStatus::Suspended };
     v1::MyTenant {
-        tenant: Some(tenant(&mine.row.tenant)),
+        tenant: Some(tenant(&mine.row.tenant, now)),
         role: mine.row.role.clone(),
         member_status: status.into(),
         member_count: mine.row.member_count,
@@ -129,9 +164,10 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         Error::PermissionMissing(_)
         | Error::MemberSuspended
         | Error::TenantDeleted(_)
+        | Error::TenantCancelled
         | Error::TenantSuspended { by_operator: false, .. } => v1::Remedy::TenantAdmin,
         Error::QuotaExceeded(_) => v1::Remedy::UpgradeOrWait,
-        Error::TenantSuspended { .. } => v1::Remedy::Operator,
+        Error::TenantSuspended { .. } | Error::TenantPending | Error::TenantInMaintenance => v1::Remedy::Operator,
         _ => v1::Remedy::Unspecified,
     };
     let one = |error: &Error, subject: &str| {

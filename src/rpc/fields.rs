@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::v1;
 use crate::app::mutation::RequestKey;
 use crate::app::usage::Amounts;
-use crate::domain::catalogue::MAX_AMOUNT;
+use crate::domain::catalogue::{MAX_AMOUNT, is_name};
 use crate::domain::id::UserId;
-use crate::domain::role::Role;
+use crate::domain::role::{Role, Roles};
 use crate::domain::seal::MasterKey;
 use crate::error::{Error, Violation};
 
@@ -24,11 +24,11 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Takes a field's value, or notes what is wrong with it.
-    pub(super) fn read<T>(&mut self, field: &str, value: Result<T, &'static str>) -> Option<T> {
+    pub(super) fn read<T>(&mut self, field: &str, value: Result<T, impl Into<String>>) -> Option<T> {
         match value {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.violations.push(Violation { field: field.to_owned(), description: problem.to_owned() });
+                self.violations.push(Violation { field: field.to_owned(), description: problem.into() });
                 None
             }
         }
@@ -56,12 +56,24 @@ impl Fields {
         self.read(field, Uuid::try_parse(text).map(UserId).map_err(|_| "must be a user's id, a UUID"))
     }
 
-    /// A role's name; the fallback when empty, where there is one.
-    pub(super) fn role(&mut self, field: &str, text: &str, fallback: Option<Role>) -> Option<Role> {
+    /// A role by its name; the fallback when empty, where there is one.
+    pub(super) fn role<'r>(
+        &mut self,
+        field: &str,
+        text: &str,
+        roles: &'r Roles,
+        fallback: Option<&'r Role>,
+    ) -> Option<&'r Role> {
         match fallback {
             Some(role) if text.is_empty() => Some(role),
-            _ => self.read(field, Role::parse(text)),
+            _ => self.read(field, roles.parse(text)),
         }
+    }
+
+    /// A plan's name; empty is none.
+    pub(super) fn plan(&mut self, field: &str, name: &str) -> Option<()> {
+        let ok = name.is_empty() || is_name(name);
+        self.read(field, if ok { Ok(()) } else { Err("must be a plan's name") })
     }
 
     /// Amounts: `least` to 20 metrics, each once, each 1 to 2^53.

@@ -21,7 +21,7 @@ use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
 use crate::decide::judge::{judge, permissions};
-use crate::decide::tenant::{Claims, HostClaim};
+use crate::decide::tenant::{Claims, HostClaim, Standing};
 use crate::domain::id::TenantId;
 use crate::domain::name::{Slug, TenantName};
 use crate::error::Error;
@@ -158,6 +158,12 @@ impl Gate {
         let (ctx, claims) = (&admission.ctx, &admission.claims);
         may_call(admission.access, &ctx.caller)?;
         if admission.access.tenant == TenantRule::None {
+            // Without a tenant there is no standing to judge: what the key holds is all there is.
+            if let (Who::Service(permission), Some(key)) = (admission.access.who, ctx.caller.key())
+                && !key.permissions.contains(permission)
+            {
+                return Err(Error::PermissionMissing(permission.to_owned()));
+            }
             return Ok(None);
         }
         let mut tenant = self.app.plane.locate(claims).await?;
@@ -185,20 +191,24 @@ impl Gate {
         Span::current().record("tenant", tracing::field::display(tenant));
         let standing = self.app.plane.standing(tenant, &ctx.caller, ctx.now).await?;
         let permission = match &access.who {
-            Who::Permission(permission) => std::slice::from_ref(permission),
+            Who::Permission(permission) | Who::Service(permission) => std::slice::from_ref(permission),
             _ => &[],
         };
         let needs = Needs {
             permissions: permission,
             allow_suspended: access.allow_suspended,
+            allow_cancelled: access.allow_cancelled,
+            allow_pending: access.allow_pending,
             allow_deleted: access.allow_deleted,
+            writes: access.writes && !access.allow_maintenance,
             recent_login: access.recent_login,
         };
         if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        Ok(TenantCtx { ctx: ctx.clone(), tenant: standing.tenant, member: standing.member, permissions, needs })
+        let Standing { tenant, catalogue, member } = standing;
+        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, member, permissions, needs })
     }
 
     /// What the headers claim about the tenant.
@@ -290,7 +300,9 @@ fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
 fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
     let may = match (&access.who, caller) {
         (Who::Public, _) | (Who::Operator, Caller::Operator(_)) => true,
-        (Who::Operator, _) | (_, Caller::Anonymous) => false,
+        (Who::Operator, _) | (_, Caller::Anonymous | Caller::System) => false,
+        (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
+        (Who::Service(_), Caller::User(_) | Caller::Delegated(..)) => false,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
         (Who::SignedIn, Caller::Service(_)) => access.also_service,
         (Who::SignedIn, Caller::Operator(_)) => access.also_operator,

@@ -8,7 +8,6 @@ use super::status::respond;
 use super::{Services, convert, v1};
 use crate::domain::membership::MemberStatus;
 use crate::domain::name::Email;
-use crate::domain::role::Role;
 use crate::error::Error;
 
 #[tonic::async_trait]
@@ -22,7 +21,8 @@ impl v1::membership_service_server::MembershipService for Services {
             let mut f = Fields::default();
             let key = f.request_key(&m.request_id, &m, &self.0.app.master);
             let email = f.read("email", Email::parse(&m.email));
-            let role = f.role("role", &m.role, Some(Role::Member));
+            let roles = &t.catalogue.definition.roles;
+            let role = f.role("role", &m.role, roles, roles.default());
             let (Some(key), Some(email), Some(role)) = (key, email, role) else { return Err(f.refuse()) };
             let member = self.0.app.add_member(&t, &email, role, key).await?;
             Ok(v1::AddMemberResponse { member: Some(convert::member(&member)) })
@@ -77,7 +77,7 @@ impl v1::membership_service_server::MembershipService for Services {
             let mut f = Fields::default();
             let key = f.request_key(&m.request_id, &m, &self.0.app.master);
             let user = f.user_id("user_id", &m.user_id);
-            let role = f.role("role", &m.role, None);
+            let role = f.role("role", &m.role, &t.catalogue.definition.roles, None);
             let (Some(key), Some(user), Some(role)) = (key, user, role) else { return Err(f.refuse()) };
             let member = self.0.app.update_member_role(&t, user, role, &m.etag, key).await?;
             Ok(v1::UpdateMemberRoleResponse { member: Some(convert::member(&member)) })
@@ -155,7 +155,9 @@ impl v1::membership_service_server::MembershipService for Services {
             let user = f.user_id("new_owner_id", &m.new_owner_id);
             let own_role = match m.own_role.as_str() {
                 "" => Some(None),
-                name => f.role("own_role", name, None).map(Some),
+                name => {
+                    f.role("own_role", name, &t.catalogue.definition.roles, None).map(|role| Some(role.name.clone()))
+                }
             };
             let (Some(key), Some(user), Some(own_role)) = (key, user, own_role) else { return Err(f.refuse()) };
             let (owner, previous) = self.0.app.transfer_ownership(&t, user, own_role, key).await?;

@@ -43,6 +43,8 @@ pub fn code(error: &Error) -> Code {
         | Error::MemberSuspended
         | Error::TenantSuspended { .. }
         | Error::TenantDeleted(_)
+        | Error::TenantCancelled
+        | Error::TenantPending
         | Error::RecentLoginRequired
         | Error::RankTooLow
         | Error::SuspendedByOperator => Code::PermissionDenied,
@@ -55,13 +57,34 @@ pub fn code(error: &Error) -> Code {
         | Error::RequestIdReused
         | Error::IdempotencyKeyReused
         | Error::PageTokenMismatch
-        | Error::MetricUnknown(_) => Code::InvalidArgument,
-        Error::TenantNotFound | Error::MemberNotFound | Error::UserUnknown => Code::NotFound,
-        Error::SlugTaken | Error::EmailTaken | Error::AlreadyMember | Error::TenantNotDeleted => Code::AlreadyExists,
-        Error::AnswerExpired | Error::LastOwner | Error::WrongState { .. } => Code::FailedPrecondition,
+        | Error::MetricUnknown(_)
+        | Error::CatalogueInvalid(_)
+        | Error::FeatureUnknown(_)
+        | Error::PlanUnknown(_)
+        | Error::BillingEventReused => Code::InvalidArgument,
+        Error::TenantNotFound
+        | Error::MemberNotFound
+        | Error::UserUnknown
+        | Error::DomainNotFound
+        | Error::IntegrationNotFound
+        | Error::ExternalIdUnknown => Code::NotFound,
+        Error::SlugTaken
+        | Error::EmailTaken
+        | Error::AlreadyMember
+        | Error::TenantNotDeleted
+        | Error::DomainTaken
+        | Error::ExternalIdTaken => Code::AlreadyExists,
+        Error::AnswerExpired
+        | Error::LastOwner
+        | Error::WrongState { .. }
+        | Error::DomainNotVerified(_)
+        | Error::FeatureNotInPlan(_)
+        | Error::PlanExceeded(_) => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
-        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded => Code::ResourceExhausted,
-        Error::DatabaseUnavailable(_) => Code::Unavailable,
+        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded | Error::SeatsExhausted { .. } => {
+            Code::ResourceExhausted
+        }
+        Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) | Error::TenantInMaintenance => Code::Unavailable,
         Error::DeadlineExceeded => Code::DeadlineExceeded,
         Error::Internal(_) => Code::Internal,
         Error::MethodUnknown => Code::Unimplemented,
@@ -106,6 +129,23 @@ pub fn reason(error: &Error) -> &'static str {
         Error::LastOwner => R::LastOwner,
         Error::WrongState { .. } => R::WrongState,
         Error::EtagMismatch => R::EtagMismatch,
+        Error::TenantCancelled => R::TenantCancelled,
+        Error::TenantPending => R::TenantPending,
+        Error::TenantInMaintenance => R::TenantInMaintenance,
+        Error::CatalogueInvalid(_) => R::CatalogueInvalid,
+        Error::FeatureUnknown(_) => R::FeatureUnknown,
+        Error::PlanUnknown(_) => R::PlanUnknown,
+        Error::BillingEventReused => R::BillingEventReused,
+        Error::DomainNotFound => R::DomainNotFound,
+        Error::DomainTaken => R::DomainTaken,
+        Error::DomainNotVerified(_) => R::DomainNotVerified,
+        Error::DnsUnavailable(_) => R::DnsUnavailable,
+        Error::FeatureNotInPlan(_) => R::FeatureNotInPlan,
+        Error::PlanExceeded(_) => R::PlanExceeded,
+        Error::IntegrationNotFound => R::IntegrationNotFound,
+        Error::ExternalIdTaken => R::ExternalIdTaken,
+        Error::ExternalIdUnknown => R::ExternalIdUnknown,
+        Error::SeatsExhausted { .. } => R::SeatsExhausted,
         Error::QuotaExceeded(_) => R::QuotaExceeded,
         Error::RateExceeded { .. } => R::RateExceeded,
         Error::Overloaded => R::Overloaded,
@@ -124,7 +164,7 @@ pub fn status(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason(error), DOMAIN, metadata(error));
     match error {
-        Error::FieldsInvalid(violations) => {
+        Error::FieldsInvalid(violations) | Error::CatalogueInvalid(violations) => {
             for violation in violations.iter().take(VIOLATIONS) {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
@@ -136,10 +176,18 @@ pub fn status(error: &Error) -> Status {
                 details.add_quota_failure_violation(&short.metric, told);
             }
         }
+        Error::PlanExceeded(excess) => {
+            for e in excess.iter().take(VIOLATIONS) {
+                details.add_quota_failure_violation(&e.metric, format!("{} used, {} allowed", e.used, e.limit));
+            }
+        }
+        Error::SeatsExhausted { seats } => {
+            details.add_quota_failure_violation("members", format!("{seats} seats, all taken"));
+        }
         Error::RateExceeded { retry_after, .. } => {
             details.set_retry_info(Some(wait(*retry_after)));
         }
-        Error::Overloaded | Error::DatabaseUnavailable(_) => {
+        Error::Overloaded | Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) => {
             details.set_retry_info(Some(SHORTLY));
         }
         Error::LastOwner => {
@@ -187,6 +235,10 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
+        Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
+        Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
+        Error::DomainNotVerified(problem) => vec![("problem", problem.clone())],
+        Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };

@@ -16,7 +16,7 @@ impl v1::usage_service_server::UsageService for Services {
             let amounts = f.amounts(&m.amounts, 1);
             let key = f.idempotency_key(&m.idempotency_key);
             let (Some(amounts), Some(key)) = (amounts, key) else { return Err(f.refuse()) };
-            let usage = self.0.app.consume(&t.ctx, &t.tenant, &amounts, key.as_deref()).await?;
+            let usage = self.0.app.consume(&t.ctx, (&t.tenant, &t.catalogue), &amounts, key.as_deref()).await?;
             Ok(v1::ConsumeResponse { usage: usage.iter().map(convert::usage).collect() })
         })
         .await
@@ -28,7 +28,7 @@ impl v1::usage_service_server::UsageService for Services {
             if m.metrics.len() > 100 || m.metrics.iter().any(|metric| metric.len() > 64) {
                 return Err(Error::field("metrics", "must be at most 100 names of metrics"));
             }
-            let usage = self.0.app.get_usage(&t.ctx, &t.tenant, &m.metrics).await?;
+            let usage = self.0.app.get_usage(&t.ctx, (&t.tenant, &t.catalogue), &m.metrics).await?;
             Ok(v1::GetUsageResponse { usage: usage.iter().map(convert::usage).collect() })
         })
         .await

@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
 use crate::domain::id::{PlatformKeyId, TenantId, UserId};
-use crate::domain::name::Slug;
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
 use crate::error::Error;
@@ -22,10 +21,10 @@ use crate::time::Timestamp;
 /// Something that a replica or watcher may have cached, and that is different now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A tenant: status, plan, names.
+    /// A tenant: status, plan, names, settings, limits, features.
     Tenant(TenantId),
-    /// A slug: whose it is.
-    Host(TenantId, Slug),
+    /// A slug or domain: whose it is.
+    Host(TenantId, String),
     /// A user's place in a tenant.
     Membership(TenantId, UserId),
     /// An account: disabled, sessions ended, default tenant.
@@ -34,6 +33,8 @@ pub enum Change {
     PlatformKey(PlatformKeyId, String),
     /// The keys that sign access tokens.
     SigningKeys,
+    /// The catalogue.
+    Catalogue,
 }
 
 impl Change {
@@ -45,6 +46,7 @@ impl Change {
             Self::Account(_) => 4,
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
+            Self::Catalogue => 8,
         }
     }
 
@@ -59,13 +61,13 @@ impl Change {
         match self {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
             Self::PlatformKey(key, _) => (Some(key.0), None),
-            Self::Tenant(_) | Self::Host(..) | Self::SigningKeys => (None, None),
+            Self::Tenant(_) | Self::Host(..) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }
 
     fn key_hash(&self) -> Option<[u8; 16]> {
         let text = match self {
-            Self::Host(_, slug) => slug.as_str(),
+            Self::Host(_, host) => host,
             Self::PlatformKey(_, key_id) => key_id,
             _ => return None,
         };

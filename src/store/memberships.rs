@@ -7,7 +7,7 @@ use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfTenant, Statement, statements};
 use crate::domain::id::{MembershipId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
-use crate::domain::role::Role;
+use crate::domain::role::RoleName;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -26,6 +26,11 @@ statements! {
         "select count(*) as members
          from membership
          where tenant_id = $1 and role = $2 and status = 1",
+    );
+    COUNT_ACTIVE: OfTenant = Statement::new(
+        "select count(*) as members
+         from membership
+         where tenant_id = $1 and status = 1",
     );
     LIST: OfTenant = Statement::new(
         "select membership_id, user_id, role, status, version, joined_at, updated_at
@@ -60,7 +65,7 @@ impl TryFrom<MembershipRow> for Membership {
         Ok(Self {
             membership_id: MembershipId(row.membership_id),
             user_id: UserId(row.user_id),
-            role: Role::parse(&row.role).map_err(|_| Error::internal("a membership's row holds no role"))?,
+            role: RoleName::new(&row.role),
             status: match row.status {
                 1 => MemberStatus::Active,
                 2 => MemberStatus::Suspended,
@@ -123,15 +128,27 @@ where
     row.ok_or(Error::MemberNotFound)?.try_into()
 }
 
-/// How many active members have the top role. Means something under the tenant's lock only.
+/// How many active members have a role. Means something under the tenant's lock only.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn count_active_owners<S: Scope>(tx: &mut Scoped<S>) -> Result<i64, Error>
+pub async fn count_active_in<S: Scope>(tx: &mut Scoped<S>, role: &RoleName) -> Result<i64, Error>
 where
     Statement<OfTenant>: RunsIn<S>,
 {
-    let row: Option<Count> = tx.optional(&COUNT_ACTIVE_IN_ROLE, &[Role::TOP.as_str().into()]).await?;
+    let row: Option<Count> = tx.optional(&COUNT_ACTIVE_IN_ROLE, &[role.as_str().into()]).await?;
+    Ok(row.map_or(0, |row| row.members))
+}
+
+/// How many members are active: the seats that are taken. Means something under the tenant's lock only.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn count_active<S: Scope>(tx: &mut Scoped<S>) -> Result<i64, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let row: Option<Count> = tx.optional(&COUNT_ACTIVE, &[]).await?;
     Ok(row.map_or(0, |row| row.members))
 }
 

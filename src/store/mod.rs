@@ -13,7 +13,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, SqlitePool};
 
 pub mod audit;
+pub mod catalogue;
 mod dialect;
+pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
@@ -239,7 +241,9 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 pub fn statements() -> Vec<Listed> {
     [
         audit::STATEMENTS,
+        catalogue::STATEMENTS,
         dialect::STATEMENTS,
+        entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         keys::STATEMENTS,

@@ -229,6 +229,14 @@ impl<S: Scope> Scoped<S> {
         }
     }
 
+    /// Writes an audit row besides the one of the commit.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn note(&mut self, ctx: &Ctx, audit: Audit) -> Result<(), Error> {
+        audit.insert(self, ctx).await
+    }
+
     /// Commits a mutation: its audit row, then its changes, then the commit itself, with nothing in between that could
     /// keep the feed's lock.
     ///

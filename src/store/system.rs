@@ -7,16 +7,17 @@ use uuid::Uuid;
 
 use super::Store;
 use super::memberships::MembershipRow;
-use super::tenants::{TenantRow, tenant_columns};
+use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
+use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
 use crate::domain::role::Permissions;
 use crate::domain::secret::KeyKind;
-use crate::domain::tenant::Tenant;
+use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, Session, User};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -50,8 +51,12 @@ statements! {
          from platform_key
          where key_id = $1",
     );
-    FIND_TENANT: AcrossTenants =
-        Statement::new(concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"));
+    /// With the version of the catalogue in force, so that no decision is made by an older one.
+    FIND_TENANT: AcrossTenants = Statement::new(concat!(
+        "select (select max(version) from catalogue) as catalogue_version, ",
+        tenant_columns!(),
+        " from tenant where tenant_id = $1",
+    ));
     FIND_SLUG: AcrossTenants = Statement::new(
         "select tenant_id
          from tenant_slug
@@ -67,25 +72,26 @@ statements! {
         tenant_columns!(),
         " from tenant
          where tenant_id > $1
-           and (($2 = 0 and status <> 6) or status = $2)
-           and ($3 = '' or plan = $3)
+           and (($2 = 0 and status <> 6) or status = $2 or (status <> 6 and settle_at <= $7))
+           and ($3 = '' or plan = $3 or settle_at <= $7)
            and ($4 = '' or (slug >= $4 and slug < $5))
            and (purge_at is null or purge_at > $7)
          order by tenant_id
          limit $6",
     ));
-    LIST_TENANTS_OF_USER: AcrossTenants = Statement::new(
-        "select t.tenant_id, t.slug, t.display_name, t.suspend_reason, t.suspended_by, t.plan, t.version, t.created_at,
-                t.updated_at, t.deleted_at, t.purge_at, m.role as member_role, m.status as member_status,
+    LIST_TENANTS_OF_USER: AcrossTenants = Statement::new(concat!(
+        "select ",
+        tenant_columns!("t."),
+        ", m.role as member_role, m.status as member_status,
                 (select count(*) from membership c where c.tenant_id = t.tenant_id and c.status <> 3) as member_count
          from membership m
          join tenant t on t.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status <> 3 and m.tenant_id > $2
-           and ($3 = 0 or (t.status = 3 and m.status = 1))
+           and ($3 = 0 or (m.status = 1 and (t.status in (2, 3) or (t.status <> 6 and t.settle_at <= $5))))
            and (t.purge_at is null or t.purge_at > $5)
          order by m.tenant_id
          limit $4",
-    );
+    ));
     /// Tenants that a call of the user may go to when nothing names one: their own default first, then the server's.
     LIST_FALLBACKS: AcrossTenants = Statement::new(
         "select m.tenant_id
@@ -100,6 +106,12 @@ statements! {
          from membership m
          join quota_account q on q.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.period_start = $4",
+    );
+    LIST_LIMIT_OVERRIDES_OF_USER: AcrossTenants = Statement::new(
+        "select o.tenant_id, o.metric, o.limit_value, o.expires_at
+         from membership m
+         join limit_override o on o.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3",
     );
     /// Whether the database answers.
     ONE: AcrossTenants = Statement::new("select cast(1 as bigint) as one");
@@ -165,6 +177,21 @@ struct UsedRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct LimitRow {
+    tenant_id: Uuid,
+    metric: String,
+    limit_value: Option<i64>,
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct VersionedTenantRow {
+    catalogue_version: Option<i64>,
+    #[sqlx(flatten)]
+    tenant: TenantRow,
+}
+
+#[derive(sqlx::FromRow)]
 struct MyTenantRow {
     #[sqlx(flatten)]
     tenant: TenantRow,
@@ -198,8 +225,8 @@ pub struct MyTenant {
 /// What an operator's list is narrowed to.
 #[derive(Debug, Clone, Default)]
 pub struct TenantFilter {
-    /// As in access.proto; 0 is all but deleted ones.
-    pub status: i64,
+    /// None is all but deleted ones.
+    pub status: Option<TenantStatus>,
     /// Empty is every plan.
     pub plan: String,
     /// Empty is every slug.
@@ -304,13 +331,14 @@ impl Store {
         Ok(Some(StoredKey { key, digest: row.digest, revoked_at: row.revoked_at }))
     }
 
-    /// A tenant by id, whatever its status.
+    /// A tenant by id, whatever its status and as it is written, with the version of the catalogue in force.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_tenant(&self, tenant: TenantId) -> Result<Option<Tenant>, Error> {
-        let row: Option<TenantRow> = self.across_tenants().await?.optional(&FIND_TENANT, &[tenant.0.into()]).await?;
-        row.map(Tenant::try_from).transpose()
+    pub async fn find_tenant(&self, tenant: TenantId) -> Result<Option<(Tenant, i64)>, Error> {
+        let row: Option<VersionedTenantRow> =
+            self.across_tenants().await?.optional(&FIND_TENANT, &[tenant.0.into()]).await?;
+        row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
     }
 
     /// Whose a slug is.
@@ -333,7 +361,8 @@ impl Store {
         row.map(Membership::try_from).transpose()
     }
 
-    /// All tenants after one of them, oldest first, for operators.
+    /// All tenants after one of them, oldest first, for operators, as they are written. Of those that time has changed
+    /// since, also ones that the filter may not mean any more, or not yet: it must be asked again of the settled ones.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
@@ -347,7 +376,7 @@ impl Store {
         let end = format!("{}~", filter.slug_prefix);
         let args = [
             after.into(),
-            filter.status.into(),
+            filter.status.map_or(0, status_number).into(),
             filter.plan.as_str().into(),
             filter.slug_prefix.as_str().into(),
             end.as_str().into(),
@@ -358,7 +387,7 @@ impl Store {
         rows.into_iter().map(Tenant::try_from).collect()
     }
 
-    /// A person's tenants after one of them, oldest first.
+    /// A person's tenants after one of them, oldest first, as they are written; `active_only` as in `list_tenants`.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
@@ -395,6 +424,22 @@ impl Store {
         let args = [user.0.into(), own.map(|t| t.0).into(), server.map(|t| t.0).into()];
         let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_FALLBACKS, &args).await?;
         Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
+    }
+
+    /// Overrides of limits of a page of a person's tenants, by tenant and metric; also those that are over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_limit_overrides_of(
+        &self,
+        user: UserId,
+        page: &[MyTenant],
+    ) -> Result<HashMap<(TenantId, String), LimitOverride>, Error> {
+        let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(HashMap::new()) };
+        let args = [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into()];
+        let rows: Vec<LimitRow> = self.across_tenants().await?.all(&LIST_LIMIT_OVERRIDES_OF_USER, &args).await?;
+        let own = |row: &LimitRow| LimitOverride { limit: row.limit_value, expires_at: row.expires_at };
+        Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric.clone()), own(&row))).collect())
     }
 
     /// What a page of a person's tenants has used in a period, by tenant and metric.

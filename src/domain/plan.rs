@@ -1,0 +1,231 @@
+//! Plans: what a tenant can buy, as the catalogue's file writes it and as its versions are kept.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A version of a plan: tenants keep the one that they bought until they are moved.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlanRef {
+    /// Its name in the catalogue.
+    pub plan: String,
+    /// From 1.
+    pub version: i64,
+}
+
+/// What a plan says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The name that people see; the plan's own name when empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub display_name: String,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// A plan whose features this one has as well. Kept versions have them spelt out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub includes: Option<String>,
+    /// ISO 4217; empty when it has no price.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub currency: String,
+    /// What a cycle costs.
+    #[serde(default, skip_serializing_if = "Prices::is_none")]
+    pub price: Prices,
+    /// The trial of a new tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+    /// Days for which an unpaid tenant goes on working.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub grace_days: u16,
+    /// Members that may be active at once; none is unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seats: Option<i64>,
+    /// Features that it includes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Limits by metric; what is absent is unlimited.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Limit>,
+    /// Whether it is on the public price list.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub public: bool,
+    /// Whether a tenant's owner may choose it; otherwise services and operators do.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub self_service: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// What a cycle costs, in minor units of the plan's currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prices {
+    /// A month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month: Option<i64>,
+    /// A year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub year: Option<i64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+impl Prices {
+    const fn is_none(&self) -> bool {
+        self.month.is_none() && self.year.is_none()
+    }
+}
+
+/// How long a paid period is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cycle {
+    /// A month.
+    Month,
+    /// A year.
+    Year,
+}
+
+impl Cycle {
+    /// How many calendar months it has.
+    #[must_use]
+    pub const fn months(self) -> u32 {
+        match self {
+            Self::Month => 1,
+            Self::Year => 12,
+        }
+    }
+}
+
+/// The trial of a new tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// How long.
+    pub days: u16,
+    /// What comes after.
+    pub then: AfterTrial,
+}
+
+/// What a trial ends into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterTrial {
+    /// The tenant is suspended until a plan is chosen or paid.
+    Suspend,
+    /// The tenant goes on, on this plan.
+    #[serde(untagged)]
+    Downgrade {
+        /// To which.
+        downgrade: String,
+    },
+}
+
+/// A limit: in TOML a whole number, or a table when there is more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "LimitText", into = "LimitTable")]
+pub struct Limit {
+    /// How much, in the metric's base unit; of a rate, so many per minute.
+    pub limit: i64,
+    /// Percent by which it may be exceeded; 0 is a hard limit.
+    pub soft_percent: u16,
+    /// Of a rate: how many at once; 0 otherwise.
+    pub burst: i64,
+    /// What is charged beyond the limit.
+    pub overage: Option<Overage>,
+}
+
+impl Limit {
+    /// Up to where amounts are admitted.
+    #[must_use]
+    pub fn admits(&self) -> i64 {
+        let grace = i128::from(self.limit) * i128::from(self.soft_percent) / 100;
+        i64::try_from(i128::from(self.limit) + grace).unwrap_or(i64::MAX)
+    }
+}
+
+/// What is charged beyond a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overage {
+    /// In minor units of the plan's currency.
+    pub amount: i64,
+    /// For every so many units.
+    pub per: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a limit is a whole number, or a table such as { limit = 100, soft_percent = 20 }")]
+enum LimitText {
+    Number(i64),
+    Table(LimitTable),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitTable {
+    limit: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    soft_percent: u16,
+    #[serde(default)]
+    burst: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    overage: Option<Overage>,
+}
+
+impl From<LimitText> for Limit {
+    fn from(text: LimitText) -> Self {
+        match text {
+            LimitText::Number(limit) => Self { limit, ..Self::default() },
+            LimitText::Table(LimitTable { limit, soft_percent, burst, overage }) => {
+                Self { limit, soft_percent, burst, overage }
+            }
+        }
+    }
+}
+
+impl From<Limit> for LimitTable {
+    fn from(Limit { limit, soft_percent, burst, overage }: Limit) -> Self {
+        Self { limit, soft_percent, burst, overage }
+    }
+}
+
+impl Plan {
+    /// What a cycle costs; nothing when the plan has no prices, and none when it has no such cycle.
+    #[must_use]
+    pub const fn price_of(&self, cycle: Cycle) -> Option<i64> {
+        match cycle {
+            Cycle::Month => self.price.month,
+            Cycle::Year => self.price.year,
+        }
+    }
+
+    /// The shortest cycle that it has a price for; none when it costs nothing.
+    #[must_use]
+    pub const fn shortest_cycle(&self) -> Option<Cycle> {
+        match self.price {
+            Prices { month: Some(_), .. } => Some(Cycle::Month),
+            Prices { year: Some(_), .. } => Some(Cycle::Year),
+            Prices { month: None, year: None } => None,
+        }
+    }
+
+    /// What it costs at the least, for sorting price lists; plans without a price first.
+    #[must_use]
+    pub fn least_price(&self) -> i64 {
+        let monthly = self.price.year.map(|year| year / 12);
+        self.price.month.or(monthly).unwrap_or(0)
+    }
+}

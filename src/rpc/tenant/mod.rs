@@ -1,0 +1,92 @@
+//! `TenantService`: which file serves which method. Each function decodes, calls the use case and encodes; what comes out
+//! becomes a response or a status here.
+
+mod bulk;
+mod catalogue;
+mod domains;
+mod entitlements;
+mod provisioning;
+mod settings;
+mod subscription;
+mod tenants;
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::respond;
+use super::{Services, v1};
+
+/// One line a method: its name, request and answer, and the file that serves it.
+macro_rules! served {
+    ($($method:ident($request:ident) -> $response:ident = $file:ident;)*) => {
+        #[tonic::async_trait]
+        impl v1::tenant_service_server::TenantService for Services {
+            $(async fn $method(
+                &self,
+                request: Request<v1::$request>,
+            ) -> Result<Response<v1::$response>, Status> {
+                respond($file::$method(self, request)).await
+            })*
+
+            type ImportTenantsStream = bulk::Answers<v1::ImportTenantsResponse>;
+
+            async fn import_tenants(
+                &self,
+                request: Request<Streaming<v1::ImportTenantsRequest>>,
+            ) -> Result<Response<Self::ImportTenantsStream>, Status> {
+                respond(bulk::import_tenants(self, request)).await
+            }
+
+            type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;
+
+            async fn export_tenant(
+                &self,
+                request: Request<v1::ExportTenantRequest>,
+            ) -> Result<Response<Self::ExportTenantStream>, Status> {
+                respond(bulk::export_tenant(self, request)).await
+            }
+        }
+    };
+}
+
+served! {
+    create_tenant(CreateTenantRequest) -> CreateTenantResponse = tenants;
+    get_tenant(GetTenantRequest) -> GetTenantResponse = tenants;
+    list_my_tenants(ListMyTenantsRequest) -> ListMyTenantsResponse = tenants;
+    list_tenants(ListTenantsRequest) -> ListTenantsResponse = tenants;
+    update_tenant(UpdateTenantRequest) -> UpdateTenantResponse = tenants;
+    check_slug(CheckSlugRequest) -> CheckSlugResponse = tenants;
+    resolve_tenant(ResolveTenantRequest) -> ResolveTenantResponse = tenants;
+    suspend_tenant(SuspendTenantRequest) -> SuspendTenantResponse = tenants;
+    activate_tenant(ActivateTenantRequest) -> ActivateTenantResponse = tenants;
+    delete_tenant(DeleteTenantRequest) -> DeleteTenantResponse = tenants;
+    undelete_tenant(UndeleteTenantRequest) -> UndeleteTenantResponse = tenants;
+    apply_catalogue(ApplyCatalogueRequest) -> ApplyCatalogueResponse = catalogue;
+    get_catalogue(GetCatalogueRequest) -> GetCatalogueResponse = catalogue;
+    list_plans(ListPlansRequest) -> ListPlansResponse = catalogue;
+    get_subscription(GetSubscriptionRequest) -> GetSubscriptionResponse = subscription;
+    change_plan(ChangePlanRequest) -> ChangePlanResponse = subscription;
+    cancel_subscription(CancelSubscriptionRequest) -> CancelSubscriptionResponse = subscription;
+    resume_subscription(ResumeSubscriptionRequest) -> ResumeSubscriptionResponse = subscription;
+    renew_subscription(RenewSubscriptionRequest) -> RenewSubscriptionResponse = subscription;
+    pause_subscription(PauseSubscriptionRequest) -> PauseSubscriptionResponse = subscription;
+    record_billing_event(RecordBillingEventRequest) -> RecordBillingEventResponse = subscription;
+    list_limits(ListLimitsRequest) -> ListLimitsResponse = entitlements;
+    set_limit_override(SetLimitOverrideRequest) -> SetLimitOverrideResponse = entitlements;
+    list_features(ListFeaturesRequest) -> ListFeaturesResponse = entitlements;
+    set_feature(SetFeatureRequest) -> SetFeatureResponse = entitlements;
+    get_settings(GetSettingsRequest) -> GetSettingsResponse = settings;
+    update_settings(UpdateSettingsRequest) -> UpdateSettingsResponse = settings;
+    list_integrations(ListIntegrationsRequest) -> ListIntegrationsResponse = settings;
+    set_integration(SetIntegrationRequest) -> SetIntegrationResponse = settings;
+    delete_integration(DeleteIntegrationRequest) -> DeleteIntegrationResponse = settings;
+    change_slug(ChangeSlugRequest) -> ChangeSlugResponse = domains;
+    add_domain(AddDomainRequest) -> AddDomainResponse = domains;
+    verify_domain(VerifyDomainRequest) -> VerifyDomainResponse = domains;
+    list_domains(ListDomainsRequest) -> ListDomainsResponse = domains;
+    remove_domain(RemoveDomainRequest) -> RemoveDomainResponse = domains;
+    provision_tenant(ProvisionTenantRequest) -> ProvisionTenantResponse = provisioning;
+    deprovision_tenant(DeprovisionTenantRequest) -> DeprovisionTenantResponse = provisioning;
+    purge_tenant(PurgeTenantRequest) -> PurgeTenantResponse = provisioning;
+    set_tenant_flags(SetTenantFlagsRequest) -> SetTenantFlagsResponse = provisioning;
+    lookup_external_id(LookupExternalIdRequest) -> LookupExternalIdResponse = bulk;
+}
