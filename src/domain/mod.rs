@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod entitlement;
 pub mod id;
+pub mod integration;
 pub mod membership;
 pub mod name;
 pub mod password;

@@ -23,6 +23,7 @@ pub mod keys;
 pub mod memberships;
 pub mod rates;
 pub mod scoped;
+pub mod settings;
 pub mod setup;
 pub mod system;
 pub mod tenants;
@@ -249,6 +250,7 @@ pub fn statements() -> Vec<Listed> {
         keys::STATEMENTS,
         memberships::STATEMENTS,
         rates::STATEMENTS,
+        settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,
         usage::STATEMENTS,
