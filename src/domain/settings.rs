@@ -26,7 +26,9 @@ macro_rules! section {
                 Self { $($field: self.$field.clone().or_else(|| defaults.$field.clone()),)* }
             }
 
-            fn is_empty(&self) -> bool {
+            /// Whether nothing in it is set.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
                 $(self.$field.is_none())&&*
             }
         }
@@ -220,13 +222,23 @@ impl Settings {
         leaves
     }
 
-    /// `own` with the fields that `paths` name taken from `new` (AIP-134): a leaf such as `branding.css`, a section, `custom`
-    /// as a whole, or `*`. What is named and absent in `new` is absent afterwards, so that the default holds again.
+    /// Whether a mask may name this: a leaf such as `branding.css`, a section, `custom` as a whole, or `*`.
+    #[must_use]
+    pub fn has(path: &str) -> bool {
+        if path == "*" || TOP.contains(&path) {
+            return true;
+        }
+        let (section, leaf) = path.split_once('.').map_or((path, None), |(section, leaf)| (section, Some(leaf)));
+        let known = SECTIONS.iter().find(|(name, _)| *name == section);
+        known.is_some_and(|(_, leaves)| leaf.is_none_or(|leaf| leaves.contains(&leaf)))
+    }
+
+    /// `own` with the fields that `paths` name taken from `new` (AIP-134). What is named and absent in `new` is absent afterwards, so that the default holds again.
     ///
     /// # Errors
     /// The first path that names no setting.
     pub fn masked(own: &Self, new: &Self, paths: &[String]) -> Result<Self, String> {
-        if let Some(unknown) = paths.iter().find(|path| !is_path(path)) {
+        if let Some(unknown) = paths.iter().find(|path| !Self::has(path)) {
             return Err(unknown.clone());
         }
         let (mut result, given) = (own.object(), new.object());
@@ -253,16 +265,6 @@ impl Settings {
             _ => Map::new(),
         }
     }
-}
-
-/// Whether a mask may name it.
-fn is_path(path: &str) -> bool {
-    if path == "*" || TOP.contains(&path) {
-        return true;
-    }
-    let (section, leaf) = path.split_once('.').map_or((path, None), |(section, leaf)| (section, Some(leaf)));
-    let known = SECTIONS.iter().find(|(name, _)| *name == section);
-    known.is_some_and(|(_, leaves)| leaf.is_none_or(|leaf| leaves.contains(&leaf)))
 }
 
 fn put(object: &mut Map<String, Value>, key: &str, value: Option<&Value>) {

@@ -27,6 +27,7 @@ pub mod outbox;
 pub mod purge;
 pub mod rates;
 pub mod scoped;
+pub mod settings;
 pub mod setup;
 pub mod slugs;
 pub mod system;
@@ -259,6 +260,7 @@ pub fn statements() -> Vec<Listed> {
         purge::STATEMENTS,
         rates::STATEMENTS,
         slugs::STATEMENTS,
+        settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,
         usage::STATEMENTS,

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::Settings;
 use crate::domain::name::Email;
+use crate::domain::role::Roles;
 
 /// The ways to sign in that a tenant may choose from.
 const SIGN_IN_METHODS: [&str; 3] = ["password", "oidc", "api_key"];
@@ -59,6 +60,16 @@ impl Settings {
             p.0.push(("custom".to_owned(), problem));
         }
         p.0
+    }
+
+    /// Why the role at which people may join is none that they may get; none when it is, or is not set.
+    #[must_use]
+    pub fn role_problem(&self, roles: &Roles) -> Option<String> {
+        match roles.parse(self.auto_join.role.as_deref()?) {
+            Ok(role) if *role == *roles.top() => Some("must not be the top role: nobody becomes that by themselves".to_owned()),
+            Ok(_) => None,
+            Err(problem) => Some(problem),
+        }
     }
 
     fn people(&self, p: &mut Problems) {

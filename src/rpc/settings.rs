@@ -1,0 +1,164 @@
+//! Settings as messages and back. In a message of proto3 an empty text, a zero and `false` are the same as nothing: such
+//! a field is not set, and the default holds.
+
+use prost_types::Duration;
+
+use super::fields::Fields;
+use super::{json, v1};
+use crate::domain::role::Roles;
+use crate::domain::settings::{AutoJoin, Billing, Branding, Compliance, Contact, Security, Settings};
+
+/// The one leaf that a message and a row call by different names.
+const IN_MESSAGE: &str = "security.session_length";
+const IN_ROW: &str = "security.session_length_seconds";
+
+/// The path of a leaf as a message's mask has it.
+pub(super) fn message_path(path: &str) -> String {
+    if path == IN_ROW { IN_MESSAGE.to_owned() } else { path.to_owned() }
+}
+
+/// The path of a leaf as the domain has it; a name that only rows have is none.
+pub(super) fn domain_path(path: &str) -> String {
+    match path {
+        IN_MESSAGE => IN_ROW.to_owned(),
+        IN_ROW => String::new(),
+        other => other.to_owned(),
+    }
+}
+
+/// Reads a message. What cannot be read at all is noted; bounds are for `check`.
+pub(super) fn read(f: &mut Fields, message: v1::Settings) -> Settings {
+    let contact = message.contact.unwrap_or_default();
+    let billing = message.billing.unwrap_or_default();
+    let branding = message.branding.unwrap_or_default();
+    let compliance = message.compliance.unwrap_or_default();
+    let auto_join = message.auto_join.unwrap_or_default();
+    Settings {
+        locale: text(message.locale),
+        time_zone: text(message.time_zone),
+        currency: text(message.currency),
+        date_format: text(message.date_format),
+        contact: Contact {
+            name: text(contact.name),
+            email: text(contact.email),
+            phone: text(contact.phone),
+            address: text(contact.address),
+            website: text(contact.website),
+        },
+        billing: Billing {
+            name: text(billing.name),
+            email: text(billing.email),
+            address: text(billing.address),
+            tax_id: text(billing.tax_id),
+            reference: text(billing.reference),
+        },
+        branding: Branding {
+            logo_url: text(branding.logo_url),
+            primary_color: text(branding.primary_color),
+            secondary_color: text(branding.secondary_color),
+            css: text(branding.css),
+            theme: text(branding.theme),
+        },
+        security: security(f, message.security.unwrap_or_default()),
+        compliance: Compliance {
+            coppa: flag(compliance.coppa),
+            ferpa: flag(compliance.ferpa),
+            gdpr: flag(compliance.gdpr),
+            parental_consent_required: flag(compliance.parental_consent_required),
+            retention_days: number(compliance.retention_days),
+            audit_reads: flag(compliance.audit_reads),
+        },
+        auto_join: AutoJoin { enabled: flag(auto_join.enabled), role: text(auto_join.role) },
+        custom: f.read("settings.custom", json::object(message.custom)).unwrap_or_default(),
+    }
+}
+
+fn security(f: &mut Fields, message: v1::SecurityPolicy) -> Security {
+    let seconds = message.session_length.map(|length| match length.nanos {
+        0 => Ok(length.seconds),
+        _ => Err("must be whole seconds"),
+    });
+    Security {
+        session_length_seconds: seconds.and_then(|seconds| f.read("settings.security.session_length", seconds)),
+        max_sign_in_attempts: number(message.max_sign_in_attempts),
+        mfa_required: flag(message.mfa_required),
+        sign_in_methods: Some(message.sign_in_methods).filter(|methods| !methods.is_empty()),
+        password_expiry_days: number(message.password_expiry_days),
+    }
+}
+
+/// Notes everything in settings of a request that is out of bounds, by the name of its field.
+pub(super) fn check(f: &mut Fields, settings: &Settings, roles: &Roles) {
+    for (path, problem) in settings.problems() {
+        f.read::<()>(&format!("settings.{}", message_path(&path)), Err(problem));
+    }
+    if let Some(problem) = settings.role_problem(roles) {
+        f.read::<()>("settings.auto_join.role", Err(problem));
+    }
+}
+
+fn text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn flag(flag: bool) -> Option<bool> {
+    flag.then_some(true)
+}
+
+fn number(number: i32) -> Option<i32> {
+    Some(number).filter(|number| *number != 0)
+}
+
+/// Writes a message.
+pub(super) fn message(settings: &Settings) -> v1::Settings {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (contact, billing, branding) = (&settings.contact, &settings.billing, &settings.branding);
+    let (security, compliance) = (&settings.security, &settings.compliance);
+    v1::Settings {
+        locale: of(&settings.locale),
+        time_zone: of(&settings.time_zone),
+        currency: of(&settings.currency),
+        date_format: of(&settings.date_format),
+        contact: (!contact.is_empty()).then(|| v1::Contact {
+            name: of(&contact.name),
+            email: of(&contact.email),
+            phone: of(&contact.phone),
+            address: of(&contact.address),
+            website: of(&contact.website),
+        }),
+        billing: (!billing.is_empty()).then(|| v1::BillingDetails {
+            name: of(&billing.name),
+            email: of(&billing.email),
+            address: of(&billing.address),
+            tax_id: of(&billing.tax_id),
+            reference: of(&billing.reference),
+        }),
+        branding: (!branding.is_empty()).then(|| v1::Branding {
+            logo_url: of(&branding.logo_url),
+            primary_color: of(&branding.primary_color),
+            secondary_color: of(&branding.secondary_color),
+            css: of(&branding.css),
+            theme: of(&branding.theme),
+        }),
+        security: (!security.is_empty()).then(|| v1::SecurityPolicy {
+            session_length: security.session_length_seconds.map(|seconds| Duration { seconds, nanos: 0 }),
+            max_sign_in_attempts: security.max_sign_in_attempts.unwrap_or_default(),
+            mfa_required: security.mfa_required.unwrap_or_default(),
+            sign_in_methods: security.sign_in_methods.clone().unwrap_or_default(),
+            password_expiry_days: security.password_expiry_days.unwrap_or_default(),
+        }),
+        compliance: (!compliance.is_empty()).then(|| v1::Compliance {
+            coppa: compliance.coppa.unwrap_or_default(),
+            ferpa: compliance.ferpa.unwrap_or_default(),
+            gdpr: compliance.gdpr.unwrap_or_default(),
+            parental_consent_required: compliance.parental_consent_required.unwrap_or_default(),
+            retention_days: compliance.retention_days.unwrap_or_default(),
+            audit_reads: compliance.audit_reads.unwrap_or_default(),
+        }),
+        auto_join: (!settings.auto_join.is_empty()).then(|| v1::AutoJoin {
+            enabled: settings.auto_join.enabled.unwrap_or_default(),
+            role: of(&settings.auto_join.role),
+        }),
+        custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
+    }
+}
