@@ -53,7 +53,7 @@ impl App {
         let alias_until = t.ctx.now.after(ALIAS_FOR);
         swap(&mut open.tx, (&before.slug, &slug), t.ctx.now, alias_until).await?;
         let mut after = Tenant { slug, ..before.clone() };
-        let audit = self.write_tenant(&mut open.tx, &t.ctx, &before, &mut after).await?;
+        let audit = self.write_tenant(&mut open.tx, &t.ctx, &t.catalogue, (&before, &mut after)).await?;
         self.finish(open, &t.ctx, audit, ChangedSlug { tenant: after, alias_until }).await
     }
 }

@@ -148,6 +148,12 @@ impl Key {
     }
 }
 
+/// A password for somebody who did not choose one: 20 characters of base62, 119 bits.
+#[must_use]
+pub fn generated_password() -> String {
+    random_base62(20)
+}
+
 /// A new device token, `tnd_` and 256 random bits.
 #[must_use]
 pub fn device_token() -> Secret<String> {

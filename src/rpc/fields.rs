@@ -12,6 +12,7 @@ use crate::app::mutation::RequestKey;
 use crate::app::usage::Amounts;
 use crate::domain::catalogue::{MAX_AMOUNT, is_name};
 use crate::domain::id::UserId;
+use crate::domain::plan::Cycle;
 use crate::domain::role::{Role, Roles};
 use crate::domain::seal::MasterKey;
 use crate::error::{Error, Violation};
@@ -76,6 +77,36 @@ impl Fields {
         let fits = text.chars().count() <= longest && !text.chars().any(char::is_control);
         let problem = || format!("must be at most {longest} characters, without control characters");
         self.read(field, if fits { Ok(text.to_owned()) } else { Err(problem()) })
+    }
+
+    /// How long a period is; none when it is not said.
+    pub(super) fn cycle(&mut self, field: &str, number: i32) -> Option<Option<Cycle>> {
+        let cycle = match v1::BillingCycle::try_from(number) {
+            Ok(v1::BillingCycle::Unspecified) => Ok(None),
+            Ok(v1::BillingCycle::Month) => Ok(Some(Cycle::Month)),
+            Ok(v1::BillingCycle::Year) => Ok(Some(Cycle::Year)),
+            Err(_) => Err("must be one of the cycles that there are"),
+        };
+        self.read(field, cycle)
+    }
+
+    /// How long a trial is, up to a year; zero is none at all, and absent is as the plan says.
+    pub(super) fn trial(&mut self, field: &str, duration: Option<&Duration>) -> Option<Option<TimeDelta>> {
+        let Some(duration) = duration else { return Some(None) };
+        let nanos = u32::try_from(duration.nanos).ok();
+        let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
+        let bounded = span.filter(|span| *span >= TimeDelta::zero() && *span <= TimeDelta::days(365));
+        self.read(field, bounded.ok_or("must be 0 to 365 days")).map(Some)
+    }
+
+    /// The id that another system knows something by: 1 to 128 printable ASCII characters; none when empty.
+    pub(super) fn external_id(&mut self, field: &str, text: &str) -> Option<Option<String>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let ok = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        self.read(field, if ok { Ok(()) } else { Err("must be 1 to 128 printable ASCII characters") })?;
+        Some(Some(text.to_owned()))
     }
 
     /// A plan's name; empty is none.

@@ -2,18 +2,66 @@
 
 use tonic::Request;
 
-use crate::app::provisioning::{Ending, FlagChanges, Step, StepOutcome};
+use crate::app::provisioning::{Ending, FlagChanges, Step, StepOutcome, Wish};
 use crate::app::purge::PurgeReport;
-use crate::domain::name::TenantName;
+use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 use crate::rpc::fields::Fields;
-use crate::rpc::{Services, convert, v1};
+use crate::rpc::{Services, convert, settings, v1};
 
 pub(super) async fn provision_tenant(
-    _: &Services,
-    _: Request<v1::ProvisionTenantRequest>,
+    s: &Services,
+    request: Request<v1::ProvisionTenantRequest>,
 ) -> Result<v1::ProvisionTenantResponse, Error> {
-    Err(Error::MethodUnknown)
+    let (ctx, _, _, m) = s.0.open(request).await?;
+    let mut f = Fields::default();
+    let key = f.request_key(&m.request_id, &m, &s.0.app.master);
+    let name = f.read("display_name", display_name(&m.display_name));
+    let slug = f.read("slug", Slug::choose(&m.slug));
+    f.plan("template", &m.template);
+    f.plan("plan", &m.plan);
+    let cycle = f.cycle("cycle", m.cycle);
+    let trial = f.trial("trial", m.trial.as_ref());
+    let email = f.read("admin_email", Email::parse(&m.admin_email));
+    let admin_name = if m.admin_name.is_empty() { m.admin_email.clone() } else { m.admin_name.clone() };
+    let admin_name = f.read("admin_name", display_name(&admin_name));
+    let own = settings::read(&mut f, m.settings.clone().unwrap_or_default());
+    settings::check(&mut f, &own, &s.0.app.plane.catalogues.seen().definition.roles);
+    let features = if m.features.len() <= 200 { Ok(()) } else { Err("must be at most 200") };
+    f.read("features", features);
+    let external_id = f.external_id("external_id", &m.external_id);
+    let (Some(key), Some(display_name), Some(slug), Some(cycle), Some(trial)) = (key, name, slug, cycle, trial) else {
+        return Err(f.refuse());
+    };
+    let (Some(admin_email), Some(admin_name), Some(external_id), true) =
+        (email, admin_name, external_id, f.is_clean())
+    else {
+        return Err(f.refuse());
+    };
+    let wish = Wish {
+        display_name,
+        slug,
+        template: m.template,
+        plan: m.plan,
+        cycle,
+        trial,
+        admin_email,
+        admin_name,
+        settings: own,
+        features: m.features,
+        external_id,
+        demo: m.demo,
+        pending: m.pending,
+        welcome_mail: !m.skip_welcome_mail,
+        validate_only: m.validate_only,
+    };
+    let done = s.0.app.provision_tenant(&ctx, &wish, key).await?;
+    Ok(v1::ProvisionTenantResponse {
+        tenant: Some(convert::tenant(&done.tenant, ctx.now)),
+        admin: Some(convert::user(&done.admin)),
+        admin_password: done.password.expose().clone(),
+        steps: done.steps.iter().map(step).collect(),
+    })
 }
 
 pub(super) async fn deprovision_tenant(
