@@ -11,6 +11,7 @@ use crate::domain::id::TenantId;
 use crate::error::Error;
 use crate::outside::DnsError;
 use crate::store::audit::Audit;
+use crate::store::jobs::{self, JobKind};
 use crate::store::{InTenant, TenantTx, domains, tenants};
 use crate::time::Timestamp;
 
@@ -204,6 +205,6 @@ fn difference(before: &Domain, after: &Domain) -> Audit {
 }
 
 /// Has the server look again when the time comes.
-async fn schedule(_tx: &mut TenantTx, _domain: &Domain) -> Result<(), Error> {
-    Ok(())
+async fn schedule(tx: &mut TenantTx, domain: &Domain) -> Result<(), Error> {
+    jobs::schedule(tx, JobKind::Domain, domain.domain_id, domain.next_check_at).await
 }

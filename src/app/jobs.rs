@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::store::jobs::{self, Claimed, JobKind};
 use crate::store::outbox::{self, Message};
 use crate::store::{InTenant, OnPlatform, tenants};
+use crate::time::Timestamp;
 
 /// How many jobs a server claims at once.
 const CLAIMED: i64 = 16;
@@ -64,8 +65,20 @@ impl App {
         match job.kind {
             JobKind::Tenant => self.settle_tenant(&ctx("System/SettleTenant"), job).await,
             JobKind::Purge => self.purge_job(&ctx("System/PurgeTenant"), job).await,
-            JobKind::Domain | JobKind::SlugAlias | JobKind::MigratePlans => self.end_job(job).await,
+            JobKind::Domain => {
+                let again = self.recheck_domain(&ctx("System/RecheckDomain"), job.subject).await?;
+                self.give_back(job, again).await
+            }
+            JobKind::SlugAlias => self.drop_aliases(&ctx("System/DropAlias"), job).await,
+            JobKind::MigratePlans => self.end_job(job).await,
         }
+    }
+
+    /// Ends a job whose effects have scheduled it anew themselves, or that had none.
+    async fn give_back(&self, job: &Claimed, again: Option<Timestamp>) -> Result<(), Error> {
+        let mut tx = self.store.write(OnPlatform).await?;
+        jobs::release(&mut tx, job, again).await?;
+        tx.commit_unaudited(self.clock.now()).await
     }
 
     /// Ends a job whose subject is gone.

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
-use crate::ctx::TenantCtx;
+use crate::ctx::{Ctx, TenantCtx};
+use crate::domain::id::TenantId;
 use crate::domain::name::Slug;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
+use crate::store::jobs::{self, Claimed, JobKind};
 use crate::store::slugs::{self, Alias};
 use crate::store::{InTenant, TenantTx};
 use crate::time::Timestamp;
@@ -51,16 +53,25 @@ impl App {
             return Err(Error::field("slug", "is the tenant's slug already"));
         }
         let alias_until = t.ctx.now.after(ALIAS_FOR);
-        swap(&mut open.tx, (&before.slug, &slug), t.ctx.now, alias_until).await?;
+        swap(&mut open.tx, tenant_id, (&before.slug, &slug), t.ctx.now, alias_until).await?;
         let mut after = Tenant { slug, ..before.clone() };
         let audit = self.write_tenant(&mut open.tx, &t.ctx, &t.catalogue, (&before, &mut after)).await?;
         self.finish(open, &t.ctx, audit, ChangedSlug { tenant: after, alias_until }).await
+    }
+
+    /// Lets earlier slugs go that lead to the tenant no more, so that others can have them.
+    pub(super) async fn drop_aliases(&self, ctx: &Ctx, job: &Claimed) -> Result<(), Error> {
+        let mut tx = self.store.write(InTenant(TenantId(job.subject))).await?;
+        let left = slugs::delete_expired(&mut tx, ctx.now).await?;
+        jobs::finish(&mut tx, job, left.first().map(|alias| alias.until)).await?;
+        tx.commit_unaudited(ctx.now).await
     }
 }
 
 /// Takes the new slug and makes the old one an earlier one.
 async fn swap(
     tx: &mut TenantTx,
+    tenant_id: TenantId,
     (old, new): (&Slug, &Slug),
     now: Timestamp,
     alias_until: Timestamp,
@@ -72,5 +83,7 @@ async fn swap(
         return Err(Error::field("slug", told));
     }
     slugs::take(tx, new).await?;
-    slugs::retire(tx, old, alias_until).await
+    slugs::retire(tx, old, alias_until).await?;
+    let next = held.first().map_or(alias_until, |alias| alias.until);
+    jobs::schedule(tx, JobKind::SlugAlias, tenant_id.0, Some(next)).await
 }

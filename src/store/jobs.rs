@@ -122,12 +122,24 @@ pub async fn schedule<S: Scope>(
 /// # Errors
 /// `DatabaseUnavailable`, also when the lease is gone: then the transaction must not commit, for another one does the work.
 pub async fn finish<S: Scope>(tx: &mut Scoped<S>, job: &Claimed, again: Option<Timestamp>) -> Result<(), Error> {
+    if release(tx, job, again).await? {
+        Ok(())
+    } else {
+        Err(Error::DatabaseUnavailable("the job was scheduled anew meanwhile".into()))
+    }
+}
+
+/// `finish` for a job whose effects are committed already; false when it was scheduled anew meanwhile, which then stands.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn release<S: Scope>(tx: &mut Scoped<S>, job: &Claimed, again: Option<Timestamp>) -> Result<bool, Error> {
     let key = [job.kind.as_str().into(), job.subject.into(), job.lease.into()];
     let ended = match again {
         Some(due) => tx.execute(&DUE_AGAIN, &[&key[..], &[due.into()]].concat()).await?,
         None => tx.execute(&DONE, &key).await?,
     };
-    if ended == 0 { Err(Error::DatabaseUnavailable("the job was scheduled anew meanwhile".into())) } else { Ok(()) }
+    Ok(ended > 0)
 }
 
 impl Store {
