@@ -166,9 +166,9 @@ async fn what_the_dns_does_not_show_proves_nothing(t: &Bed) {
 async fn a_name_server_that_fails_is_told_apart_and_waited_for_only_so_long(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
-    let name = domain_name();
-    let added = add(&mut owner, &name).await.unwrap().into_inner().domain.unwrap();
     for says in [Says::Failure, Says::Silence] {
+        let name = domain_name();
+        let added = add(&mut owner, &name).await.unwrap().into_inner().domain.unwrap();
         name_server().set(&added.txt_name, says.clone());
         let began = Instant::now();
         let key = request_id();
@@ -183,8 +183,6 @@ async fn a_name_server_that_fails_is_told_apart_and_waited_for_only_so_long(t: &
         name_server().publish(&added.txt_name, &[&added.txt_value]);
         owner.tenants.verify_domain(asked).await.expect("is proven");
         remove(&mut owner, &name).await.unwrap();
-        let added_again = add(&mut owner, &name).await.unwrap().into_inner().domain.unwrap();
-        assert_eq!(added_again.txt_name, added.txt_name);
     }
 }
 
