@@ -48,7 +48,9 @@ fn leaves(d: &Definition) -> BTreeMap<String, Json> {
     let rates: BTreeMap<String, Json> = d
         .rpc_rates
         .iter()
-        .map(|rate| (rate.method.replace('.', "_"), json!({ "per": rate.per, "count": rate.count, "seconds": rate.seconds })))
+        .map(|rate| {
+            (rate.method.replace('.', "_"), json!({ "per": rate.per, "count": rate.count, "seconds": rate.seconds }))
+        })
         .collect();
     let whole = json!({
         "default_plan": d.default_plan, "metrics": d.metrics, "features": d.features, "permissions": d.permissions,

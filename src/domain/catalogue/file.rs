@@ -61,7 +61,6 @@ pub(super) struct RoleText {
     default: bool,
 }
 
-
 impl Definition {
     /// Reads a catalogue.
     ///
@@ -156,7 +155,8 @@ fn roles(file: &File, faults: &mut Vec<Fault>) -> Option<Roles> {
                 || (is_permission(pattern, true)
                     && Permissions::parse(&[pattern]).is_ok_and(|set| known.iter().any(|name| set.contains(name))));
             if is_for_services(pattern) || !stands_for_something {
-                let reason = format!("{pattern:?} is no permission of a member; [permissions] adds those of the product");
+                let reason =
+                    format!("{pattern:?} is no permission of a member; [permissions] adds those of the product");
                 faults.push(Fault::at(&["roles", name, "permissions"], reason));
             }
         }
