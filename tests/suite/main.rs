@@ -29,6 +29,8 @@ mod raw;
 mod repeats;
 mod rows;
 mod sabotage;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
 mod secrets;
 mod service_keys;
 mod sessions;
