@@ -18,6 +18,7 @@ pub mod service_keys;
 pub mod settings;
 pub mod sign_in;
 pub mod slugs;
+pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
 

@@ -16,6 +16,7 @@ use crate::domain::plan::Cycle;
 use crate::domain::role::{Role, Roles};
 use crate::domain::seal::MasterKey;
 use crate::error::{Error, Violation};
+use crate::time::Timestamp;
 
 /// What is wrong so far.
 #[derive(Default)]
@@ -88,6 +89,26 @@ impl Fields {
             Err(_) => Err("must be one of the cycles that there are"),
         };
         self.read(field, cycle)
+    }
+
+    /// Whether a change waits for the end of the period.
+    pub(super) fn when(&mut self, field: &str, number: i32) -> Option<bool> {
+        let when = v1::EffectiveWhen::try_from(number).map_err(|_| "must be now or the end of the period");
+        self.read(field, when).map(|when| when == v1::EffectiveWhen::PeriodEnd)
+    }
+
+    /// An instant within a span; none when absent.
+    pub(super) fn time(
+        &mut self,
+        field: &str,
+        time: Option<&prost_types::Timestamp>,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Option<Option<Timestamp>> {
+        let Some(time) = time else { return Some(None) };
+        let micros = time.seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(time.nanos) / 1000));
+        let at = micros.map(Timestamp::from_micros).filter(|at| first <= *at && *at <= last);
+        let sound = at.filter(|_| (0..1_000_000_000).contains(&time.nanos));
+        self.read(field, sound.ok_or_else(|| format!("must lie between {first} and {last}"))).map(Some)
     }
 
     /// How long a trial is, up to a year; zero is none at all, and absent is as the plan says.

@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, SqlitePool};
 
 pub mod audit;
+pub mod billing;
 pub mod catalogue;
 mod dialect;
 pub mod domains;
@@ -247,6 +248,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 pub fn statements() -> Vec<Listed> {
     [
         audit::STATEMENTS,
+        billing::STATEMENTS,
         catalogue::STATEMENTS,
         dialect::STATEMENTS,
         domains::STATEMENTS,
