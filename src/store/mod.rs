@@ -18,6 +18,7 @@ pub mod catalogue;
 mod dialect;
 pub mod domains;
 pub mod entitlements;
+pub mod export;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
@@ -253,6 +254,7 @@ pub fn statements() -> Vec<Listed> {
         dialect::STATEMENTS,
         domains::STATEMENTS,
         entitlements::STATEMENTS,
+        export::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         jobs::STATEMENTS,
