@@ -76,6 +76,17 @@ pub struct FeatureChange {
 }
 
 impl App {
+    /// The limit of a metric that holds for the tenant of a call; none is unlimited.
+    pub(super) async fn limit_of(
+        &self,
+        tx: &mut TenantTx,
+        t: &TenantCtx,
+        metric: &str,
+    ) -> Result<Option<Limit>, Error> {
+        let own = entitlements::find_limit(tx, metric, t.ctx.now).await?;
+        Ok(t.catalogue.effective_limit(&t.tenant.subscription.of, metric, own.as_ref()))
+    }
+
     /// All limits of the tenant, by metric, seats among them.
     ///
     /// # Errors

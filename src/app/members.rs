@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::tenants::new_membership;
-use crate::ctx::{Ctx, TenantCtx};
+use crate::ctx::TenantCtx;
 use crate::decide::judge::judge;
 use crate::decide::tenant::Standing;
-use crate::domain::catalogue::{Catalogue, MEMBERS};
+use crate::domain::catalogue::MEMBERS;
 use crate::domain::id::UserId;
 use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
@@ -19,9 +19,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::scoped::RunsIn;
-use crate::store::tx::{OfTenant, Statement};
-use crate::store::{InTenant, Scope, Scoped, TenantTx, entitlements, memberships};
+use crate::store::{InTenant, TenantTx, memberships};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,7 +48,7 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (tenant, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
         may_touch(rank, role.rank)?;
         let Some(account) = account else {
             drop(open);
@@ -58,7 +56,7 @@ impl App {
         };
         let membership = new_membership(&t.ctx, account.user.user_id, role.name.clone());
         memberships::insert(&mut open.tx, &membership).await?;
-        self.check_seats(&mut open.tx, &t.ctx, (&tenant, &t.catalogue)).await?;
+        self.check_seats(&mut open.tx, t).await?;
         let audit = Audit::of(account.user.user_id.0).set("role", role.name.as_str()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
     }
@@ -249,7 +247,7 @@ impl App {
             Begun::Open(open) => open,
         };
         let roles = &t.catalogue.definition.roles;
-        let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
+        let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
         // Oneself one may always make less of.
@@ -264,7 +262,7 @@ impl App {
         }
         memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
         if after.status == MemberStatus::Active && before.status != MemberStatus::Active {
-            self.check_seats(&mut open.tx, &t.ctx, (&tenant, &t.catalogue)).await?;
+            self.check_seats(&mut open.tx, t).await?;
         }
         let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
             "status",
@@ -299,17 +297,9 @@ impl App {
     }
 
     /// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
-    pub(super) async fn check_seats<S: Scope>(
-        &self,
-        tx: &mut Scoped<S>,
-        ctx: &Ctx,
-        (tenant, catalogue): (&Tenant, &Catalogue),
-    ) -> Result<(), Error>
-    where
-        Statement<OfTenant>: RunsIn<S>,
-    {
-        let own = entitlements::find_limit(tx, MEMBERS, ctx.now).await?;
-        match catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref()) {
+    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(), Error> {
+        let seats = self.limit_of(tx, t, MEMBERS).await?;
+        match seats {
             Some(seats) if memberships::count_active(tx).await? > seats.limit => {
                 Err(Error::SeatsExhausted { seats: seats.limit })
             }

@@ -94,15 +94,6 @@ impl Passwords {
         let exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
         blocking(permit, move || {
-            if is_bcrypt(&stored) {
-                // Of another system: right or wrong, and from now on one of ours.
-                let right = bcrypt::verify(password.expose(), &stored).unwrap_or(false);
-                return if right {
-                    hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
-                } else {
-                    Ok(Comparison::Wrong)
-                };
-            }
             let parsed = PasswordHash::new(&stored).map_err(|e| Error::Internal(e.to_string().into()))?;
             let right = argon.verify_password(password.expose().as_bytes(), &parsed).is_ok();
             if !right || !exists {
@@ -119,20 +110,6 @@ impl Passwords {
             hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
         })
         .await
-    }
-
-    /// Whether a hash of another system can be compared with, at a cost that cannot be used to stop the server: Argon2id, or
-    /// bcrypt, which sees the first 72 bytes of a password.
-    #[must_use]
-    pub fn accepts(&self, stored: &str) -> bool {
-        if is_bcrypt(stored) {
-            let parts = stored.parse::<bcrypt::HashParts>();
-            return parts.is_ok_and(|parts| (4..=16).contains(&parts.get_cost()));
-        }
-        let Ok(parsed) = PasswordHash::new(stored) else { return false };
-        let bounded = Params::try_from(&parsed)
-            .is_ok_and(|p| p.m_cost() <= 1 << 20 && (1..=16).contains(&p.t_cost()) && (1..=16).contains(&p.p_cost()));
-        parsed.algorithm.as_str() == "argon2id" && parsed.hash.is_some() && bounded
     }
 
     async fn turn(&self, known_device: bool) -> Result<OwnedSemaphorePermit, Error> {
@@ -152,11 +129,6 @@ impl Passwords {
         let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| Error::Overloaded)?;
         turn.map_err(|_| Error::internal("the hashing turns are closed"))
     }
-}
-
-/// Whether a hash is written as bcrypt's are.
-fn is_bcrypt(stored: &str) -> bool {
-    stored.len() == 60 && ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| stored.starts_with(prefix))
 }
 
 fn hash(argon: &Argon2<'_>, password: &[u8]) -> Result<String, Error> {

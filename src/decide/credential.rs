@@ -4,8 +4,7 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::Plane;
-use super::judge::judge;
-use crate::ctx::{Caller, Ctx, Needs, PlatformKey, SignedIn, TenantCtx};
+use crate::ctx::{Caller, PlatformKey, SignedIn};
 use crate::domain::secret::{Key, KeyKind};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -46,39 +45,6 @@ impl Plane {
             token_tenant: verified.tenant,
             default_tenant: account.default_tenant,
         })
-    }
-
-    /// Whether whoever opened a stream is still who they were: the session lives, the key was not revoked and has not ended.
-    ///
-    /// # Errors
-    /// `CredentialInvalid`, `DatabaseUnavailable`.
-    pub async fn still_there(&self, ctx: &Ctx) -> Result<(), Error> {
-        if let Some(person) = ctx.caller.person() {
-            let found = self.store.find_session(person.user.user_id, person.session.session_id).await?;
-            if !found.is_some_and(|(session, account)| session.is_live(&account, ctx.now)) {
-                return Err(Error::CredentialInvalid);
-            }
-        }
-        if let Some(key) = ctx.caller.key() {
-            let stored = self.store.find_platform_key(&key.key_id).await?;
-            let over = |key: &PlatformKey| key.expires_at.is_some_and(|at| at <= ctx.now);
-            if stored.is_none_or(|stored| stored.revoked_at.is_some() || over(&stored.key)) {
-                return Err(Error::CredentialInvalid);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether whoever opened a stream in a tenant may still do what it does.
-    ///
-    /// # Errors
-    /// What speaks against it.
-    pub async fn still_may(&self, ctx: &Ctx, t: &TenantCtx) -> Result<(), Error> {
-        self.still_there(ctx).await?;
-        let standing = self.standing(t.tenant_id(), &ctx.caller, ctx.now).await?;
-        // The sign-in was recent when the stream began; it need not be all the time.
-        let needs = Needs { recent_login: false, ..t.needs };
-        judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next().map_or(Ok(()), Err)
     }
 
     async fn platform_key(&self, text: &str, now: Timestamp) -> Result<PlatformKey, Error> {

@@ -362,43 +362,6 @@ impl Subscription {
         Ok(())
     }
 
-    /// Puts a new subscription where an imported one stood. What has ended meanwhile is for `settle` to find.
-    pub fn imported_as(
-        &mut self,
-        status: SubscriptionStatus,
-        (trial_end, paid_until): (Option<Timestamp>, Option<Timestamp>),
-        now: Timestamp,
-    ) {
-        let in_periods = |s: &mut Self| {
-            s.trial_end = trial_end.map(|end| end.min(now));
-            s.begin_periods(now);
-            s.paid_until = paid_until;
-        };
-        match status {
-            SubscriptionStatus::Trialing => {
-                self.status = SubscriptionStatus::Trialing;
-                self.trial_end = trial_end.or(self.trial_end).or(Some(now));
-            }
-            SubscriptionStatus::Active => {
-                in_periods(self);
-                self.in_force();
-            }
-            SubscriptionStatus::PastDue => {
-                in_periods(self);
-                self.fall_due(now);
-            }
-            SubscriptionStatus::Paused => {
-                in_periods(self);
-                self.status = SubscriptionStatus::Paused;
-                self.paused_at = Some(now);
-            }
-            SubscriptionStatus::Cancelled => {
-                in_periods(self);
-                self.cancel_at(now);
-            }
-        }
-    }
-
     /// Moves to another version of the same plan. Periods stay, and what is paid; the price is the new one from the next
     /// period on.
     pub fn move_to(&mut self, of: &PlanRef, plan: &Plan) {

@@ -18,7 +18,6 @@ pub mod catalogue;
 mod dialect;
 pub mod domains;
 pub mod entitlements;
-pub mod export;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
@@ -254,7 +253,6 @@ pub fn statements() -> Vec<Listed> {
         dialect::STATEMENTS,
         domains::STATEMENTS,
         entitlements::STATEMENTS,
-        export::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         jobs::STATEMENTS,

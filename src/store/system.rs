@@ -153,16 +153,6 @@ statements! {
          where active_tenant_id = $1
          limit 200",
     );
-    FIND_USER_BY_EXTERNAL_ID: AcrossTenants = Statement::new(
-        "select user_id
-         from user_account
-         where external_id = $1",
-    );
-    FIND_TENANT_BY_EXTERNAL_ID: AcrossTenants = Statement::new(
-        "select tenant_id
-         from tenant_external_id
-         where external_id = $1",
-    );
     LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
         "select distinct role
          from membership
@@ -602,27 +592,6 @@ impl Store {
         let args = [tenant.0.into(), role.as_str().into()];
         let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_ACTIVE_IN_ROLE, &args).await?;
         rows.into_iter().map(user).collect()
-    }
-
-    /// Whom another system knows by this id.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_user_by_external_id(&self, external_id: &str) -> Result<Option<UserId>, Error> {
-        let args = [external_id.into()];
-        let row: Option<UserIdRow> = self.across_tenants().await?.optional(&FIND_USER_BY_EXTERNAL_ID, &args).await?;
-        Ok(row.map(|row| UserId(row.user_id)))
-    }
-
-    /// Which tenant another system knows by this id.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_tenant_by_external_id(&self, external_id: &str) -> Result<Option<TenantId>, Error> {
-        let args = [external_id.into()];
-        let row: Option<TenantIdRow> =
-            self.across_tenants().await?.optional(&FIND_TENANT_BY_EXTERNAL_ID, &args).await?;
-        Ok(row.map(|row| TenantId(row.tenant_id)))
     }
 
     /// The roles that members have, of all tenants.

@@ -21,22 +21,6 @@ statements! {
          set default_tenant_id = $2, updated_at = $3
          where user_id = $1 and default_tenant_id is null",
     );
-    INSERT_IMPORTED: OfUser = Statement::new(
-        "insert into user_account (user_id, email, display_name, status, session_epoch, created_at, updated_at,
-                                   external_id)
-         values ($1, $2, $3, 1, 1, $4, $4, $5)
-         on conflict do nothing",
-    );
-    SET_EXTERNAL_ID: OfUser = Statement::new(
-        "update user_account
-         set external_id = $2, updated_at = $3
-         where user_id = $1 and external_id is null",
-    );
-    CHOOSE_DEFAULT_TENANT: OfUser = Statement::new(
-        "update user_account
-         set default_tenant_id = $2, updated_at = $3
-         where user_id = $1",
-    );
     INSERT_CREDENTIAL: OfUser = Statement::new(
         "insert into credential (user_id, password_hash, updated_at)
          values ($1, $2, $3)",
@@ -107,59 +91,6 @@ where
     }
     tx.execute(&INSERT_CREDENTIAL, &[password_hash.into(), now.into()]).await?;
     tx.changed(Change::Account(user.user_id));
-    Ok(())
-}
-
-/// Inserts an account of another system, with the id that it had there and, where there was one, its password's hash.
-///
-/// # Errors
-/// `EmailTaken`, also when the external id was taken just now.
-pub async fn insert_imported<S: Scope>(
-    tx: &mut Scoped<S>,
-    user: &User,
-    (external_id, password_hash): (&str, Option<&str>),
-    created_at: Timestamp,
-) -> Result<(), Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    let args = [user.email.as_str().into(), user.display_name.as_str().into(), created_at.into(), external_id.into()];
-    if tx.execute(&INSERT_IMPORTED, &args).await? == 0 {
-        return Err(Error::EmailTaken);
-    }
-    if let Some(hash) = password_hash {
-        tx.execute(&INSERT_CREDENTIAL, &[hash.into(), created_at.into()]).await?;
-    }
-    tx.changed(Change::Account(user.user_id));
-    Ok(())
-}
-
-/// Gives an account the id that another system knows it by.
-///
-/// # Errors
-/// `EmailTaken` when it has another one.
-pub async fn set_external_id<S: Scope>(tx: &mut Scoped<S>, external_id: &str, now: Timestamp) -> Result<(), Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    if tx.execute(&SET_EXTERNAL_ID, &[external_id.into(), now.into()]).await? == 0 {
-        return Err(Error::EmailTaken);
-    }
-    Ok(())
-}
-
-/// Makes a tenant the account's default.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn set_default_tenant<S: Scope>(tx: &mut Scoped<S>, tenant: TenantId, now: Timestamp) -> Result<(), Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    tx.execute(&CHOOSE_DEFAULT_TENANT, &[tenant.0.into(), now.into()]).await?;
-    if let Some(user) = tx.scope().user() {
-        tx.changed(Change::Account(user));
-    }
     Ok(())
 }
 
