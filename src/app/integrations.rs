@@ -89,9 +89,11 @@ impl App {
         self.lock_tenant(&mut open.tx, t).await?;
         let before = settings::find_integration(&mut open.tx, name).await?.ok_or(Error::IntegrationNotFound)?;
         settings::delete_integration(&mut open.tx, name).await?;
-        let audit = Audit::of(tenant_id.0)
-            .field(&path(name, "config"), noted(before.config), Value::Null)
-            .field(&path(name, "has_secret"), before.has_secret, Value::Null);
+        let audit = Audit::of(tenant_id.0).field(&path(name, "config"), noted(before.config), Value::Null).field(
+            &path(name, "has_secret"),
+            before.has_secret,
+            Value::Null,
+        );
         self.finish(open, &t.ctx, audit, ()).await
     }
 

@@ -184,7 +184,11 @@ impl App {
         let tenant = if there.is_some() {
             self.same_tenant(tenant_id, &admin, &catalogue).await?;
             steps.push(Step::new("tenant", StepOutcome::AlreadyDone, format!("{} is there", wish.slug.as_str())));
-            steps.push(Step::new("admin", StepOutcome::AlreadyDone, format!("{} is its administrator", admin.email.as_str())));
+            steps.push(Step::new(
+                "admin",
+                StepOutcome::AlreadyDone,
+                format!("{} is its administrator", admin.email.as_str()),
+            ));
             self.lock_settled(&mut open.tx, ctx, &catalogue).await?
         } else {
             let tenant = tenant_to_be(ctx, tenant_id, wish, &plot);
@@ -207,7 +211,10 @@ impl App {
             .set("display_name", tenant.display_name.as_str())
             .set("plan", tenant.subscription.of.plan.as_str())
             .set("owner", admin.user_id.to_string())
-            .set("steps", steps.iter().filter(|s| s.outcome == StepOutcome::Done).map(|s| s.step.clone()).collect::<Vec<_>>());
+            .set(
+                "steps",
+                steps.iter().filter(|s| s.outcome == StepOutcome::Done).map(|s| s.step.clone()).collect::<Vec<_>>(),
+            );
         let answer = Provisioned { tenant, admin, password, steps };
         if answer.password.expose().is_empty() {
             return self.finish(open, ctx, audit, answer).await;
@@ -353,7 +360,11 @@ fn end(tenant: &mut Tenant, ending: &Ending, t: &TenantCtx) -> Result<Vec<Step>,
     if ending.delete_data {
         tenant.delete(now)?;
         let until = tenant.purge_at.map(|at| at.to_string()).unwrap_or_default();
-        steps.push(Step::new("data", StepOutcome::Done, format!("deleted: can be undeleted until {until}, then it is purged")));
+        steps.push(Step::new(
+            "data",
+            StepOutcome::Done,
+            format!("deleted: can be undeleted until {until}, then it is purged"),
+        ));
     } else {
         steps.push(Step::new("data", StepOutcome::Skipped, "kept"));
     }

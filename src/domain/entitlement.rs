@@ -91,12 +91,9 @@ impl Catalogue {
         let in_plan = self.plan(of).is_some_and(|plan| plan.features.iter().any(|name| name == feature));
         let by = |source| switches.iter().find(|switch| switch.source == source && switch.holds(now));
         match (by(Source::Override), by(Source::Tenant)) {
-            (Some(own), _) => EffectiveFeature {
-                enabled: own.enabled,
-                source: Source::Override,
-                expires_at: own.expires_at,
-                in_plan,
-            },
+            (Some(own), _) => {
+                EffectiveFeature { enabled: own.enabled, source: Source::Override, expires_at: own.expires_at, in_plan }
+            }
             (None, Some(own)) if in_plan || !own.enabled => {
                 EffectiveFeature { enabled: own.enabled, source: Source::Tenant, expires_at: None, in_plan }
             }

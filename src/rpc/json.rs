@@ -96,7 +96,8 @@ mod tests {
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
-                prop::collection::btree_map(".{0,4}", inner, 0..4).prop_map(|map| Json::Object(map.into_iter().collect())),
+                prop::collection::btree_map(".{0,4}", inner, 0..4)
+                    .prop_map(|map| Json::Object(map.into_iter().collect())),
             ]
         })
     }

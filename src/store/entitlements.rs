@@ -145,7 +145,8 @@ where
     let metric = metric.into();
     match own {
         Some(own) => {
-            tx.execute(&PUT_LIMIT, &[metric, own.limit.into(), own.expires_at.into(), reason.into(), now.into()]).await?
+            tx.execute(&PUT_LIMIT, &[metric, own.limit.into(), own.expires_at.into(), reason.into(), now.into()])
+                .await?
         }
         None => tx.execute(&DELETE_LIMIT, &[metric]).await?,
     };

@@ -108,7 +108,8 @@ where
     Statement<OfTenant>: RunsIn<S>,
 {
     let Some(row) = tx.optional::<SettingsRow, _>(&FIND, &[]).await? else { return Ok((Settings::default(), 0)) };
-    let own = serde_json::from_str(&row.body).map_err(|_| Error::internal("a tenant's row of settings does not read"))?;
+    let own =
+        serde_json::from_str(&row.body).map_err(|_| Error::internal("a tenant's row of settings does not read"))?;
     Ok((own, row.version))
 }
 

@@ -154,7 +154,8 @@ async fn two_servers_do_each_job_once() {
         other.clock.advance(days);
         tokio::join!(t.run_jobs(), other.run_jobs(), t.run_jobs(), other.run_jobs());
         until("nothing is due any more", async || {
-            let due: Vec<(i64,)> = t.rows("select count(*) from job where due_at < now() and subject <> $1", &tenants[0]).await;
+            let due: Vec<(i64,)> =
+                t.rows("select count(*) from job where due_at < now() and subject <> $1", &tenants[0]).await;
             t.run_jobs().await;
             due[0].0 == 0
         })

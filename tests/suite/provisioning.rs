@@ -178,7 +178,8 @@ async fn a_template_fills_in_what_is_not_said(t: &Bed) {
     let tenant = done.tenant.unwrap();
     assert_eq!((tenant.plan.as_str(), tenant.status()), ("school", v1::TenantStatus::Trial));
     let named = |id: &str| v1::GetSettingsRequest { tenant: id.to_owned() };
-    let settings = operator.tenants.get_settings(named(&tenant.tenant_id)).await.unwrap().into_inner().settings.unwrap();
+    let settings =
+        operator.tenants.get_settings(named(&tenant.tenant_id)).await.unwrap().into_inner().settings.unwrap();
     assert_eq!((settings.locale.as_str(), settings.time_zone.as_str()), ("en-US", "Europe/Berlin"));
     assert_eq!(settings.branding.unwrap().theme, "school");
     let list = v1::ListFeaturesRequest { tenant: tenant.tenant_id.clone() };
@@ -202,8 +203,7 @@ async fn a_pending_tenant_waits_for_an_operator(t: &Bed) {
     let done = operator.tenants.provision_tenant(request.clone()).await.unwrap().into_inner();
     let tenant = done.tenant.unwrap();
     assert_eq!(tenant.status(), v1::TenantStatus::Pending);
-    let login =
-        v1::LoginRequest { email: request.admin_email, password: done.admin_password, ..Default::default() };
+    let login = v1::LoginRequest { email: request.admin_email, password: done.admin_password, ..Default::default() };
     let token = t.anonymous().auth.login(login).await.unwrap().into_inner().access_token.unwrap().token;
     let mut admin = t.with_token(&token);
     let usage = admin.usage.get_usage(v1::GetUsageRequest::default()).await;
@@ -219,11 +219,8 @@ async fn a_pending_tenant_waits_for_an_operator(t: &Bed) {
 async fn in_maintenance_only_operators_change_things(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut operator = t.operator();
-    let flags = |on: bool| v1::SetTenantFlagsRequest {
-        tenant: acme.id.clone(),
-        maintenance: Some(on),
-        ..Default::default()
-    };
+    let flags =
+        |on: bool| v1::SetTenantFlagsRequest { tenant: acme.id.clone(), maintenance: Some(on), ..Default::default() };
     let flagged = operator.tenants.set_tenant_flags(flags(true)).await.unwrap().into_inner().tenant.unwrap();
     assert!(flagged.maintenance && flagged.status() == v1::TenantStatus::Active);
     let mut owner = t.with_token(&acme.owner.token);
@@ -277,9 +274,7 @@ async fn an_external_id_leads_to_its_tenant_alone(t: &Bed) {
     assert_refused(operator.tenants.provision_tenant(second).await, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
     let slug = v1::CheckSlugRequest { slug };
     assert!(t.anonymous().tenants.check_slug(slug).await.unwrap().into_inner().available, "nothing is left of it");
-    let lookup = v1::LookupExternalIdRequest {
-        kind: Some(v1::lookup_external_id_request::Kind::TenantExternalId(id)),
-    };
+    let lookup = v1::LookupExternalIdRequest { kind: Some(v1::lookup_external_id_request::Kind::TenantExternalId(id)) };
     let found = operator.tenants.lookup_external_id(lookup).await.unwrap().into_inner();
     assert_eq!(found.id, tenant.tenant_id);
 }

@@ -61,8 +61,11 @@ async fn traces(t: &Bed, id: &str) -> Vec<(String, i64)> {
         let tables: Vec<(String,)> =
             sqlx::query_as("select name from sqlite_schema where type = 'table'").fetch_all(&mut conn).await.unwrap();
         for (table,) in tables {
-            let columns: Vec<(String, String)> =
-                sqlx::query_as("select name, type from pragma_table_info($1)").bind(&table).fetch_all(&mut conn).await.unwrap();
+            let columns: Vec<(String, String)> = sqlx::query_as("select name, type from pragma_table_info($1)")
+                .bind(&table)
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
             for (column, kind) in columns {
                 let holds = match kind.as_str() {
                     "BLOB" => format!("\"{column}\" = x'{}'", uuid.as_simple()),
@@ -94,22 +97,16 @@ async fn full_tenant(t: &Bed) -> crate::harness::Tenant {
         };
         owner.usage.consume(consume).await.unwrap();
     }
-    let update = v1::UpdateTenantRequest {
-        request_id: request_id(),
-        display_name: "Acme Ltd".to_owned(),
-        ..Default::default()
-    };
+    let update =
+        v1::UpdateTenantRequest { request_id: request_id(), display_name: "Acme Ltd".to_owned(), ..Default::default() };
     owner.tenants.update_tenant(update).await.unwrap();
     let settings = v1::UpdateSettingsRequest {
         settings: Some(v1::Settings { locale: "de-DE".to_owned(), ..Default::default() }),
         ..Default::default()
     };
     owner.tenants.update_settings(settings).await.unwrap();
-    let integration = v1::SetIntegrationRequest {
-        name: "crm".to_owned(),
-        secret: "hush".to_owned(),
-        ..Default::default()
-    };
+    let integration =
+        v1::SetIntegrationRequest { name: "crm".to_owned(), secret: "hush".to_owned(), ..Default::default() };
     owner.tenants.set_integration(integration).await.unwrap();
     let domain = v1::AddDomainRequest { domain: format!("{}.example.org", acme.slug), ..Default::default() };
     owner.tenants.add_domain(domain).await.unwrap();

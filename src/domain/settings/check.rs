@@ -66,7 +66,9 @@ impl Settings {
     #[must_use]
     pub fn role_problem(&self, roles: &Roles) -> Option<String> {
         match roles.parse(self.auto_join.role.as_deref()?) {
-            Ok(role) if *role == *roles.top() => Some("must not be the top role: nobody becomes that by themselves".to_owned()),
+            Ok(role) if *role == *roles.top() => {
+                Some("must not be the top role: nobody becomes that by themselves".to_owned())
+            }
             Ok(_) => None,
             Err(problem) => Some(problem),
         }

@@ -33,8 +33,7 @@ pub(super) async fn provision_tenant(
     let (Some(key), Some(display_name), Some(slug), Some(cycle), Some(trial)) = (key, name, slug, cycle, trial) else {
         return Err(f.refuse());
     };
-    let (Some(admin_email), Some(admin_name), Some(external_id), true) =
-        (email, admin_name, external_id, f.is_clean())
+    let (Some(admin_email), Some(admin_name), Some(external_id), true) = (email, admin_name, external_id, f.is_clean())
     else {
         return Err(f.refuse());
     };
@@ -73,12 +72,8 @@ pub(super) async fn deprovision_tenant(
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
     let reason = f.text("reason", &m.reason, 200);
     let (Some(key), Some(reason)) = (key, reason) else { return Err(f.refuse()) };
-    let ending = Ending {
-        confirm_slug: m.confirm_slug,
-        delete_data: m.delete_data,
-        reason,
-        validate_only: m.validate_only,
-    };
+    let ending =
+        Ending { confirm_slug: m.confirm_slug, delete_data: m.delete_data, reason, validate_only: m.validate_only };
     let (tenant, steps) = s.0.app.deprovision_tenant(&t, &ending, key).await?;
     Ok(v1::DeprovisionTenantResponse {
         tenant: Some(convert::tenant(&tenant, t.ctx.now)),

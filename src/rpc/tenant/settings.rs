@@ -33,7 +33,8 @@ pub(super) async fn update_settings(
     let new = settings::read(&mut f, m.settings.unwrap_or_default());
     let paths = paths(&mut f, m.update_mask, &new);
     // What a mask leaves out is not looked at.
-    let taken = paths.as_ref().and_then(|paths| Settings::masked(&Settings::default(), &new, paths).ok()).unwrap_or(new);
+    let taken =
+        paths.as_ref().and_then(|paths| Settings::masked(&Settings::default(), &new, paths).ok()).unwrap_or(new);
     settings::check(&mut f, &taken, &t.catalogue.definition.roles);
     let (Some(key), Some(paths), true) = (key, paths, f.is_clean()) else { return Err(f.refuse()) };
     let done = s.0.app.update_settings(&t, &taken, &paths, &m.etag, key).await?;

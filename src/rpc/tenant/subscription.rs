@@ -121,10 +121,19 @@ fn told(m: v1::RecordBillingEventRequest, now: Timestamp) -> Result<Told, Error>
     f.read("provider", if is_name(&m.provider) { Ok(()) } else { Err("must be 1 to 64 of a-z, 0-9 and _") });
     let id = (1..=255).contains(&m.event_id.len()) && m.event_id.bytes().all(|b| b.is_ascii_graphic());
     f.read("event_id", if id { Ok(()) } else { Err("must be 1 to 255 printable ASCII characters") });
-    let paid_until = f.time("paid_until_time", m.paid_until_time.as_ref(), (now.after(-TimeDelta::days(3660)), now.after(TimeDelta::days(3660))));
-    let at = f.time("event_time", m.event_time.as_ref(), (Timestamp::from_micros(946_684_800_000_000), now.after(TimeDelta::days(1))));
+    let paid_until = f.time(
+        "paid_until_time",
+        m.paid_until_time.as_ref(),
+        (now.after(-TimeDelta::days(3660)), now.after(TimeDelta::days(3660))),
+    );
+    let at = f.time(
+        "event_time",
+        m.event_time.as_ref(),
+        (Timestamp::from_micros(946_684_800_000_000), now.after(TimeDelta::days(1))),
+    );
     f.read("amount", if (0..=MAX_AMOUNT).contains(&m.amount) { Ok(()) } else { Err("must be 0 to 2^53") });
-    let currency = m.currency.is_empty() || (m.currency.len() == 3 && m.currency.bytes().all(|b| b.is_ascii_uppercase()));
+    let currency =
+        m.currency.is_empty() || (m.currency.len() == 3 && m.currency.bytes().all(|b| b.is_ascii_uppercase()));
     f.read("currency", if currency { Ok(()) } else { Err("must be three capital letters, as in ISO 4217") });
     let payment = match (m.kind(), paid_until.flatten()) {
         (v1::BillingEventKind::Paid, until) => Ok(Payment::Paid(until)),
