@@ -70,7 +70,7 @@ impl App {
                 self.give_back(job, again).await
             }
             JobKind::SlugAlias => self.drop_aliases(&ctx("System/DropAlias"), job).await,
-            JobKind::MigratePlans => self.end_job(job).await,
+            JobKind::MigratePlan => self.migrate_plan(&ctx("System/MigratePlan"), job).await,
         }
     }
 

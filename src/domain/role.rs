@@ -206,6 +206,12 @@ impl Permissions {
         Ok(Self(set))
     }
 
+    /// Names and patterns that were checked one by one.
+    #[must_use]
+    pub fn any_of(names: &[&str]) -> Self {
+        Self(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
     /// Everything: what operators have.
     #[must_use]
     pub fn all() -> Self {

@@ -362,6 +362,16 @@ impl Subscription {
         Ok(())
     }
 
+    /// Moves to another version of the same plan. Periods stay, and what is paid; the price is the new one from the next
+    /// period on.
+    pub fn move_to(&mut self, of: &PlanRef, plan: &Plan) {
+        self.of = of.clone();
+        if let Some(price) = self.cycle.and_then(|cycle| plan.price_of(cycle)) {
+            self.price = price;
+            self.currency.clone_from(&plan.currency);
+        }
+    }
+
     /// A trial that is left before its time has ended now.
     fn leave_trial(&mut self, now: Timestamp) {
         self.trial_end = self.trial_end.map(|end| end.min(now));

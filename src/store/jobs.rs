@@ -53,13 +53,13 @@ pub enum JobKind {
     Domain,
     /// Lets an old slug go.
     SlugAlias,
-    /// Moves tenants to the newest version of their plan. The subject is nil.
-    MigratePlans,
+    /// Moves tenants to the newest version of a plan; the subject is derived from its name.
+    MigratePlan,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlans];
+    pub const ALL: [Self; 5] = [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -69,7 +69,7 @@ impl JobKind {
             Self::Purge => "purge",
             Self::Domain => "domain",
             Self::SlugAlias => "slug_alias",
-            Self::MigratePlans => "migrate_plans",
+            Self::MigratePlan => "migrate_plan",
         }
     }
 }

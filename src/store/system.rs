@@ -17,6 +17,7 @@ use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
+use crate::domain::plan::PlanRef;
 use crate::domain::role::{Permissions, RoleName};
 use crate::domain::secret::KeyKind;
 use crate::domain::tenant::{Tenant, TenantStatus};
@@ -152,6 +153,53 @@ statements! {
          where active_tenant_id = $1
          limit 200",
     );
+    LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
+        "select distinct role
+         from membership
+         where status <> 3
+         limit 1000",
+    );
+    COUNT_TENANTS_ON: AcrossTenants = Statement::new(
+        "select count(*) as tenants
+         from tenant
+         where plan = $1 and status <> 6",
+    );
+    LIST_TENANTS_BEFORE: AcrossTenants = Statement::new(
+        "select tenant_id
+         from tenant
+         where plan = $1 and plan_version < $2 and status <> 6
+         limit 100",
+    );
+    /// Tenants on a plan that use more of a counter than so much, unless an override covers it.
+    LIST_OVER_LIMIT: AcrossTenants = Statement::new(
+        "select t.tenant_id, q.committed as used
+         from tenant t
+         join quota_account q on q.tenant_id = t.tenant_id
+         where t.plan = $1 and t.status <> 6 and q.metric = $2 and q.period_start = $3 and q.committed > $4
+           and not exists (
+             select 1
+             from limit_override o
+             where o.tenant_id = t.tenant_id and o.metric = $2 and (o.expires_at is null or o.expires_at > $5)
+               and (o.limit_value is null or o.limit_value >= q.committed))
+         order by t.tenant_id
+         limit 10000",
+    );
+    /// Tenants on a plan with more active members than so many, unless an override covers them.
+    LIST_OVER_SEATS: AcrossTenants = Statement::new(
+        "select t.tenant_id, count(*) as used
+         from tenant t
+         join membership m on m.tenant_id = t.tenant_id
+         where t.plan = $1 and t.status <> 6 and m.status = 1
+           and not exists (
+             select 1
+             from limit_override o
+             where o.tenant_id = t.tenant_id and o.metric = 'members'
+               and (o.expires_at is null or o.expires_at > $3))
+         group by t.tenant_id
+         having count(*) > $2
+         order by t.tenant_id
+         limit 10000",
+    );
     LIST_LIMIT_OVERRIDES_OF_USER: AcrossTenants = Statement::new(
         "select o.tenant_id, o.metric, o.limit_value, o.expires_at
          from membership m
@@ -225,6 +273,22 @@ struct UsedRow {
     tenant_id: Uuid,
     metric: String,
     committed: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct RoleRow {
+    role: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct TenantsRow {
+    tenants: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct OverRow {
+    tenant_id: Uuid,
+    used: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -528,6 +592,61 @@ impl Store {
         let args = [tenant.0.into(), role.as_str().into()];
         let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_ACTIVE_IN_ROLE, &args).await?;
         rows.into_iter().map(user).collect()
+    }
+
+    /// The roles that members have, of all tenants.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_roles_in_use(&self) -> Result<Vec<RoleName>, Error> {
+        let rows: Vec<RoleRow> = self.across_tenants().await?.all(&LIST_ROLES_IN_USE, &[]).await?;
+        Ok(rows.into_iter().map(|row| RoleName::new(&row.role)).collect())
+    }
+
+    /// How many tenants are on any version of a plan.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn count_tenants_on(&self, plan: &str) -> Result<i64, Error> {
+        let row: Option<TenantsRow> = self.across_tenants().await?.optional(&COUNT_TENANTS_ON, &[plan.into()]).await?;
+        Ok(row.map_or(0, |row| row.tenants))
+    }
+
+    /// Tenants on versions of a plan before this one; at most a hundred at a time.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_tenants_before(&self, of: &PlanRef) -> Result<Vec<TenantId>, Error> {
+        let args = [of.plan.as_str().into(), of.version.into()];
+        let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_TENANTS_BEFORE, &args).await?;
+        Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
+    }
+
+    /// Tenants on a plan that use more of a counter than so much, with what they use; overrides considered. The first ten
+    /// thousand.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_over_limit(
+        &self,
+        plan: &str,
+        (metric, limit): (&str, i64),
+        period: Period,
+        now: Timestamp,
+    ) -> Result<Vec<(TenantId, i64)>, Error> {
+        let args = [plan.into(), metric.into(), period.start.into(), limit.into(), now.into()];
+        let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_LIMIT, &args).await?;
+        Ok(rows.into_iter().map(|row| (TenantId(row.tenant_id), row.used)).collect())
+    }
+
+    /// Tenants on a plan with more active members than so many, with how many they are. The first ten thousand.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_over_seats(&self, plan: &str, seats: i64, now: Timestamp) -> Result<Vec<(TenantId, i64)>, Error> {
+        let args = [plan.into(), seats.into(), now.into()];
+        let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_SEATS, &args).await?;
+        Ok(rows.into_iter().map(|row| (TenantId(row.tenant_id), row.used)).collect())
     }
 
     /// Whose accounts or sessions name a tenant; at most two hundred at a time.

@@ -1,17 +1,23 @@
 //! The catalogue: what differs from product to product is data. A TOML file says which metrics, features, permissions and
 //! roles there are, what each plan costs and allows, and how often methods that people abuse may be called.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+pub mod diff;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Limit, Plan, PlanRef};
-use super::role::{Permissions, Rank, Role, RoleName, Roles, is_for_services, is_permission, own_permissions};
+use super::role::Roles;
 use super::settings::Settings;
 
 /// The catalogue that an empty database gets when the server is given none; also the commented example.
-pub const EXAMPLE: &str = include_str!("catalogue.toml");
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// The built-in metric that counts active members against the seats of a plan.
 pub const MEMBERS: &str = "members";
@@ -28,7 +34,7 @@ pub struct Catalogue {
 }
 
 /// What a catalogue's file says, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     /// The plan of a new tenant.
     pub default_plan: String,
@@ -50,48 +56,6 @@ pub struct Definition {
     pub notice_days: Vec<u16>,
     /// How often methods may be called.
     pub rpc_rates: Vec<RpcRate>,
-}
-
-/// The file as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    default_plan: String,
-    #[serde(default)]
-    metrics: BTreeMap<String, Metric>,
-    #[serde(default)]
-    features: BTreeMap<String, String>,
-    #[serde(default)]
-    permissions: BTreeMap<String, String>,
-    #[serde(default)]
-    roles: BTreeMap<String, RoleText>,
-    plans: BTreeMap<String, Plan>,
-    #[serde(default)]
-    templates: BTreeMap<String, Template>,
-    #[serde(default)]
-    settings: Settings,
-    #[serde(default = "default_notice_days")]
-    notice_days: Vec<u16>,
-    #[serde(default)]
-    rpc_rates: Vec<RpcRate>,
-}
-
-fn default_notice_days() -> Vec<u16> {
-    vec![7, 1]
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoleText {
-    rank: i64,
-    #[serde(default)]
-    permissions: Vec<String>,
-    /// A role whose permissions this one has as well.
-    #[serde(default)]
-    includes: Option<String>,
-    /// Whether new members get it when nobody says.
-    #[serde(default)]
-    default: bool,
 }
 
 /// Something that is counted.
@@ -257,130 +221,6 @@ fn first(plan: &str) -> PlanRef {
 
 fn last(plan: &str) -> PlanRef {
     PlanRef { plan: plan.to_owned(), version: i64::MAX }
-}
-
-impl Definition {
-    /// Reads a catalogue.
-    ///
-    /// # Errors
-    /// All that is wrong, with the line of each.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let one = |reason: String| vec![Problem { line: 0, reason }];
-        let file: File = toml::from_str(text).map_err(|e| one(e.to_string()))?;
-        let roles = roles(&file).map_err(one)?;
-        let mut plans = file.plans;
-        spell_out_features(&mut plans).map_err(one)?;
-        let definition = Self {
-            default_plan: file.default_plan,
-            metrics: file.metrics,
-            features: file.features,
-            permissions: file.permissions,
-            roles,
-            plans,
-            templates: file.templates,
-            settings: file.settings,
-            notice_days: file.notice_days,
-            rpc_rates: file.rpc_rates,
-        };
-        definition.check().map_err(one)?;
-        Ok(definition)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if !self.plans.contains_key(&self.default_plan) {
-            return Err(format!("default_plan {:?} is not among [plans]", self.default_plan));
-        }
-        for name in self.metrics.keys().chain(self.plans.keys()) {
-            if !is_name(name) {
-                return Err(format!("{name:?}: names are 1 to 64 of a-z, 0-9 and _, beginning with a letter"));
-            }
-        }
-        for (plan, metric, limit) in self.limits() {
-            if !self.metrics.contains_key(metric) {
-                return Err(format!("plans.{plan}.limits.{metric}: there is no such metric"));
-            }
-            if !(0..=MAX_AMOUNT).contains(&limit.limit) {
-                return Err(format!("plans.{plan}.limits.{metric}: must be 0 to 2^53"));
-            }
-        }
-        for rate in &self.rpc_rates {
-            if !(1..=1000).contains(&rate.count) || rate.seconds == 0 {
-                return Err(format!("rpc_rates: {}: count must be 1 to 1000, seconds at least 1", rate.method));
-            }
-        }
-        Ok(())
-    }
-
-    fn limits(&self) -> impl Iterator<Item = (&str, &str, &Limit)> {
-        self.plans
-            .iter()
-            .flat_map(|(plan, p)| p.limits.iter().map(move |(metric, limit)| (plan.as_str(), metric.as_str(), limit)))
-    }
-}
-
-/// The roles that the file names, or the built-in ones.
-fn roles(file: &File) -> Result<Roles, String> {
-    let product: Vec<String> = file.permissions.keys().cloned().collect();
-    if file.roles.is_empty() {
-        return Ok(Roles::built_in(&product));
-    }
-    let mut known: Vec<&str> = own_permissions().collect();
-    known.extend(product.iter().map(String::as_str));
-    let mut roles = Vec::new();
-    for (name, text) in &file.roles {
-        let mut patterns: Vec<&String> = Vec::new();
-        let mut next = Some((name, text));
-        let mut seen = BTreeSet::new();
-        while let Some((at, role)) = next {
-            if !seen.insert(at) {
-                return Err(format!("roles.{name}.includes: goes round in a circle"));
-            }
-            patterns.extend(&role.permissions);
-            next = match &role.includes {
-                Some(below) => {
-                    Some(file.roles.get_key_value(below).ok_or(format!("roles.{at}.includes: no role {below:?}"))?)
-                }
-                None => None,
-            };
-        }
-        for pattern in &patterns {
-            let stands_for_something = *pattern == "*"
-                || (is_permission(pattern, true)
-                    && known.iter().any(|name| Permissions::parse(&[pattern]).is_ok_and(|set| set.contains(name))));
-            if is_for_services(pattern) || !stands_for_something {
-                return Err(format!("roles.{name}.permissions: {pattern:?} is no permission of a member"));
-            }
-        }
-        let permissions = match patterns.as_slice() {
-            [] => Permissions::default(),
-            some => Permissions::parse(some)?.expand(known.iter().copied()),
-        };
-        roles.push(Role { name: RoleName::new(name), rank: Rank(text.rank), permissions });
-    }
-    let default = file.roles.iter().find(|(_, role)| role.default).map(|(name, _)| RoleName::new(name));
-    Roles::new(roles, default)
-}
-
-/// Adds to each plan the features of the plans that it includes.
-fn spell_out_features(plans: &mut BTreeMap<String, Plan>) -> Result<(), String> {
-    let before = plans.clone();
-    for (name, plan) in plans.iter_mut() {
-        let mut features: BTreeSet<String> = plan.features.iter().cloned().collect();
-        let mut next = plan.includes.take();
-        let mut seen = BTreeSet::from([name.clone()]);
-        while let Some(other) = next {
-            let Some(included) = before.get(&other) else {
-                return Err(format!("plans.{name}.includes: there is no plan {other:?}"));
-            };
-            if !seen.insert(other) {
-                return Err(format!("plans.{name}.includes: goes round in a circle"));
-            }
-            features.extend(included.features.iter().cloned());
-            next = included.includes.clone();
-        }
-        plan.features = features.into_iter().collect();
-    }
-    Ok(())
 }
 
 /// The largest amount: 2^53, which every client language holds exactly.
