@@ -67,10 +67,13 @@ impl App {
         drop(open);
         self.begin_purge(ctx, id).await?;
         let report = self.purge_for_a_turn(ctx, &tenant).await?;
-        let open = match self.begin(ctx, None, scope, key).await? {
+        let mut open = match self.begin(ctx, None, scope, key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
+        if report.finished {
+            jobs::schedule(&mut open.tx, JobKind::Purge, id.0, None).await?;
+        }
         let audit = Audit::of(id.0).set("slug", tenant.slug.as_str()).set("finished", report.finished);
         self.finish(open, ctx, audit, report).await
     }

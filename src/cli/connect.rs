@@ -137,7 +137,8 @@ impl Connect {
     }
 }
 
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, CliError> {
+/// The bytes of a file that a flag names.
+pub(super) fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, CliError> {
     fs::read(path).map_err(|source| CliError::File { flag, path: path.to_owned(), source })
 }
 
@@ -152,6 +153,16 @@ pub(super) async fn twice<T>(call: impl AsyncFn() -> Result<T, Status>) -> Resul
     tokio::time::sleep(wait.unwrap_or(Duration::from_millis(200)).min(LONGEST_WAIT)).await;
     call().await
 }
+
+/// Makes a call that has a request id, twice if need be, and gives its answer.
+macro_rules! repeatable {
+    ($client:ident.$method:ident($request:expr)) => {{
+        let request = $request;
+        let answer = $crate::cli::connect::twice(async || $client.clone().$method(request.clone()).await).await;
+        answer.map(tonic::Response::into_inner)
+    }};
+}
+pub(super) use repeatable;
 
 #[cfg(test)]
 mod tests {

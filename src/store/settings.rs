@@ -113,7 +113,8 @@ where
     Ok((own, row.version))
 }
 
-/// Writes what the tenant has set itself over the version before, which was read under the tenant's lock.
+/// Writes what the tenant has set itself as this version, 1 for the first, over the one before, which was read under the
+/// tenant's lock.
 ///
 /// # Errors
 /// `EtagMismatch` when the row is another one by now.

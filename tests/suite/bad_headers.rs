@@ -115,7 +115,7 @@ async fn a_tenant_that_contradicts_the_token_is_refused_whatever_it_is(t: &Bed) 
     let owner = bearer(&own.owner.token);
     let mut names = vec![request_id(), unique("absent")];
     names.extend([&joined, &foreign, &closed, &deleted].into_iter().flat_map(|t| [t.id.clone(), t.slug.clone()]));
-    for method in raw::methods_of_a_tenant() {
+    for method in raw::methods_of_members() {
         let mut answers = Vec::new();
         for name in &names {
             let map = and(owner.clone(), "x-tenant-id", name);
