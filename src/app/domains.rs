@@ -183,11 +183,11 @@ async fn take_in(tx: &mut TenantTx, before: &Domain, sight: &Sight, now: Timesta
     let mut after = before.clone();
     after.seen(sight, now);
     match (before.status, after.status) {
-        (DomainStatus::Pending | DomainStatus::Lapsed, DomainStatus::Verified) => {
-            if !domains::claim_host(tx, &before.domain).await? {
-                after = before.clone();
-                after.seen(&Sight::Missing(TAKEN.to_owned()), now);
-            }
+        (DomainStatus::Pending | DomainStatus::Lapsed, DomainStatus::Verified)
+            if !domains::claim_host(tx, &before.domain).await? =>
+        {
+            after = before.clone();
+            after.seen(&Sight::Missing(TAKEN.to_owned()), now);
         }
         (DomainStatus::Verified, DomainStatus::Lapsed) => domains::release_host(tx, &before.domain).await?,
         _ => {}

@@ -81,6 +81,7 @@ pub struct Ending {
 
 /// A tenant to be.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "as the request says it")]
 pub struct Wish {
     /// The name that people see.
     pub display_name: String,
@@ -248,12 +249,12 @@ impl App {
             let switch = FeatureSwitch { source: Source::Override, enabled: true, expires_at: None };
             entitlements::set_feature(tx, feature, &switch, ctx.now).await?;
         }
-        let switched = match (plot.features.is_empty(), missing.is_empty()) {
+        let chosen = match (plot.features.is_empty(), missing.is_empty()) {
             (true, _) => StepOutcome::Skipped,
             (false, true) => StepOutcome::AlreadyDone,
             (false, false) => StepOutcome::Done,
         };
-        steps.push(Step::new("features", switched, "besides those of the plan"));
+        steps.push(Step::new("features", chosen, "besides those of the plan"));
 
         let mut after = tenant.clone();
         after.flags.verified = true;

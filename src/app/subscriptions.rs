@@ -19,6 +19,7 @@ use crate::store::audit::Audit;
 use crate::store::billing;
 pub use crate::store::billing::BillingEvent;
 use crate::store::{InTenant, TenantTx, entitlements, memberships, usage};
+use crate::time::Timestamp;
 
 /// A change of plan that is asked for.
 #[derive(Debug, Clone)]
@@ -216,7 +217,7 @@ async fn exceeded(tx: &mut TenantTx, t: &TenantCtx, of: &PlanRef) -> Result<Vec<
         let Some(limit) = t.catalogue.effective_limit(of, metric, own.as_ref()) else { continue };
         let used = match metric {
             MEMBERS => memberships::count_active(tx).await?,
-            counter => usage::used(tx, counter, period).await?,
+            name => usage::used(tx, name, period).await?,
         };
         if used > limit.limit {
             found.push(Excess { metric: metric.to_owned(), used, limit: limit.limit });
@@ -241,7 +242,7 @@ fn take_ids(known: &mut ProviderIds, told: &ProviderIds) {
 fn payload_hash(told: &Told) -> [u8; 32] {
     let event = &told.event;
     let paid_until = match told.payment {
-        Payment::Paid(until) => until.map(|at| at.micros()),
+        Payment::Paid(until) => until.map(Timestamp::micros),
         Payment::Failed | Payment::Refunded => None,
     };
     sha256(format!("{} {} {} {paid_until:?}", event.kind, event.amount, event.currency).as_bytes())

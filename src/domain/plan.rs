@@ -81,7 +81,6 @@ pub struct Prices {
     pub year: Option<i64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 impl Prices {
     const fn is_none(&self) -> bool {
         self.month.is_none() && self.year.is_none()

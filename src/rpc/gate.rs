@@ -277,10 +277,10 @@ fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
 /// Whether callers of this kind may call the method at all.
 fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
     let may = match (&access.who, caller) {
-        (Who::Public, _) | (Who::Operator, Caller::Operator(_)) => true,
-        (Who::Operator, _) | (_, Caller::Anonymous | Caller::System) => false,
-        (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
-        (Who::Service(_), Caller::User(_) | Caller::Delegated(..)) => false,
+        (Who::Public, _)
+        | (Who::Operator, Caller::Operator(_))
+        | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
+        (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::System) => false,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
         (Who::SignedIn, Caller::Service(_)) => access.also_service,
         (Who::SignedIn, Caller::Operator(_)) => access.also_operator,

@@ -22,7 +22,12 @@ mod usage;
 use gate::Gate;
 
 /// The generated messages, clients and servers.
-#[expect(clippy::allow_attributes, clippy::pedantic, reason = "generated; the protos carry the manual")]
+#[expect(
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    clippy::pedantic,
+    reason = "generated; the protos carry the manual"
+)]
 pub mod v1 {
     tonic::include_proto!("tenantry.v1");
 }

@@ -115,7 +115,7 @@ async fn a_tenant_that_contradicts_the_token_is_refused_whatever_it_is(t: &Bed) 
     let owner = bearer(&own.owner.token);
     let mut names = vec![request_id(), unique("absent")];
     names.extend([&joined, &foreign, &closed, &deleted].into_iter().flat_map(|t| [t.id.clone(), t.slug.clone()]));
-    for method in raw::methods_of_a_tenant() {
+    for method in raw::methods_of_members() {
         let mut answers = Vec::new();
         for name in &names {
             let map = and(owner.clone(), "x-tenant-id", name);
@@ -218,14 +218,15 @@ async fn a_subdomain_names_its_tenant(t: &Bed) {
             format!("{upper}.TENANTRY.test"),
             format!("{slug}.tenantry.test."),
             "tenantry.test".to_owned(),
-            "example.com".to_owned(),
-            "eviltenantry.test".to_owned(),
+            "localhost".to_owned(),
             "[::1]:50051".to_owned(),
         ] {
             assert_eq!(at_host(t, &host, &caller).await, ok, "{host}");
         }
     }
-    for host in [format!("{}.tenantry.test", unique("absent")), "a.b.tenantry.test".to_owned()] {
+    // Another domain is a tenant's that has proven it, so nobody's here; a server's own are named by `--api-hosts`.
+    let elsewhere = ["a.b.tenantry.test", "example.com", "eviltenantry.test"].map(ToOwned::to_owned);
+    for host in elsewhere.into_iter().chain([format!("{}.tenantry.test", unique("absent"))]) {
         assert_eq!(at_host(t, &host, &bearer(&person.token)).await, absent, "{host}");
     }
 }

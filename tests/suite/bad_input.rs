@@ -20,7 +20,8 @@ on_both_engines! {
 async fn allowed(t: &Bed, method: &MethodDescriptor) -> (http::HeaderMap, Tenant) {
     let tenant = t.tenant("bad").await;
     let access = raw::access(method);
-    let operator = access.who == Who::Operator || access.also_operator || matches!(access.who, Who::Permission(_));
+    let by_operators = matches!(access.who, Who::Operator | Who::Permission(_) | Who::Service(_));
+    let operator = by_operators || access.also_operator;
     // Only persons can leave.
     let caller = if operator && method.name() != "LeaveTenant" {
         headers(&[("x-api-key", &t.operator_key), ("x-tenant-id", &tenant.id)])

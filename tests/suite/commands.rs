@@ -144,7 +144,7 @@ async fn a_new_postgres_is_set_up_and_served_with_what_migrate_prints() {
     let url =
         printed.lines().find_map(|line| line.split_once("tenantry migrate --url ")).expect("the way to upgrade").1;
     for _ in 0..2 {
-        assert_eq!(done(tenantry(["migrate", "--url", url.trim_matches('\'')])), "up to date at migration 1\n");
+        assert_eq!(done(tenantry(["migrate", "--url", url.trim_matches('\'')])), "up to date at migration 2\n");
     }
     assert!(server.operator().tenants.get_tenant(v1::GetTenantRequest { tenant: "acme".to_owned() }).await.is_ok());
     assert_eq!(server.terminate().0, Some(0));

@@ -36,6 +36,13 @@ pub(crate) fn methods_of_a_tenant() -> Vec<MethodDescriptor> {
         .collect()
 }
 
+/// Those of them that members may call, if their role allows it.
+pub(crate) fn methods_of_members() -> Vec<MethodDescriptor> {
+    let of_members =
+        |method: &MethodDescriptor| matches!(access(method).who, tenantry::rpc::access::Who::Permission(_));
+    methods_of_a_tenant().into_iter().filter(of_members).collect()
+}
+
 /// The rule of a method.
 pub(crate) fn access(method: &MethodDescriptor) -> &'static tenantry::rpc::access::Access {
     tenantry::rpc::access::Access::of(&path(method)).expect("a rule")

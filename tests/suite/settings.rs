@@ -36,12 +36,12 @@ mod defaults {
     }
 }
 
-fn mask(paths: &[&str]) -> Option<FieldMask> {
-    Some(FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() })
+fn mask(paths: &[&str]) -> FieldMask {
+    FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() }
 }
 
 fn update(settings: v1::Settings, paths: &[&str]) -> v1::UpdateSettingsRequest {
-    v1::UpdateSettingsRequest { settings: Some(settings), update_mask: mask(paths), ..Default::default() }
+    v1::UpdateSettingsRequest { settings: Some(settings), update_mask: Some(mask(paths)), ..Default::default() }
 }
 
 fn branding(logo_url: &str, css: &str) -> v1::Settings {
@@ -129,13 +129,12 @@ rows = 20
 async fn a_mask_names_what_changes(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token).tenants;
-    let mut all = branding("https://example.com/l.svg", "a {}");
-    all.locale = "en-US".to_owned();
+    let mut all = v1::Settings { locale: "en-US".to_owned(), ..branding("https://example.com/l.svg", "a {}") };
     owner.update_settings(update(all.clone(), &["*"])).await.unwrap();
     // Only the leaf that is named; what else is given is not even looked at.
     let css = v1::Settings { locale: "no locale at all".to_owned(), ..branding("", "b {}") };
     let after = owner.update_settings(update(css, &["branding.css"])).await.unwrap().into_inner();
-    all.branding.as_mut().unwrap().css = "b {}".to_owned();
+    all.branding = branding("https://example.com/l.svg", "b {}").branding;
     assert_eq!(after.settings.unwrap(), all);
     assert_eq!(after.own_fields.unwrap().paths, ["branding.css", "branding.logo_url", "locale"]);
     // A message as a whole.

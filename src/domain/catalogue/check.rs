@@ -176,7 +176,7 @@ fn check_plan(d: &Definition, name: &str, plan: &Plan, faults: &mut Vec<Fault>) 
 fn check_settings(d: &Definition, path: &[&str], settings: &Settings, faults: &mut Vec<Fault>) {
     let mut problems: Vec<(String, String)> =
         settings.problems().into_iter().map(|(at, why)| (at, String::from(why))).collect();
-    problems.extend(settings.role_problem(&d.roles).map(|why| ("auto_join.role".to_owned(), String::from(why))));
+    problems.extend(settings.role_problem(&d.roles).map(|why| ("auto_join.role".to_owned(), why)));
     for (at, why) in problems {
         let parts: Vec<&str> = path.iter().copied().chain(at.split('.')).collect();
         faults.push(Fault::at(&parts, why));

@@ -206,10 +206,11 @@ fn spell_out_features(plans: &mut BTreeMap<String, Plan>, faults: &mut Vec<Fault
     let before = plans.clone();
     for (name, plan) in plans.iter_mut() {
         let mut features: BTreeSet<String> = plan.features.iter().cloned().collect();
-        let mut next = plan.includes.take();
-        let mut seen = BTreeSet::from([name.clone()]);
+        plan.includes = None;
+        let mut next = before.get(name).and_then(|plan| plan.includes.as_ref());
+        let mut seen = BTreeSet::from([name]);
         while let Some(other) = next {
-            let Some(included) = before.get(&other) else {
+            let Some(included) = before.get(other) else {
                 faults.push(Fault::at(&["plans", name, "includes"], format!("there is no plan {other:?}")));
                 break;
             };
@@ -218,7 +219,7 @@ fn spell_out_features(plans: &mut BTreeMap<String, Plan>, faults: &mut Vec<Fault
                 break;
             }
             features.extend(included.features.iter().cloned());
-            next = included.includes.clone();
+            next = included.includes.as_ref();
         }
         plan.features = features.into_iter().collect();
     }
