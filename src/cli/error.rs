@@ -77,6 +77,18 @@ pub enum CliError {
     #[error("{}", refusal(.0))]
     Refused(#[from] Box<Status>),
 
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Argument(String),
+
+    /// Nobody is there to confirm what destroys.
+    #[error("this asks for the tenant's slug on a terminal, and there is none; in scripts say --yes")]
+    Unconfirmed,
+
+    /// Something else than the tenant's slug was typed.
+    #[error("nothing was done: that is not its slug, which is {0}")]
+    NotConfirmed(String),
+
     /// The result cannot be written.
     #[error("cannot write the result")]
     Output(#[from] io::Error),
@@ -97,7 +109,9 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Server(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::Config(_) | Self::Server(_) | Self::Argument(_) | Self::Unconfirmed => {
+                ExitCode::from(2)
+            }
             _ => ExitCode::from(1),
         }
     }

@@ -2,11 +2,21 @@
 //! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
 //! them, and are audited like everybody else.
 
+mod completions;
+mod confirm;
 mod connect;
+mod domain;
 mod error;
+mod expiry;
+mod feature;
+mod json;
+mod limit;
 mod migrate;
+mod output;
+mod plan;
 mod pulse;
 pub mod serve;
+mod settings;
 mod table;
 mod tenant;
 #[cfg(test)]
@@ -37,6 +47,9 @@ Examples:
   tenantry serve --listen 0.0.0.0:50051           the same for other machines
   tenantry tenant create --slug acme --name 'Acme Ltd' --owner-email ada@example.com
   tenantry tenant list --status suspended --json  one JSON object a line, for scripts
+  tenantry tenant provision --slug acme --name 'Acme Ltd' --admin-email ada@example.com --plan pro --dry-run
+  tenantry plan change acme pro --at-period-end
+  tenantry limit set acme quizzes 500 --days 30
 
 Exit status: 0 done, 1 refused or failed, 2 the command line makes no sense.";
 
@@ -46,8 +59,20 @@ enum Command {
     Serve(Box<Serve>),
     /// Bring the database up to date, or say whether it is
     Migrate(migrate::Migrate),
-    /// List, show, create, suspend and activate tenants
-    Tenant(tenant::Tenant),
+    /// Tenants: list, show, create, provision, suspend, end
+    Tenant(Box<tenant::Tenant>),
+    /// Plans and subscriptions: list, show, change, cancel, renew
+    Plan(plan::Plan),
+    /// Limits of a tenant, and other ones than its plan's
+    Limit(limit::Limit),
+    /// Features of a tenant, and other ones than its plan's
+    Feature(feature::Feature),
+    /// Settings of a tenant
+    Settings(settings::Settings),
+    /// Custom domains of a tenant
+    Domain(domain::Domain),
+    /// Print what a shell needs to complete command lines
+    Completions(completions::Completions),
 }
 
 /// Does what the command line says and tells how it went: 0 done, 1 refused or failed, 2 wrong usage.
@@ -71,6 +96,12 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::Serve(config)) => serve::run(*config).await,
         Some(Command::Migrate(migrate)) => migrate.run().await.map_err(|e| CliError::Failed(e.to_string())),
         Some(Command::Tenant(tenant)) => tenant.run(out).await,
+        Some(Command::Plan(plan)) => plan.run(out).await,
+        Some(Command::Limit(limit)) => limit.run(out).await,
+        Some(Command::Feature(feature)) => feature.run(out).await,
+        Some(Command::Settings(settings)) => settings.run(out).await,
+        Some(Command::Domain(domain)) => domain.run(out).await,
+        Some(Command::Completions(completions)) => completions.run(out),
     }
 }
 

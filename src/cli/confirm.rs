@@ -1,0 +1,68 @@
+//! The question before something is destroyed: the operator types the tenant's slug, as the server knows it.
+
+use std::io::{self, BufRead, IsTerminal as _, Write};
+
+use clap::Args;
+
+use super::CliError;
+use super::table::plain;
+use crate::rpc::v1::Tenant;
+
+/// The flag of commands that destroy.
+#[derive(Args, Debug)]
+pub(super) struct Confirm {
+    /// Do not ask; for scripts
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Confirm {
+    /// Says before anything else that nobody is there to be asked.
+    ///
+    /// # Errors
+    /// `Unconfirmed` without a terminal and without `--yes`.
+    pub(super) fn possible(&self) -> Result<(), CliError> {
+        if self.yes || io::stdin().is_terminal() { Ok(()) } else { Err(CliError::Unconfirmed) }
+    }
+
+    /// Asks on the terminal, unless `--yes` was said. `what` completes "This ...".
+    ///
+    /// # Errors
+    /// `NotConfirmed` when something else than the slug is typed.
+    pub(super) fn ask(&self, tenant: &Tenant, what: &str) -> Result<(), CliError> {
+        if self.yes {
+            return Ok(());
+        }
+        ask(&mut io::stdin().lock(), &mut io::stderr(), tenant, what)
+    }
+}
+
+fn ask(from: &mut dyn BufRead, to: &mut dyn Write, tenant: &Tenant, what: &str) -> Result<(), CliError> {
+    let (slug, name) = (plain(&tenant.slug), plain(&tenant.display_name));
+    write!(to, "This {what}: {slug} ({name}).\nType its slug to go on: ")?;
+    to.flush()?;
+    let mut typed = String::new();
+    from.read_line(&mut typed)?;
+    if typed.trim() == tenant.slug { Ok(()) } else { Err(CliError::NotConfirmed(tenant.slug.clone())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(typed: &str) -> (Result<(), CliError>, String) {
+        let tenant = Tenant { slug: "acme".to_owned(), display_name: "Acme\x1b Ltd".to_owned(), ..Default::default() };
+        let mut asked = Vec::new();
+        let result = ask(&mut typed.as_bytes(), &mut asked, &tenant, "deletes a tenant");
+        (result, String::from_utf8(asked).unwrap())
+    }
+
+    #[test]
+    fn only_the_slug_confirms() {
+        let (result, asked) = answer("acme\n");
+        assert!(result.is_ok() && asked.contains("deletes a tenant: acme (Acme\u{fffd} Ltd)"), "{asked}");
+        for other in ["", "\n", "y\n", "yes\n", "acm\n", "acme2\n", "ACME\n"] {
+            assert!(matches!(answer(other).0, Err(CliError::NotConfirmed(_))), "{other:?}");
+        }
+    }
+}
