@@ -125,8 +125,8 @@ async fn a_record_that_is_there_proves_the_domain(t: &Bed) {
     assert_eq!(only(t, &acme).await, seen);
     assert_eq!(leads_to(t, &name).await.as_deref(), Some(acme.id.as_str()));
     verify(&mut owner, &name).await.expect("asked again, it is looked at again");
-    let log = t.audit(&acme.id).await;
-    let proven = log.iter().find(|row| row.action == "TenantService/VerifyDomain").expect("a row");
+    let rows = t.audit(&acme.id).await;
+    let proven = rows.iter().find(|row| row.action == "TenantService/VerifyDomain").expect("a row");
     assert!(proven.changes.contains(&name) && proven.changes.contains("verified"), "{}", proven.changes);
 }
 
@@ -144,9 +144,9 @@ async fn what_the_dns_does_not_show_proves_nothing(t: &Bed) {
     ];
     for (texts, problem) in almost {
         if texts.is_empty() {
-            name_server().remove(at)
+            name_server().remove(at);
         } else {
-            name_server().publish(at, &texts)
+            name_server().publish(at, &texts);
         }
         let status = verify(&mut owner, &name).await.expect_err("is not proven");
         let info = status.get_details_error_info().unwrap();
