@@ -1,5 +1,6 @@
 //! How passwords are hashed and compared: Argon2id with the parameters of OWASP's cheat sheet, a bounded number at once,
 //! half of them kept for people on devices that they have used before, so that a flood of guesses does not keep them out.
+//! Imported hashes may be of other parameters, or bcrypt; they are replaced at the first sign-in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,44 @@ impl Default for Cost {
 
 /// How long a request waits for its turn to hash.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bounds of an imported Argon2id hash: memory in KiB, passes, lanes. Whoever signs in with it makes us pay for it.
+const MOST_MEMORY: u32 = 1 << 20;
+const MOST_PASSES: u32 = 16;
+const MOST_LANES: u32 = 16;
+
+/// Costs of an imported bcrypt hash.
+const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=16;
+
+/// Whether a hash that another system made can be compared with: Argon2id as a PHC string, or bcrypt, neither too dear.
+///
+/// # Errors
+/// What is wrong with it, as a sentence for the field.
+pub fn check_imported(hash: &str) -> Result<(), &'static str> {
+    const WRONG: &str = "must be a PHC string of Argon2id (`$argon2id$v=19$m=..,t=..,p=..$salt$hash`) or a bcrypt hash";
+    if hash.len() > 512 {
+        return Err(WRONG);
+    }
+    if is_bcrypt(hash) {
+        let parts: bcrypt::HashParts = hash.parse().map_err(|_| WRONG)?;
+        return if BCRYPT_COSTS.contains(&parts.get_cost()) { Ok(()) } else { Err("must have a cost of 4 to 16") };
+    }
+    let parsed = PasswordHash::new(hash).map_err(|_| WRONG)?;
+    let params = Params::try_from(&parsed).map_err(|_| WRONG)?;
+    let version = parsed.version.unwrap_or(0x13);
+    if parsed.algorithm.as_str() != "argon2id" || parsed.salt.is_none() || parsed.hash.is_none() || version != 0x13 {
+        return Err(WRONG);
+    }
+    if params.m_cost() > MOST_MEMORY || params.t_cost() > MOST_PASSES || params.p_cost() > MOST_LANES {
+        return Err("must cost at most 1 GiB of memory (m=1048576), 16 passes (t) and 16 lanes (p)");
+    }
+    Ok(())
+}
+
+/// Whether a stored hash is bcrypt's: 60 characters with a prefix of its own.
+fn is_bcrypt(hash: &str) -> bool {
+    hash.len() == 60 && hash.is_ascii() && ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix))
+}
 
 /// Hashes and compares.
 pub struct Passwords {
@@ -94,6 +133,13 @@ impl Passwords {
         let exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
         blocking(permit, move || {
+            if is_bcrypt(&stored) {
+                // bcrypt looks at the first 72 bytes of a password only; from this sign-in on all of it counts.
+                return match bcrypt::verify(password.expose(), &stored) {
+                    Ok(true) => hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld),
+                    _ => Ok(Comparison::Wrong),
+                };
+            }
             let parsed = PasswordHash::new(&stored).map_err(|e| Error::Internal(e.to_string().into()))?;
             let right = argon.verify_password(password.expose().as_bytes(), &parsed).is_ok();
             if !right || !exists {
@@ -148,4 +194,39 @@ async fn blocking<T: Send + 'static>(
         result
     });
     done.await.map_err(|_| Error::internal("hashing a password panicked"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hashes_that_can_be_afforded_are_imported() {
+        let bcrypt = |prefix: &str, cost: u32| format!("${prefix}${cost:02}$abcdefghijklmnopqrstuu5LZwvPJrZkyXqzJGkKS6LAnNdpQG8qW");
+        for good in [
+            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=1048576,t=16,p=16$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            bcrypt("2a", 4),
+            bcrypt("2b", 12),
+            bcrypt("2y", 16),
+        ] {
+            assert_eq!(check_imported(&good), Ok(()), "{good}");
+        }
+        for bad in [
+            "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=65536,t=17,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=65536,t=3,p=17$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA".to_owned(),
+            "plain".to_owned(),
+            String::new(),
+            bcrypt("2x", 10),
+            bcrypt("2b", 3),
+            bcrypt("2b", 17),
+            format!("{}x", bcrypt("2b", 10)),
+            "5f4dcc3b5aa765d61d8327deb882cf99".to_owned(),
+        ] {
+            assert!(check_imported(&bad).is_err(), "{bad}");
+        }
+    }
 }

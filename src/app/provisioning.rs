@@ -238,7 +238,7 @@ impl App {
         } else if own == plot.settings || version > 0 {
             StepOutcome::AlreadyDone
         } else {
-            settings::put(tx, &plot.settings, 0, ctx.now).await?;
+            settings::put(tx, &plot.settings, 1, ctx.now).await?;
             StepOutcome::Done
         };
         steps.push(Step::new("settings", set, "the catalogue's defaults hold for the rest"));

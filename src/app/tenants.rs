@@ -49,13 +49,28 @@ impl App {
     where
         Statement<OfTenant>: RunsIn<S>,
     {
+        self.insert_tenant(tx, ctx, catalogue, tenant).await?;
+        let member = new_membership(ctx, owner, catalogue.definition.roles.top().name.clone());
+        memberships::insert(tx, &member).await
+    }
+
+    /// Inserts a new tenant and schedules what time will bring.
+    pub(super) async fn insert_tenant<S: Scope>(
+        &self,
+        tx: &mut Scoped<S>,
+        ctx: &Ctx,
+        catalogue: &Catalogue,
+        tenant: &Tenant,
+    ) -> Result<(), Error>
+    where
+        Statement<OfTenant>: RunsIn<S>,
+    {
         tenants::insert(tx, tenant, ctx.now).await?;
         let look = tenant.next_look(&catalogue.definition.notice_days, ctx.now);
         if look.is_some() {
             jobs::schedule(tx, JobKind::Tenant, tenant.tenant_id.0, look).await?;
         }
-        let member = new_membership(ctx, owner, catalogue.definition.roles.top().name.clone());
-        memberships::insert(tx, &member).await
+        Ok(())
     }
 
     /// Locks the tenant and brings it up to date: what time alone has brought is written down first, with an audit row of

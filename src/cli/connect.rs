@@ -56,15 +56,21 @@ pub(super) struct Connect {
 /// A client of `TenantService` that sends the operator key.
 pub(super) type Tenants = TenantServiceClient<InterceptedService<Channel, OperatorKey>>;
 
-/// Puts the operator key into every call. Marked sensitive, so that nothing prints it.
+/// Puts the operator key into every call, and how long its answer may take; streams may take as long as they go on. The key
+/// is marked sensitive, so that nothing prints it.
 #[derive(Clone)]
-pub(super) struct OperatorKey(MetadataValue<Ascii>);
+pub(super) struct OperatorKey {
+    key: MetadataValue<Ascii>,
+    deadline: Option<Duration>,
+}
 
 impl Interceptor for OperatorKey {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("x-api-key", self.0.clone());
+        request.metadata_mut().insert("x-api-key", self.key.clone());
         // Also told to the server, which then need not finish what nobody waits for.
-        request.set_timeout(DEADLINE);
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline);
+        }
         Ok(request)
     }
 }
@@ -75,6 +81,13 @@ impl Connect {
         let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
         let channel = self.channel().await?;
         Ok(TenantServiceClient::with_interceptor(channel, key))
+    }
+
+    /// The same for streams, which have no deadline.
+    pub(super) async fn streams(&self) -> Result<Tenants, CliError> {
+        let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
+        let key = OperatorKey { deadline: None, ..key };
+        Ok(TenantServiceClient::with_interceptor(self.channel().await?, key))
     }
 
     /// The key in the environment, or else in the file.
@@ -88,7 +101,7 @@ impl Connect {
             return Err(CliError::KeyMalformed(origin));
         }
         value.set_sensitive(true);
-        Ok(OperatorKey(value))
+        Ok(OperatorKey { key: value, deadline: Some(DEADLINE) })
     }
 
     fn key_in_file(&self) -> Result<String, CliError> {
@@ -170,8 +183,8 @@ mod tests {
     #[test]
     fn the_key_in_the_environment_comes_first_and_is_never_printed() {
         let key = connect(&["--key-file", "/nowhere"]).operator_key(Some(" tk_secret\n".to_owned())).unwrap();
-        assert_eq!(key.0.to_str().unwrap(), "tk_secret");
-        assert!(!format!("{:?}", key.0).contains("tk_secret"));
+        assert_eq!(key.key.to_str().unwrap(), "tk_secret");
+        assert!(!format!("{:?}", key.key).contains("tk_secret"));
     }
 
     #[test]

@@ -47,6 +47,25 @@ impl Plane {
         })
     }
 
+    /// Whether a caller's credential is still good that was so a while ago: for calls that go on for long.
+    ///
+    /// # Errors
+    /// `CredentialInvalid`, `DatabaseUnavailable`.
+    pub async fn still_live(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
+        if let Some(key) = caller.key() {
+            let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            if stored.key.expires_at.is_some_and(|at| at <= now) || stored.revoked_at.is_some() {
+                return Err(Error::CredentialInvalid);
+            }
+        }
+        if let Some(person) = caller.person() {
+            let found = self.store.find_session(person.user.user_id, person.session.session_id).await?;
+            let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
+            return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
+        }
+        Ok(())
+    }
+
     async fn platform_key(&self, text: &str, now: Timestamp) -> Result<PlatformKey, Error> {
         // The checksum stops what was never a key before the database is asked.
         let key = Key::parse(text).ok_or(Error::CredentialInvalid)?;

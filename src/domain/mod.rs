@@ -6,6 +6,7 @@ pub mod domain;
 pub mod entitlement;
 pub mod host;
 pub mod id;
+pub mod import;
 pub mod integration;
 pub mod membership;
 pub mod name;

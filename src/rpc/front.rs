@@ -28,6 +28,13 @@ pub struct Limits {
     pub deadline: Duration,
 }
 
+/// A turn to work on a call. A call that is answered by a stream keeps it, in its request, for as long as that goes on: the
+/// deadline ends when the stream begins, the turn does not.
+#[derive(Clone)]
+pub(super) struct Turn {
+    _turn: Arc<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
+}
+
 /// Makes a `Front` around the services.
 #[derive(Clone)]
 pub struct FrontLayer {
@@ -50,10 +57,10 @@ impl FrontLayer {
 
 impl FrontLayer {
     /// A turn to work on a call, given back when it is answered.
-    fn turn(&self, access: &Access) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), Error> {
+    fn turn(&self, access: &Access) -> Result<Turn, Error> {
         let take = |turns: &Arc<Semaphore>| turns.clone().try_acquire_owned().map_err(|_| Error::Overloaded);
         let public = (access.who == Who::Public).then(|| take(&self.public_turns)).transpose()?;
-        Ok((take(&self.turns)?, public))
+        Ok(Turn { _turn: Arc::new((take(&self.turns)?, public)) })
     }
 }
 
@@ -134,9 +141,10 @@ where
     let started = Instant::now();
     let result = match (shared.turn(access), deadline(request.headers(), shared.deadline)) {
         (Err(error), _) | (_, Err(error)) => Err(error),
-        (Ok(_turn), Ok(deadline)) => {
+        (Ok(turn), Ok(deadline)) => {
             let work = async {
                 let (mut parts, body) = request.into_parts();
+                parts.extensions.insert(turn.clone());
                 match shared.gate.admit(access, request_id, &mut parts).await {
                     Ok(()) => inner.call(Request::from_parts(parts, body)).await.map(Ok),
                     Err(error) => Ok(Err(error)),

@@ -227,6 +227,12 @@ pub(super) fn of_framework(code: Code, message: &str) -> Status {
     }
 }
 
+/// A stream of requests that broke off in the middle, or holds what is no request, in our words.
+#[must_use]
+pub(super) fn broken_off(refused: &Status) -> Status {
+    of_framework(refused.code(), refused.message())
+}
+
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
         Error::PermissionMissing(permission) => vec![("permission", permission.clone())],

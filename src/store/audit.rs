@@ -4,10 +4,11 @@
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
-use super::scoped::{Scope, Scoped};
+use super::scoped::{Scope, Scoped, TenantTx};
 use super::tx::{OfPlatform, OfTenant, Statement, statements};
 use crate::ctx::Ctx;
 use crate::error::Error;
+use crate::time::Timestamp;
 
 /// What a mutation did.
 #[derive(Debug, Default)]
@@ -72,9 +73,49 @@ statements! {
                                   changes, request_id, source)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     );
+    LIST: OfTenant = Statement::new(
+        "select event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id, changes, request_id, source
+         from audit_event
+         where tenant_id = $1 and event_id > $2
+         order by event_id
+         limit $3",
+    );
     INSERT_PLATFORM_EVENT: OfPlatform = Statement::new(
         "insert into platform_audit (event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id,
                                      changes, request_id, source)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     );
+}
+
+/// A row of a tenant's log.
+#[derive(Debug, sqlx::FromRow)]
+pub struct AuditRow {
+    /// Its id, which rises with time.
+    pub event_id: Uuid,
+    /// When.
+    pub at: Timestamp,
+    /// Who, by kind; as in access.proto.
+    pub actor_kind: i64,
+    /// Who.
+    pub actor_id: Option<Uuid>,
+    /// In whose name.
+    pub on_behalf_of: Option<Uuid>,
+    /// `Service/Method`.
+    pub action: String,
+    /// On what.
+    pub subject_id: Option<Uuid>,
+    /// JSON: field to what was and is.
+    pub changes: String,
+    /// The server's id of the call.
+    pub request_id: String,
+    /// From where.
+    pub source: Option<String>,
+}
+
+/// A tenant's log after one of its rows, oldest first.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list(tx: &mut TenantTx, after: Uuid, limit: i64) -> Result<Vec<AuditRow>, Error> {
+    tx.all(&LIST, &[after.into(), limit.into()]).await
 }

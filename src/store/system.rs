@@ -71,6 +71,28 @@ statements! {
          from tenant_slug
          where slug = $1",
     );
+    FIND_IMPORTED_USER: AcrossTenants = Statement::new(
+        "select user_id, email, external_id
+         from user_account
+         where external_id = $1",
+    );
+    FIND_EXTERNAL_ID_OF_EMAIL: AcrossTenants = Statement::new(
+        "select user_id, email, external_id
+         from user_account
+         where email = $1",
+    );
+    FIND_IMPORTED_TENANT: AcrossTenants = Statement::new(
+        "select tenant_id
+         from tenant_external_id
+         where external_id = $1",
+    );
+    FIND_IMPORTED_PLACE: AcrossTenants = Statement::new(
+        "select e.tenant_id, a.user_id, m.membership_id
+         from tenant_external_id e
+         join user_account a on a.external_id = $2
+         left join membership m on m.tenant_id = e.tenant_id and m.user_id = a.user_id and m.status <> 3
+         where e.external_id = $1",
+    );
     FIND_DOMAIN_HOST: AcrossTenants = Statement::new(
         "select tenant_id
          from domain_host
@@ -255,6 +277,28 @@ struct PlatformKeyRow {
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
+}
+
+/// An account as an import looks at it.
+#[derive(Debug, sqlx::FromRow)]
+pub struct ImportedUserRow {
+    /// The account.
+    pub user_id: Uuid,
+    /// Its address.
+    pub email: String,
+    /// The id that another system knows it by.
+    pub external_id: Option<String>,
+}
+
+/// Where a membership is imported to.
+#[derive(Debug, sqlx::FromRow)]
+pub struct ImportedPlaceRow {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The person.
+    pub user_id: Uuid,
+    /// The membership, when it is there already.
+    pub membership_id: Option<Uuid>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -486,6 +530,41 @@ impl Store {
         let args = [slug.as_str().into()];
         let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_SLUG_HOLDER, &args).await?;
         Ok(row.is_some())
+    }
+
+    /// The account that another system knows by this id.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_imported_user(&self, external_id: &str) -> Result<Option<ImportedUserRow>, Error> {
+        self.across_tenants().await?.optional(&FIND_IMPORTED_USER, &[external_id.into()]).await
+    }
+
+    /// The account of an address, with the id that another system knows it by.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_external_id_of(&self, email: &Email) -> Result<Option<ImportedUserRow>, Error> {
+        self.across_tenants().await?.optional(&FIND_EXTERNAL_ID_OF_EMAIL, &[email.as_str().into()]).await
+    }
+
+    /// The tenant that another system knows by this id.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_imported_tenant(&self, external_id: &str) -> Result<Option<TenantId>, Error> {
+        let row: Option<TenantIdRow> =
+            self.across_tenants().await?.optional(&FIND_IMPORTED_TENANT, &[external_id.into()]).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// The tenant and the person whom another system knows by these ids, with the membership between them; none unless both
+    /// are there.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_imported_place(&self, tenant: &str, user: &str) -> Result<Option<ImportedPlaceRow>, Error> {
+        self.across_tenants().await?.optional(&FIND_IMPORTED_PLACE, &[tenant.into(), user.into()]).await
     }
 
     /// Who has proven a domain.

@@ -23,6 +23,20 @@ statements! {
          from quota_account
          where tenant_id = $1 and metric = $2 and period_start = $3",
     );
+    LIST: OfTenant = Statement::new(
+        "select metric, period_start, committed
+         from quota_account
+         where tenant_id = $1 and (metric > $2 or (metric = $2 and period_start > $3))
+         order by metric, period_start
+         limit $4",
+    );
+    LIST_EVENTS: OfTenant = Statement::new(
+        "select key, verdict, charges, decided_at
+         from usage_event
+         where tenant_id = $1 and key > $2
+         order by key
+         limit $3",
+    );
     CLAIM_EVENT: OfTenant = Statement::new(
         "insert into usage_event (tenant_id, key, payload_hash, verdict, charges, answer, decided_at)
          values ($1, $2, $3, 0, '{}', '', $4)
@@ -43,6 +57,30 @@ statements! {
 #[derive(sqlx::FromRow)]
 struct Account {
     committed: i64,
+}
+
+/// What was used of a metric in a period.
+#[derive(Debug, sqlx::FromRow)]
+pub struct UsedRow {
+    /// The metric.
+    pub metric: String,
+    /// When the period began.
+    pub period_start: Timestamp,
+    /// How much.
+    pub committed: i64,
+}
+
+/// A keyed call, and what came of it.
+#[derive(Debug, sqlx::FromRow)]
+pub struct UsageEventRow {
+    /// Its idempotency key.
+    pub key: String,
+    /// 1 admitted, 2 refused.
+    pub verdict: i64,
+    /// JSON: metric to amount.
+    pub charges: String,
+    /// When.
+    pub decided_at: Timestamp,
 }
 
 /// What a keyed call was told.
@@ -139,4 +177,30 @@ where
 {
     let verdict: i64 = if admitted { 1 } else { 2 };
     tx.execute(&DECIDE_EVENT, &[key.into(), verdict.into(), charges.into(), answer.into()]).await.map(|_| ())
+}
+
+/// What was used, by metric and period, after one of them.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list<S: Scope>(
+    tx: &mut Scoped<S>,
+    (metric, period_start): (&str, Timestamp),
+    limit: i64,
+) -> Result<Vec<UsedRow>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    tx.all(&LIST, &[metric.into(), period_start.into(), limit.into()]).await
+}
+
+/// Keyed calls after one of them, by key.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list_events<S: Scope>(tx: &mut Scoped<S>, after: &str, limit: i64) -> Result<Vec<UsageEventRow>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    tx.all(&LIST_EVENTS, &[after.into(), limit.into()]).await
 }

@@ -16,6 +16,17 @@ statements! {
          values ($1, $2, $3, 1, 1, $4, $4)
          on conflict do nothing",
     );
+    INSERT_IMPORTED: OfUser = Statement::new(
+        "insert into user_account (user_id, email, display_name, status, session_epoch, created_at, updated_at,
+                                   external_id)
+         values ($1, $2, $3, 1, 1, $4, $5, $6)
+         on conflict do nothing",
+    );
+    SET_EXTERNAL_ID: OfUser = Statement::new(
+        "update user_account
+         set external_id = $2, updated_at = $3
+         where user_id = $1 and external_id is null",
+    );
     SET_DEFAULT_TENANT: OfUser = Statement::new(
         "update user_account
          set default_tenant_id = $2, updated_at = $3
@@ -92,6 +103,48 @@ where
     tx.execute(&INSERT_CREDENTIAL, &[password_hash.into(), now.into()]).await?;
     tx.changed(Change::Account(user.user_id));
     Ok(())
+}
+
+/// Inserts an account from another system, with the password hash that it brings, if it brings one.
+///
+/// # Errors
+/// `EmailTaken` when somebody was faster.
+pub async fn insert_imported<S: Scope>(
+    tx: &mut Scoped<S>,
+    user: &User,
+    external_id: &str,
+    (created_at, now): (Timestamp, Timestamp),
+    password_hash: Option<&str>,
+) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let args = [
+        user.email.as_str().into(),
+        user.display_name.as_str().into(),
+        created_at.into(),
+        now.into(),
+        external_id.into(),
+    ];
+    if tx.execute(&INSERT_IMPORTED, &args).await? == 0 {
+        return Err(Error::EmailTaken);
+    }
+    if let Some(hash) = password_hash {
+        tx.execute(&INSERT_CREDENTIAL, &[hash.into(), now.into()]).await?;
+    }
+    tx.changed(Change::Account(user.user_id));
+    Ok(())
+}
+
+/// Gives an account that has none the id that another system knows it by; whether it had none.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn set_external_id<S: Scope>(tx: &mut Scoped<S>, external_id: &str, now: Timestamp) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.execute(&SET_EXTERNAL_ID, &[external_id.into(), now.into()]).await? == 1)
 }
 
 /// Makes a tenant the account's default, when it has none yet; whether it did.

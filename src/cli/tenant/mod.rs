@@ -2,6 +2,8 @@
 
 mod create;
 mod end;
+mod export;
+mod import;
 mod life;
 mod list;
 mod provision;
@@ -75,6 +77,13 @@ enum Action {
     },
     /// End a tenant: cancel it and keep everything, or delete it
     Deprovision(end::Deprovision),
+    /// Import users, tenants and memberships from a file of JSON lines
+    Import(import::Import),
+    /// Write everything of a tenant as JSON lines, secrets left out
+    Export {
+        /// Slug or id
+        tenant: String,
+    },
     /// Remove everything of a deleted tenant at once, which cannot be undone
     Purge(end::Purge),
 }
@@ -94,9 +103,15 @@ impl Tenant {
     /// Connects, does it, and writes the outcome to `out`.
     pub(super) async fn run(self, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
         self.action.possible()?;
-        let client = self.connect.tenants().await?;
         let mut out = Output { json: self.json, to: out };
+        match self.action {
+            Action::Import(import) => return import.run(&self.connect, out).await,
+            Action::Export { tenant } => return export::run(self.connect.streams().await?, tenant, out.to).await,
+            _ => {}
+        }
+        let client = self.connect.tenants().await?;
         let row = match self.action {
+            Action::Import(_) | Action::Export { .. } => return Ok(()),
             Action::List(list) => return list.run(client, out).await,
             Action::Provision(provision) => return provision.run(client, out).await,
             Action::Rename(rename) => return rename.run(client, out).await,

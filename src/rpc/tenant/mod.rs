@@ -5,6 +5,7 @@ mod bulk;
 mod catalogue;
 mod domains;
 mod entitlements;
+mod import_items;
 mod provisioning;
 mod settings;
 mod subscription;
