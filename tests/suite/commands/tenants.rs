@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{command, done, json, keys, lines, refused, text};
+use super::{command, json, keys, lines, refused, text};
 use crate::harness::{Bed, Engine, on_both_engines, unique};
 use crate::program::output;
 

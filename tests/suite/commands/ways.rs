@@ -1,10 +1,12 @@
 //! The way to a server: TLS, a database that is away for a while; and what shells are given.
 
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+
+use tenantry::rpc::v1;
 
 use super::{command, done};
 use crate::cluster::{Cluster, Stop};
-use crate::harness::{Bed, Engine, Headers, PASSWORD, unique};
+use crate::harness::{Bed, Engine, Headers, PASSWORD, unique, until};
 use crate::program::{Program, get, output, serve, tenantry};
 use crate::startup::connect;
 use crate::transport::Papers;
@@ -45,8 +47,6 @@ async fn mutual_tls_wants_both_certificates() {
     assert_eq!(output(plain).0, 1, "without TLS");
 }
 
-/// The command calls once while the database is away, and once more when it is back: its waiting time is long enough for a
-/// start, and a start that is slower gives exit 1, after which the test stops the database again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_repeated_once_under_the_same_request_id() {
     let cluster = Cluster::private();
@@ -55,44 +55,50 @@ async fn a_change_is_repeated_once_under_the_same_request_id() {
     let data = temp.path().join("data");
     let server = Program::start(&data, serve(&data, Some(&database)));
     let slug = unique("acme");
-    let request = tenantry::rpc::v1::SignUpRequest {
+    let request = v1::SignUpRequest {
         email: format!("{slug}@example.com"),
         password: PASSWORD.to_owned(),
         display_name: "Ada".to_owned(),
-        tenant: Some(tenantry::rpc::v1::NewTenant { display_name: slug.clone(), slug: slug.clone() }),
+        tenant: Some(v1::NewTenant { display_name: slug.clone(), slug: slug.clone() }),
         ..Default::default()
     };
     server.clients(Headers::default()).auth.sign_up(request).await.expect("signs up");
-    let update = |name: &str| {
-        let mut update = tenantry(["tenant", "update", &slug, "--name", name, "--server", &server.grpc]);
+    let update = || {
+        let mut update = tenantry(["tenant", "update", &slug, "--name", "Renamed", "--json", "--server", &server.grpc]);
         update.env("TENANTRY_OPERATOR_KEY", server.operator_key());
-        update
+        update.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
     };
-    let named = |name: &str| format!("changed {name}");
-    let mut tries = 0;
-    let done = loop {
-        tries += 1;
-        tokio::task::block_in_place(|| cluster.stop(Stop::Fast));
-        let child = std::thread::spawn({
-            let update = update(&named(&tries.to_string()));
-            move || output(update)
-        });
-        // The first call is under way or refused by now; the second comes after its waiting time.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        tokio::task::block_in_place(|| cluster.start_again());
-        let (code, out, err) = tokio::task::block_in_place(|| child.join().unwrap());
-        crate::harness::until("ready again", async || get(&server.http, "/readyz").await.0 == 200).await;
-        if code == 0 {
-            break out;
-        }
-        assert!(code == 1 && err.contains("DATABASE_UNAVAILABLE"), "{err}");
-        assert!(tries < 5, "the database was never back in time: {err}");
+    let answers = || server.output().lines().filter(|l| l.contains("UpdateTenant") && l.contains("answered")).count();
+    let signal = |child: &Child, name: &str| {
+        let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
     };
-    assert!(done.contains(&named(&tries.to_string())), "{done}");
+
+    // Away for both calls: refused, and two of them.
+    tokio::task::block_in_place(|| cluster.stop(Stop::Fast));
+    let away = tokio::task::block_in_place(|| update().wait_with_output().unwrap());
+    let told = String::from_utf8(away.stderr).unwrap();
+    assert_eq!(away.status.code(), Some(1), "{told}");
+    assert!(told.contains("DATABASE_UNAVAILABLE") && told.contains("try again in"), "{told}");
+    until("both are answered", async || answers() == 2).await;
+
+    // Away for the first call. The program is held between its two calls until the database is back.
+    let child = update();
+    until("the first call is refused", async || answers() == 3).await;
+    signal(&child, "STOP");
+    tokio::task::block_in_place(|| cluster.start_again());
+    until("ready again", async || get(&server.http, "/readyz").await.0 == 200).await;
+    signal(&child, "CONT");
+    let done = tokio::task::block_in_place(|| child.wait_with_output().unwrap());
+    let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+    assert_eq!((done.status.code(), err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("\"display_name\":\"Renamed\""), "{out}");
+    until("the second call is answered", async || answers() == 4).await;
+
     let mut admin = connect(&database.admin_url).await;
-    let sql = "select count(*), count(distinct request_id) from tenantry.audit_event where changes like $1";
-    let (rows, requests): (i64, i64) =
-        sqlx::query_as(sql).bind(format!("%changed {tries}%")).fetch_one(&mut admin).await.unwrap();
+    let sql = "select count(*), count(distinct request_id) from tenantry.audit_event
+               where action like '%/UpdateTenant' and changes like '%Renamed%'";
+    let (rows, requests): (i64, i64) = sqlx::query_as(sql).fetch_one(&mut admin).await.unwrap();
     assert_eq!((rows, requests), (1, 1));
     assert_eq!(server.terminate().0, Some(0));
 }
