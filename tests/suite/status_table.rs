@@ -128,8 +128,11 @@ async fn columns(t: &Bed) -> Vec<Column> {
     change_plan(t, &due, "paid").await;
     let [member, operator, paused, cancelled, deleted, maintenance] =
         [closed(t).await, closed(t).await, closed(t).await, closed(t).await, closed(t).await, closed(t).await];
-    let suspend =
-        |tenant: &Tenant| v1::SuspendTenantRequest { tenant: tenant.id.clone(), reason: "so".to_owned(), ..Default::default() };
+    let suspend = |tenant: &Tenant| v1::SuspendTenantRequest {
+        tenant: tenant.id.clone(),
+        reason: "so".to_owned(),
+        ..Default::default()
+    };
     t.with_token(&member.owner.token).tenants.suspend_tenant(suspend(&member)).await.expect("suspends");
     t.operator().tenants.suspend_tenant(suspend(&operator)).await.expect("suspends");
     let mut owner = t.with_token(&paused.owner.token);
@@ -148,7 +151,12 @@ async fn columns(t: &Bed) -> Vec<Column> {
         column(["act/w", "act/o"], ["owner, active", "operator, the same"], Status::Open, active),
         column(["due/w", "due/o"], ["owner, past due within grace", "operator, the same"], Status::Open, due),
         column(["mem/w", "mem/o"], ["owner, suspended by a member", "operator, the same"], Status::Suspended, member),
-        column(["ope/w", "ope/o"], ["owner, suspended by an operator", "operator, the same"], Status::Suspended, operator),
+        column(
+            ["ope/w", "ope/o"],
+            ["owner, suspended by an operator", "operator, the same"],
+            Status::Suspended,
+            operator,
+        ),
         column(["bil/w", "bil/o"], ["owner, suspended for billing", "operator, the same"], Status::Suspended, unpaid),
         column(["pau/w", "pau/o"], ["owner, paused", "operator, the same"], Status::Suspended, paused),
         column(["end/w", "end/o"], ["owner, the trial has ended", "operator, the same"], Status::Suspended, tasted),

@@ -212,7 +212,7 @@ async fn a_downgrade_is_refused_forced_or_waits(t: &Bed) {
     let own = v1::SetLimitOverrideRequest {
         tenant: acme.id.clone(),
         metric: "quizzes".to_owned(),
-        limit: Some(50),
+        value: Some(v1::set_limit_override_request::Value::Limit(50)),
         reason: "kindness".to_owned(),
         ..Default::default()
     };
@@ -490,8 +490,16 @@ async fn what_a_billing_event_must_say(t: &Bed) {
     };
     let mut fields = wrong_fields(t.operator().tenants.record_billing_event(wrong).await);
     fields.sort_unstable();
-    let all =
-        ["amount", "currency", "event_id", "event_time", "kind", "paid_until_time", "provider", "provider_ids.customer"];
+    let all = [
+        "amount",
+        "currency",
+        "event_id",
+        "event_time",
+        "kind",
+        "paid_until_time",
+        "provider",
+        "provider_ids.customer",
+    ];
     assert_eq!(fields, all);
     let ancient = v1::RecordBillingEventRequest {
         event_time: Some(prost_types::Timestamp { seconds: 900_000_000, nanos: 0 }),
