@@ -212,7 +212,7 @@ async fn a_downgrade_is_refused_forced_or_waits(t: &Bed) {
     let own = v1::SetLimitOverrideRequest {
         tenant: acme.id.clone(),
         metric: "quizzes".to_owned(),
-        limit: Some(50),
+        value: Some(v1::set_limit_override_request::Value::Limit(50)),
         reason: "kindness".to_owned(),
         ..Default::default()
     };
