@@ -134,9 +134,8 @@ async fn an_override_ends_by_the_clock_alone(t: &Bed) {
     assert!(!consumes(&t, &acme, "quizzes", 1).await);
     let over = limit(&t, &acme, "quizzes").await;
     assert_eq!((over.limit, over.source(), over.expire_time), (Some(10), v1::EntitlementSource::Plan, None));
-    let late =
-        t.operator().tenants.set_limit_override(v1::SetLimitOverrideRequest { request_id: request_id(), ..request });
-    assert_eq!(wrong_fields(late.await), ["expire_time"]);
+    let late = v1::SetLimitOverrideRequest { request_id: request_id(), ..request };
+    assert_eq!(wrong_fields(t.operator().tenants.set_limit_override(late).await), ["expire_time"]);
 }
 
 async fn seats_have_a_limit_as_well(t: &Bed) {

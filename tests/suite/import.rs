@@ -373,10 +373,10 @@ async fn whoever_takes_no_answers_is_not_read_on(t: &Bed) {
         }
     });
     let mut last = (0, 0);
-    until("it stands still", async || {
+    until("it stands still", || {
         let now = sent.load(Ordering::SeqCst);
         last = if now > 0 && now == last.0 { (now, last.1 + 1) } else { (now, 0) };
-        last.1 >= 25
+        std::future::ready(last.1 >= 25)
     })
     .await;
     assert!(last.0 < 20_000, "{} items were read ahead", last.0);
