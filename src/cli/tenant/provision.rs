@@ -17,6 +17,7 @@ use crate::rpc::v1::{
 };
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[command(after_help = "\
 Examples:
   tenantry tenant provision --slug acme --name 'Acme Ltd' --admin-email ada@example.com
