@@ -161,7 +161,7 @@ impl Provision {
         let row = present(answer.tenant.clone())?;
         out.one("ProvisionTenantResponse", &answer, |answer| {
             let made = format!("{}\n\n{}", steps(&answer.steps), facts(&row));
-            format!("{made}\n{}{}", administrator(answer), undone(self.dry_run))
+            format!("{made}\n\n{}{}", administrator(answer), undone(self.dry_run))
         })
     }
 }
