@@ -91,7 +91,10 @@ async fn an_override_holds_from_its_answer_on(t: &Bed) {
     assert!(!consumes(&t, &acme, "quizzes", 16).await && consumes(&t, &acme, "quizzes", 15).await);
     let set_to = override_limit(&t, set(&acme, "quizzes", Much::Limit(40))).await;
     assert_eq!((set_to.limit, set_to.used, set_to.remaining), (Some(40), Some(15), Some(25)));
-    assert_eq!((set_to.source(), set_to.plan_limit, set_to.soft_percent), (v1::EntitlementSource::Override, Some(10), 50));
+    assert_eq!(
+        (set_to.source(), set_to.plan_limit, set_to.soft_percent),
+        (v1::EntitlementSource::Override, Some(10), 50)
+    );
     assert!(consumes(&t, &acme, "quizzes", 45).await && !consumes(&t, &acme, "quizzes", 1).await);
     if t.engine == Engine::Postgres {
         let second = t.sibling(&[]).await;
@@ -131,14 +134,17 @@ async fn an_override_ends_by_the_clock_alone(t: &Bed) {
     assert!(!consumes(&t, &acme, "quizzes", 1).await);
     let over = limit(&t, &acme, "quizzes").await;
     assert_eq!((over.limit, over.source(), over.expire_time), (Some(10), v1::EntitlementSource::Plan, None));
-    let late = t.operator().tenants.set_limit_override(v1::SetLimitOverrideRequest { request_id: request_id(), ..request });
-    assert_eq!(wrong_fields(late.await), ["expire_time"]);
+    let late = v1::SetLimitOverrideRequest { request_id: request_id(), ..request };
+    assert_eq!(wrong_fields(t.operator().tenants.set_limit_override(late).await), ["expire_time"]);
 }
 
 async fn seats_have_a_limit_as_well(t: &Bed) {
     let (t, acme) = product(t).await;
     let seats = limit(&t, &acme, "members").await;
-    assert_eq!((seats.kind(), seats.limit, seats.used, seats.remaining), (v1::MetricKind::Gauge, Some(2), Some(1), Some(1)));
+    assert_eq!(
+        (seats.kind(), seats.limit, seats.used, seats.remaining),
+        (v1::MetricKind::Gauge, Some(2), Some(1), Some(1))
+    );
     t.member(&acme, "member").await;
     let third = t.person("third").await;
     let add = |email: &str| v1::AddMemberRequest {
@@ -198,8 +204,14 @@ async fn limits_are_for_operators_and_their_fields_are_bounded(t: &Bed) {
         (set(&acme, "quizzes", Much::Unlimited(false)), &["unlimited"]),
         (set(&acme, "quizzes", Much::Remove(false)), &["remove"]),
         (v1::SetLimitOverrideRequest { value: None, ..base.clone() }, &["limit"]),
-        (v1::SetLimitOverrideRequest { metric: "No Name".to_owned(), reason: "x".repeat(201), ..base.clone() }, &["metric", "reason"]),
-        (v1::SetLimitOverrideRequest { expire_time: ahead(&t, TimeDelta::days(4000)), ..base.clone() }, &["expire_time"]),
+        (
+            v1::SetLimitOverrideRequest { metric: "No Name".to_owned(), reason: "x".repeat(201), ..base.clone() },
+            &["metric", "reason"],
+        ),
+        (
+            v1::SetLimitOverrideRequest { expire_time: ahead(&t, TimeDelta::days(4000)), ..base.clone() },
+            &["expire_time"],
+        ),
         (v1::SetLimitOverrideRequest { expire_time: ahead(&t, TimeDelta::zero()), ..base.clone() }, &["expire_time"]),
         (
             v1::SetLimitOverrideRequest {

@@ -143,11 +143,8 @@ async fn an_export_ends_when_the_right_is_lost(t: &Bed) {
     t.execute(many, &acme.id).await;
     let mut stream = owner.tenants.export_tenant(v1::ExportTenantRequest::default()).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("the first lines");
-    let demote = v1::UpdateMemberRoleRequest {
-        user_id: acme.owner.id.clone(),
-        role: "member".to_owned(),
-        ..Default::default()
-    };
+    let demote =
+        v1::UpdateMemberRoleRequest { user_id: acme.owner.id.clone(), role: "member".to_owned(), ..Default::default() };
     t.with_token(&other.token).members.update_member_role(demote).await.unwrap();
     let ended = loop {
         match stream.message().await {
