@@ -12,7 +12,7 @@ use sqlx::{Connection as _, FromRow};
 use tenantry::domain::secret::{hex, sha256};
 
 use crate::harness::{Bed, on_both_engines, unique, until};
-use crate::program::{Program, output, serve, tenantry};
+use crate::program::{Program, output, serve, serve_on, tenantry};
 
 on_both_engines! {
     a_file_is_imported_and_what_is_refused_is_told
@@ -138,9 +138,7 @@ async fn ten_thousand_tenants_are_imported_although_the_server_is_killed_in_the_
     let reached = rows::<(i64,)>(&data, "select count(*) from tenant").await[0].0;
     assert!((1_500..10_000).contains(&reached), "{reached}");
     // It comes back where it was, and the import mends itself.
-    let mut again = serve(&data, None);
-    again.arg("--listen").arg(grpc.strip_prefix("http://").unwrap());
-    server = Program::start(&data, again);
+    server = Program::start(&data, serve_on(grpc.strip_prefix("http://").unwrap(), &data, None));
     let memory = server.memory();
     let done = tokio::task::spawn_blocking(move || import.wait_with_output()).await.unwrap().unwrap();
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
