@@ -15,6 +15,7 @@ use crate::domain::catalogue::{Catalogue, Definition, EXAMPLE, MEMBERS, Problem}
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::period::Period;
 use crate::domain::plan::{Plan, PlanRef};
+use crate::domain::role::RoleName;
 use crate::domain::secret::{hex, sha256};
 use crate::error::{Error, Excess, Violation};
 use crate::store::audit::Audit;
@@ -46,6 +47,12 @@ pub async fn at_start(
         None => None,
     };
     let after = successor(before.as_ref(), read(text, methods)?);
+    if let Some(before) = &before {
+        let roles = orphaned(&before.definition, &after.definition, store.list_roles_in_use().await?);
+        if !roles.is_empty() {
+            return Err(Error::field("catalogue", lacks(&roles.join(", "))));
+        }
+    }
     if catalogue::insert(&mut tx, after.version, text, &new_plans(before.as_ref(), &after), now).await? {
         tx.commit_unaudited(now).await?;
         return Ok(after);
@@ -150,22 +157,15 @@ impl App {
         if !applied.changes.is_empty() {
             applied.version = after.version;
             applied.plans = self.impacts(ctx, &before, &after).await?;
-            let roles = self.store.list_roles_in_use().await?;
-            applied.roles_in_use = roles
-                .into_iter()
-                .filter(|role| after.definition.roles.get(role).is_none())
-                .map(|role| role.to_string())
-                .collect();
+            let in_use = self.store.list_roles_in_use().await?;
+            applied.roles_in_use = orphaned(&before.definition, &after.definition, in_use);
         }
         if validate_only {
             return Ok(applied);
         }
         if !applied.roles_in_use.is_empty() {
             let roles = applied.roles_in_use.join(", ");
-            return Err(Error::field(
-                "toml",
-                format!("lacks roles that members have: {roles}; change their roles first"),
-            ));
+            return Err(Error::field("toml", lacks(&roles)));
         }
         // Bound to the operator's key, whose answer it is.
         let scope = AsUser(UserId(ctx.caller.principal().unwrap_or_default()));
@@ -184,9 +184,10 @@ impl App {
             if !catalogue::insert(&mut open.tx, after.version, text, &plans, ctx.now).await? {
                 return Err(Error::EtagMismatch);
             }
-            for impact in applied.plans.iter().filter(|impact| migrate_tenants && impact.new_version > 0) {
-                jobs::schedule(&mut open.tx, JobKind::MigratePlan, plan_id(&impact.plan), Some(ctx.now)).await?;
-            }
+        }
+        // Also tenants that an earlier catalogue left on an older version.
+        for plan in after.definition.plans.keys().filter(|_| migrate_tenants) {
+            jobs::schedule(&mut open.tx, JobKind::MigratePlan, plan_id(plan), Some(ctx.now)).await?;
         }
         let audit = Audit::default()
             .set("version", applied.version)
@@ -262,6 +263,12 @@ impl App {
             for tenant in tenants {
                 let mut tx = self.store.write(InTenant(tenant)).await?;
                 let before = self.lock_settled(&mut tx, ctx, &catalogue).await?;
+                let now_on = &before.subscription.of;
+                if now_on.plan != of.plan || now_on.version >= of.version {
+                    // It has left the plan meanwhile, or was moved: what time has brought is all there is to write.
+                    tx.commit_unaudited(ctx.now).await?;
+                    continue;
+                }
                 let mut after = before.clone();
                 after.subscription.move_to(&of, plan);
                 let audit = self.write_tenant(&mut tx, ctx, &catalogue, (&before, &mut after)).await?;
@@ -294,6 +301,19 @@ impl App {
         plans.sort_by_key(|(of, plan)| (!plan.self_service, plan.least_price(), of.plan.clone()));
         Ok(plans)
     }
+}
+
+/// Roles that members have and that a catalogue lacks. The top role before is one of them when it is the top no more: tenants
+/// would be left without anybody at the top.
+fn orphaned(before: &Definition, after: &Definition, in_use: Vec<RoleName>) -> Vec<String> {
+    let was_top = &before.roles.top().name;
+    let dethroned = |role: &RoleName| role == was_top && after.roles.top().name != *was_top;
+    let lost = in_use.into_iter().filter(|role| after.roles.get(role).is_none() || dethroned(role));
+    lost.map(|role| role.to_string()).collect()
+}
+
+fn lacks(roles: &str) -> String {
+    format!("lacks roles that members have, or puts another at the top: {roles}; change their roles first")
 }
 
 /// An id for a plan's name, for the job that is about it.

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(paths[..3], ["locale", "branding.theme", "branding.css"]);
         let (branding, security) = (settings.branding.unwrap(), settings.security.unwrap());
         assert_eq!((branding.theme.as_str(), branding.css.as_str()), ("a=b", ""));
-        assert!(security.mfa_required && security.session_length.unwrap().seconds == 28_800);
+        assert!(security.mfa_required == Some(true) && security.session_length.unwrap().seconds == 28_800);
         assert_eq!(security.sign_in_methods, ["password", "oidc"]);
         assert_eq!(settings.custom.unwrap().fields.len(), 1);
     }
@@ -227,7 +227,7 @@ mod tests {
             ("custom.a=1", "as a whole"),
             ("locale", "KEY=VALUE"),
             ("security.mfa_required=maybe", "is not JSON"),
-            ("security.session_length=long", "expected"),
+            ("security.session_length=long", "duration"),
         ] {
             let error = pairs(&[wrong]).unwrap_err();
             assert!(error.to_string().contains(words), "{wrong}: {error}");

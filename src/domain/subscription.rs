@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::Catalogue;
 use super::period::next_cycle;
 use super::plan::{AfterTrial, Cycle, Plan, PlanRef};
-use crate::error::Error;
 use crate::time::Timestamp;
+
+mod changes;
+#[cfg(test)]
+mod tests;
 
 /// Where a subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,12 +175,12 @@ impl Subscription {
         self.currency = if cycle.is_some() { plan.currency.clone() } else { String::new() };
     }
 
-    /// Begins periods anew at an instant; none when the plan has no cycle.
+    /// Begins periods anew at an instant; none when the plan has no cycle. What is paid beyond it stays paid.
     fn begin_periods(&mut self, at: Timestamp) {
         self.anchor = self.cycle.map(|_| at);
         self.period_start = self.anchor;
         self.period_end = self.cycle.map(|cycle| next_cycle(at, cycle, at));
-        self.paid_until = None;
+        self.paid_until = self.paid_until.filter(|until| *until > at);
     }
 
     /// Goes on to the period that follows the current one.
@@ -188,9 +191,14 @@ impl Subscription {
         }
     }
 
-    /// Whether a plan with a price is paid beyond an instant.
+    /// Whether it is paid beyond an instant.
     fn is_paid_beyond(&self, at: Timestamp) -> bool {
-        self.price == 0 || self.paid_until.is_some_and(|until| until > at)
+        self.paid_until.is_some_and(|until| until > at)
+    }
+
+    /// When a subscription in force falls due: at the end of what is paid, or of the period that somebody sees to.
+    fn due(&self) -> Option<Timestamp> {
+        self.paid_until.or(self.period_end).filter(|_| self.price > 0)
     }
 
     /// Past due, from now on or still.
@@ -225,35 +233,47 @@ impl Subscription {
 
     /// One step of `settle`; whether there was one to take.
     fn step(&mut self, catalogue: &Catalogue, now: Timestamp) -> bool {
-        match self.status {
-            SubscriptionStatus::Trialing => match self.trial_end {
-                Some(end) if end <= now => {
-                    self.end_trial(catalogue, end);
-                    true
-                }
-                _ => false,
-            },
-            SubscriptionStatus::Active => match self.period_end {
-                Some(end) if end <= now => {
-                    self.end_period(catalogue, end);
-                    true
-                }
-                _ => false,
-            },
-            SubscriptionStatus::PastDue if self.cancel_at_period_end => match self.period_end {
-                Some(end) if end <= now => {
-                    self.cancel_at(end);
-                    true
-                }
-                _ => false,
-            },
-            SubscriptionStatus::PastDue | SubscriptionStatus::Paused | SubscriptionStatus::Cancelled => false,
+        // A catalogue that does not know the plan is too old to say what becomes of it.
+        if catalogue.plan(&self.of).is_none() {
+            return false;
         }
+        let passed = |at: Option<Timestamp>| at.filter(|at| *at <= now);
+        let period = passed(self.heeded_period_end());
+        match self.status {
+            SubscriptionStatus::Trialing => match passed(self.trial_end) {
+                Some(end) => self.end_trial(catalogue, end),
+                None => return false,
+            },
+            SubscriptionStatus::Active => match (passed(self.due()), period) {
+                (Some(due), period) if period.is_none_or(|end| due < end) => {
+                    self.fall_due(due.after(self.grace(catalogue)));
+                }
+                (_, Some(end)) => self.end_period(catalogue, end),
+                _ => return false,
+            },
+            SubscriptionStatus::PastDue => match period {
+                Some(end) => self.end_period(catalogue, end),
+                None => return false,
+            },
+            SubscriptionStatus::Paused | SubscriptionStatus::Cancelled => return false,
+        }
+        true
+    }
+
+    /// The end of the current period, where something comes of it: periods of a subscription whose grace is over stand still,
+    /// unless it is to end or to change with them.
+    fn heeded_period_end(&self) -> Option<Timestamp> {
+        let overdue_at = |end| self.status == SubscriptionStatus::PastDue && self.grace_end.is_some_and(|at| at <= end);
+        self.period_end.filter(|end| self.cancel_at_period_end || self.next.is_some() || !overdue_at(*end))
     }
 
     fn end_trial(&mut self, catalogue: &Catalogue, end: Timestamp) {
         if self.cancel_at_period_end {
             return self.cancel_at(end);
+        }
+        if self.price > 0 && self.is_paid_beyond(end) {
+            self.begin_periods(end);
+            return self.in_force();
         }
         let then = catalogue.plan(&self.of).and_then(|plan| plan.trial.as_ref()).map(|trial| &trial.then);
         let into = match then {
@@ -263,8 +283,8 @@ impl Subscription {
         match into {
             Some((of, plan)) => {
                 self.take_plan(of, plan, self.cycle);
-                self.status = SubscriptionStatus::Active;
                 self.begin_periods(end);
+                self.weigh(catalogue, end);
             }
             // No grace: the trial was it.
             None => self.fall_due(end),
@@ -278,15 +298,47 @@ impl Subscription {
         if let Some(next) = self.next.take()
             && let Some(plan) = catalogue.plan(&next.of)
         {
-            let paid = self.paid_until;
+            let before = self.rate();
             self.take_plan(next.of, plan, next.cycle);
             self.begin_periods(end);
-            self.paid_until = paid;
+            self.convert_paid(&before, end);
         } else {
             self.roll();
         }
-        if !self.is_paid_beyond(end) {
-            self.fall_due(end.after(self.grace(catalogue)));
+        self.weigh(catalogue, end);
+    }
+
+    /// In force or past due at an instant at which a period begins. On a plan without a price nothing is due, and whatever
+    /// was owed stays known, for the next plan with one.
+    fn weigh(&mut self, catalogue: &Catalogue, at: Timestamp) {
+        if self.price == 0 {
+            self.status = SubscriptionStatus::Active;
+        } else if self.is_paid_beyond(at) {
+            self.in_force();
+        } else {
+            self.fall_due(at.after(self.grace(catalogue)));
+        }
+    }
+
+    /// What a month costs, times twelve, and in which currency.
+    fn rate(&self) -> (i64, String) {
+        let months = self.cycle.map_or(12, |cycle| i64::from(cycle.months()));
+        (self.price.saturating_mul(12 / months), self.currency.clone())
+    }
+
+    /// Counts what is paid beyond an instant at the price that holds now: what was paid on a cheap plan is no more than the
+    /// same money on a dear one. On a plan without a price it is spent, since it would be worth any plan afterwards.
+    fn convert_paid(&mut self, (before, currency): &(i64, String), at: Timestamp) {
+        let Some(until) = self.paid_until.filter(|until| *until > at) else { return };
+        let (rate, _) = self.rate();
+        if rate == 0 {
+            self.paid_until = None;
+        } else if *before > 0 && (rate > *before || *currency != self.currency) {
+            let worth = if *currency == self.currency { *before } else { 0 };
+            let left =
+                i128::from(until.since(at).num_microseconds().unwrap_or(0)) * i128::from(worth) / i128::from(rate);
+            let left = TimeDelta::microseconds(i64::try_from(left).unwrap_or(0));
+            self.paid_until = Some(at.after(left)).filter(|until| *until > at);
         }
     }
 
@@ -299,16 +351,13 @@ impl Subscription {
     /// When time alone next changes something; none when it does not. To be asked of a settled subscription.
     #[must_use]
     pub fn next_boundary(&self, now: Timestamp) -> Option<Timestamp> {
-        let boundary = match self.status {
-            SubscriptionStatus::Trialing => self.trial_end,
-            SubscriptionStatus::Active => self.period_end,
-            SubscriptionStatus::PastDue => {
-                let end = self.period_end.filter(|_| self.cancel_at_period_end);
-                [self.grace_end.filter(|at| *at > now), end].into_iter().flatten().min()
-            }
-            SubscriptionStatus::Paused | SubscriptionStatus::Cancelled => None,
+        let [a, b] = match self.status {
+            SubscriptionStatus::Trialing => [self.trial_end, None],
+            SubscriptionStatus::Active => [self.period_end, self.due()],
+            SubscriptionStatus::PastDue => [self.grace_end, self.heeded_period_end()],
+            SubscriptionStatus::Paused | SubscriptionStatus::Cancelled => [None, None],
         };
-        boundary.filter(|at| *at > now)
+        [a, b].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// Whether it is unpaid and its grace is over.
@@ -320,241 +369,11 @@ impl Subscription {
     /// Whether it is overdue because a trial ended, not because a payment is missing.
     #[must_use]
     pub fn is_trial_over(&self) -> bool {
-        self.status == SubscriptionStatus::PastDue && self.trial_end.is_some() && self.trial_end == self.grace_end
+        self.status == SubscriptionStatus::PastDue && self.ended_with_trial()
     }
 
-    /// Changes the plan at once. What is paid goes on, at the new plan; otherwise a new period begins. `trusted` says that
-    /// the caller sees to the payment; for others a plan with a price that is not paid is past due, and a trial goes on.
-    ///
-    /// # Errors
-    /// `WrongState` when paused.
-    pub fn change_plan(
-        &mut self,
-        (of, plan): (PlanRef, &Plan),
-        cycle: Option<Cycle>,
-        trusted: bool,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.not_paused()?;
-        let cycle_before = self.cycle;
-        self.take_plan(of, plan, cycle.or(self.cycle));
-        self.next = None;
-        if self.price > 0 && self.status == SubscriptionStatus::Trialing && !trusted {
-            return Ok(());
-        }
-        let paid = self.paid_until.is_some_and(|until| until > now);
-        let goes_on =
-            self.status == SubscriptionStatus::Active && self.cycle == cycle_before && (paid || self.price == 0);
-        self.cancelled_at = None;
-        self.cancel_at_period_end = false;
-        self.leave_trial(now);
-        if !goes_on {
-            self.begin_periods(now);
-        }
-        if self.price == 0 {
-            // Whatever was owed stays known, for the next plan with a price.
-            self.status = SubscriptionStatus::Active;
-        } else if trusted || paid {
-            self.in_force();
-        } else {
-            self.fall_due(now.after(TimeDelta::days(i64::from(plan.grace_days))));
-        }
-        Ok(())
-    }
-
-    /// Moves to another version of the same plan. Periods stay, and what is paid; the price is the new one from the next
-    /// period on.
-    pub fn move_to(&mut self, of: &PlanRef, plan: &Plan) {
-        self.of = of.clone();
-        if let Some(price) = self.cycle.and_then(|cycle| plan.price_of(cycle)) {
-            self.price = price;
-            self.currency.clone_from(&plan.currency);
-        }
-    }
-
-    /// A trial that is left before its time has ended now.
-    fn leave_trial(&mut self, now: Timestamp) {
-        self.trial_end = self.trial_end.map(|end| end.min(now));
-    }
-
-    /// Changes the plan when the period ends; to the plan in force, takes a change to come back.
-    ///
-    /// # Errors
-    /// `WrongState` when there is no period whose end could be waited for.
-    pub fn change_plan_later(&mut self, of: PlanRef, plan: &Plan, cycle: Option<Cycle>) -> Result<(), Error> {
-        self.not_paused()?;
-        if self.status != SubscriptionStatus::Active || self.period_end.is_none() {
-            let wanted = "an active subscription with periods; change the plan at once instead";
-            return Err(Error::WrongState { state: self.status.as_str(), wanted });
-        }
-        let cycle = cycle.or(self.cycle).filter(|c| plan.price_of(*c).is_some()).or_else(|| plan.shortest_cycle());
-        let stays = of == self.of && cycle == self.cycle;
-        self.next = (!stays).then_some(NextPlan { of, cycle });
-        self.cancel_at_period_end = false;
-        Ok(())
-    }
-
-    fn not_paused(&self) -> Result<(), Error> {
-        if self.status == SubscriptionStatus::Paused {
-            return Err(Error::WrongState {
-                state: "paused",
-                wanted: "a subscription that is not paused; resume it first",
-            });
-        }
-        Ok(())
-    }
-
-    /// Ends it, at once or with the current period or trial.
-    ///
-    /// # Errors
-    /// `WrongState` when it has ended.
-    pub fn cancel(&mut self, at_period_end: bool, now: Timestamp) -> Result<(), Error> {
-        let waits = match self.status {
-            SubscriptionStatus::Cancelled => {
-                return Err(Error::WrongState { state: "cancelled", wanted: "a subscription that is not cancelled" });
-            }
-            SubscriptionStatus::Trialing => at_period_end,
-            SubscriptionStatus::Active | SubscriptionStatus::PastDue => at_period_end && self.period_end.is_some(),
-            SubscriptionStatus::Paused => false,
-        };
-        if waits {
-            self.cancel_at_period_end = true;
-            self.next = None;
-        } else {
-            self.paused_at = None;
-            self.cancel_at(now);
-        }
-        Ok(())
-    }
-
-    /// Takes a cancellation or a pause back. What is paid still counts; what is not is past due.
-    ///
-    /// # Errors
-    /// `WrongState` when there is nothing to take back.
-    pub fn resume(&mut self, catalogue: &Catalogue, now: Timestamp) -> Result<(), Error> {
-        match self.status {
-            SubscriptionStatus::Paused => {
-                let stood = now.since(self.paused_at.unwrap_or(now));
-                for at in [&mut self.anchor, &mut self.period_start, &mut self.period_end, &mut self.paid_until] {
-                    *at = at.map(|at| at.after(stood));
-                }
-                let paused_at = self.paused_at.take().unwrap_or(now);
-                self.status = SubscriptionStatus::Active;
-                if let Some(end) = self.trial_end.filter(|end| *end > paused_at) {
-                    self.status = SubscriptionStatus::Trialing;
-                    self.trial_end = Some(end.after(stood));
-                }
-                Ok(())
-            }
-            SubscriptionStatus::Cancelled => {
-                let cancelled_at = self.cancelled_at.take().unwrap_or(now);
-                if self.trial_end.is_some_and(|end| end > now) {
-                    self.status = SubscriptionStatus::Trialing;
-                } else if self.price == 0 {
-                    self.status = SubscriptionStatus::Active;
-                    self.begin_periods(now);
-                } else if self.paid_until.is_some_and(|until| until > now) {
-                    self.in_force();
-                } else {
-                    // Cancelling and resuming over and over gains no time either.
-                    self.begin_periods(now);
-                    self.fall_due(cancelled_at.after(self.grace(catalogue)));
-                }
-                Ok(())
-            }
-            _ if self.cancel_at_period_end => {
-                self.cancel_at_period_end = false;
-                Ok(())
-            }
-            other => {
-                Err(Error::WrongState { state: other.as_str(), wanted: "a subscription that is cancelled or paused" })
-            }
-        }
-    }
-
-    /// Lets it stand still.
-    ///
-    /// # Errors
-    /// `WrongState` when it is neither active nor on trial.
-    pub fn pause(&mut self, now: Timestamp) -> Result<(), Error> {
-        match self.status {
-            SubscriptionStatus::Active | SubscriptionStatus::Trialing => {
-                self.status = SubscriptionStatus::Paused;
-                self.paused_at = Some(now);
-                Ok(())
-            }
-            other => Err(Error::WrongState { state: other.as_str(), wanted: "an active subscription or a trial" }),
-        }
-    }
-
-    /// Adds one period, as if paid.
-    ///
-    /// # Errors
-    /// `WrongState` when it is over, stands still, or has no periods.
-    pub fn renew(&mut self, now: Timestamp) -> Result<(), Error> {
-        let wanted = "a subscription with periods that is neither cancelled nor paused";
-        if matches!(self.status, SubscriptionStatus::Cancelled | SubscriptionStatus::Paused) {
-            return Err(Error::WrongState { state: self.status.as_str(), wanted });
-        }
-        if self.cycle.is_none() {
-            return Err(Error::WrongState { state: "without periods", wanted });
-        }
-        self.pay(None, now);
-        Ok(())
-    }
-
-    /// Takes what the billing provider says; whether it changed anything. An event that is older than the newest one changes
-    /// nothing: events arrive in any order.
-    pub fn bill(&mut self, catalogue: &Catalogue, payment: Payment, at: Timestamp, now: Timestamp) -> bool {
-        if self.billed_at.is_some_and(|newest| at < newest) {
-            return false;
-        }
-        self.billed_at = Some(at);
-        match payment {
-            Payment::Paid(until) => self.pay(until, now),
-            Payment::Failed => self.owe(catalogue, now),
-            Payment::Refunded => {
-                self.paid_until = self.paid_until.min(self.period_start);
-                self.owe(catalogue, now);
-            }
-        }
-        true
-    }
-
-    /// A payment is missing: past due, if it was in force and has a price. A grace period that runs goes on.
-    fn owe(&mut self, catalogue: &Catalogue, now: Timestamp) {
-        if self.status == SubscriptionStatus::Active && self.price > 0 {
-            self.fall_due(now.after(self.grace(catalogue)));
-        }
-    }
-
-    /// A payment is there: until when the provider says, or for one more period.
-    fn pay(&mut self, until: Option<Timestamp>, now: Timestamp) {
-        let Some(cycle) = self.cycle else { return };
-        match self.status {
-            // What is paid for stays ended or still, but what was paid is known when it resumes.
-            SubscriptionStatus::Cancelled | SubscriptionStatus::Paused => {
-                self.paid_until = self.paid_until.max(until);
-                return;
-            }
-            SubscriptionStatus::Trialing => {
-                self.leave_trial(now);
-                self.begin_periods(now);
-            }
-            // It stood still meanwhile: a new period begins with the payment.
-            SubscriptionStatus::PastDue if self.is_overdue(now) => self.begin_periods(now),
-            SubscriptionStatus::Active | SubscriptionStatus::PastDue => {}
-        }
-        let (Some(anchor), Some(end)) = (self.anchor, self.period_end) else { return };
-        let paid = match until {
-            Some(until) => until,
-            // The current period, or when that is paid the one after.
-            None if self.paid_until.is_none_or(|paid| paid < end) => end,
-            None => next_cycle(anchor, cycle, self.paid_until.unwrap_or(end)),
-        };
-        self.paid_until = self.paid_until.max(Some(paid));
-        if self.paid_until.is_some_and(|until| until > now) {
-            self.in_force();
-        }
+    /// Whether its trial was all the grace that it had.
+    fn ended_with_trial(&self) -> bool {
+        self.trial_end.is_some() && self.trial_end == self.grace_end
     }
 }

@@ -1,5 +1,5 @@
-//! Settings as messages and back. In a message of proto3 an empty text, a zero and `false` are the same as nothing: such
-//! a field is not set, and the default holds.
+//! Settings as messages and back. In a message an empty text is the same as nothing: such a field is not set, and the
+//! default holds.
 
 use prost_types::Duration;
 
@@ -61,14 +61,14 @@ pub(super) fn read(f: &mut Fields, message: v1::Settings) -> Settings {
         },
         security: security(f, message.security.unwrap_or_default()),
         compliance: Compliance {
-            coppa: flag(compliance.coppa),
-            ferpa: flag(compliance.ferpa),
-            gdpr: flag(compliance.gdpr),
-            parental_consent_required: flag(compliance.parental_consent_required),
-            retention_days: number(compliance.retention_days),
-            audit_reads: flag(compliance.audit_reads),
+            coppa: compliance.coppa,
+            ferpa: compliance.ferpa,
+            gdpr: compliance.gdpr,
+            parental_consent_required: compliance.parental_consent_required,
+            retention_days: compliance.retention_days,
+            audit_reads: compliance.audit_reads,
         },
-        auto_join: AutoJoin { enabled: flag(auto_join.enabled), role: text(auto_join.role) },
+        auto_join: AutoJoin { enabled: auto_join.enabled, role: text(auto_join.role) },
         custom: f.read("settings.custom", json::object(message.custom)).unwrap_or_default(),
     }
 }
@@ -80,10 +80,10 @@ fn security(f: &mut Fields, message: v1::SecurityPolicy) -> Security {
     });
     Security {
         session_length_seconds: seconds.and_then(|seconds| f.read("settings.security.session_length", seconds)),
-        max_sign_in_attempts: number(message.max_sign_in_attempts),
-        mfa_required: flag(message.mfa_required),
+        max_sign_in_attempts: message.max_sign_in_attempts,
+        mfa_required: message.mfa_required,
         sign_in_methods: Some(message.sign_in_methods).filter(|methods| !methods.is_empty()),
-        password_expiry_days: number(message.password_expiry_days),
+        password_expiry_days: message.password_expiry_days,
     }
 }
 
@@ -99,14 +99,6 @@ pub(super) fn check(f: &mut Fields, settings: &Settings, roles: &Roles) {
 
 fn text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn flag(flag: bool) -> Option<bool> {
-    flag.then_some(true)
-}
-
-fn number(number: i32) -> Option<i32> {
-    Some(number).filter(|number| *number != 0)
 }
 
 /// Writes a message.
@@ -142,23 +134,21 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
         }),
         security: (!security.is_empty()).then(|| v1::SecurityPolicy {
             session_length: security.session_length_seconds.map(|seconds| Duration { seconds, nanos: 0 }),
-            max_sign_in_attempts: security.max_sign_in_attempts.unwrap_or_default(),
-            mfa_required: security.mfa_required.unwrap_or_default(),
+            max_sign_in_attempts: security.max_sign_in_attempts,
+            mfa_required: security.mfa_required,
             sign_in_methods: security.sign_in_methods.clone().unwrap_or_default(),
-            password_expiry_days: security.password_expiry_days.unwrap_or_default(),
+            password_expiry_days: security.password_expiry_days,
         }),
         compliance: (!compliance.is_empty()).then(|| v1::Compliance {
-            coppa: compliance.coppa.unwrap_or_default(),
-            ferpa: compliance.ferpa.unwrap_or_default(),
-            gdpr: compliance.gdpr.unwrap_or_default(),
-            parental_consent_required: compliance.parental_consent_required.unwrap_or_default(),
-            retention_days: compliance.retention_days.unwrap_or_default(),
-            audit_reads: compliance.audit_reads.unwrap_or_default(),
+            coppa: compliance.coppa,
+            ferpa: compliance.ferpa,
+            gdpr: compliance.gdpr,
+            parental_consent_required: compliance.parental_consent_required,
+            retention_days: compliance.retention_days,
+            audit_reads: compliance.audit_reads,
         }),
-        auto_join: (!settings.auto_join.is_empty()).then(|| v1::AutoJoin {
-            enabled: settings.auto_join.enabled.unwrap_or_default(),
-            role: of(&settings.auto_join.role),
-        }),
+        auto_join: (!settings.auto_join.is_empty())
+            .then(|| v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
         custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
     }
 }

@@ -30,10 +30,10 @@ async fn a_school_lives_from_provisioning_to_deprovisioning(t: &Bed) {
     let settings = admin.tenants.get_settings(v1::GetSettingsRequest::default()).await.unwrap().into_inner();
     let settings = settings.settings.unwrap();
     let security = settings.security.unwrap();
-    assert_eq!((security.password_expiry_days, security.max_sign_in_attempts), (90, 5));
+    assert_eq!((security.password_expiry_days, security.max_sign_in_attempts), (Some(90), Some(5)));
     assert_eq!(security.session_length.unwrap().seconds, 3600);
     assert_eq!((settings.locale.as_str(), settings.branding.unwrap().theme.as_str()), ("en-US", "roblox"));
-    assert!(settings.compliance.unwrap().parental_consent_required);
+    assert_eq!(settings.compliance.unwrap().parental_consent_required, Some(true));
     assert!(settings.custom.unwrap().fields.contains_key("weekly_reports"));
     for (metric, allowed) in
         [("members", 10), ("classes", 5), ("storage", 1 << 30), ("game_sessions", 5), ("requests", 60)]

@@ -218,14 +218,15 @@ async fn a_subdomain_names_its_tenant(t: &Bed) {
             format!("{upper}.TENANTRY.test"),
             format!("{slug}.tenantry.test."),
             "tenantry.test".to_owned(),
-            "example.com".to_owned(),
-            "eviltenantry.test".to_owned(),
+            "localhost".to_owned(),
             "[::1]:50051".to_owned(),
         ] {
             assert_eq!(at_host(t, &host, &caller).await, ok, "{host}");
         }
     }
-    for host in [format!("{}.tenantry.test", unique("absent")), "a.b.tenantry.test".to_owned()] {
+    // Another domain is a tenant's that has proven it, so nobody's here; a server's own are named by `--api-hosts`.
+    let elsewhere = ["a.b.tenantry.test", "example.com", "eviltenantry.test"].map(ToOwned::to_owned);
+    for host in elsewhere.into_iter().chain([format!("{}.tenantry.test", unique("absent"))]) {
         assert_eq!(at_host(t, &host, &bearer(&person.token)).await, absent, "{host}");
     }
 }

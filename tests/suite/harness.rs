@@ -29,6 +29,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::cluster::{Cluster, Database};
+use crate::dns::name_server;
 
 /// Names test functions, and runs each on both engines: those that take `&Bed` on the shared server, those after `alone`,
 /// which take a `Bed`, on one of their own.
@@ -315,6 +316,7 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
         "--http-listen=127.0.0.1:0".to_owned(),
         format!("--data-dir={}", dir.display()),
         "--base-domain=tenantry.test".to_owned(),
+        format!("--dns-server={}", name_server().address),
     ];
     if !flags.iter().any(|flag| flag.starts_with("--catalogue")) {
         args.push(format!("--catalogue={}", catalogue.display()));

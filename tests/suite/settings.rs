@@ -36,12 +36,12 @@ mod defaults {
     }
 }
 
-fn mask(paths: &[&str]) -> Option<FieldMask> {
-    Some(FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() })
+fn mask(paths: &[&str]) -> FieldMask {
+    FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() }
 }
 
 fn update(settings: v1::Settings, paths: &[&str]) -> v1::UpdateSettingsRequest {
-    v1::UpdateSettingsRequest { settings: Some(settings), update_mask: mask(paths), ..Default::default() }
+    v1::UpdateSettingsRequest { settings: Some(settings), update_mask: Some(mask(paths)), ..Default::default() }
 }
 
 fn branding(logo_url: &str, css: &str) -> v1::Settings {
@@ -100,7 +100,7 @@ rows = 20
     let security = holds.security.clone().unwrap();
     assert_eq!(security.session_length, Some(Duration { seconds: 3600, nanos: 0 }));
     assert_eq!(security.sign_in_methods, ["password"]);
-    assert!(holds.compliance.unwrap().gdpr);
+    assert_eq!(holds.compliance.unwrap().gdpr, Some(true));
     assert_eq!(holds.custom.unwrap().fields["rows"], number(20.0));
 
     // A tenant's own value is over it, leaf by leaf and key by key.
@@ -129,13 +129,12 @@ rows = 20
 async fn a_mask_names_what_changes(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token).tenants;
-    let mut all = branding("https://example.com/l.svg", "a {}");
-    all.locale = "en-US".to_owned();
+    let mut all = v1::Settings { locale: "en-US".to_owned(), ..branding("https://example.com/l.svg", "a {}") };
     owner.update_settings(update(all.clone(), &["*"])).await.unwrap();
     // Only the leaf that is named; what else is given is not even looked at.
     let css = v1::Settings { locale: "no locale at all".to_owned(), ..branding("", "b {}") };
     let after = owner.update_settings(update(css, &["branding.css"])).await.unwrap().into_inner();
-    all.branding.as_mut().unwrap().css = "b {}".to_owned();
+    all.branding = branding("https://example.com/l.svg", "b {}").branding;
     assert_eq!(after.settings.unwrap(), all);
     assert_eq!(after.own_fields.unwrap().paths, ["branding.css", "branding.logo_url", "locale"]);
     // A message as a whole.
@@ -188,12 +187,12 @@ async fn everything_that_is_wrong_is_named_at_once(t: &Bed) {
         contact: Some(v1::Contact { email: "ann".to_owned(), website: "ftp://a.b".to_owned(), ..Default::default() }),
         security: Some(v1::SecurityPolicy {
             session_length: Some(Duration { seconds: 1, nanos: 0 }),
-            max_sign_in_attempts: 2,
+            max_sign_in_attempts: Some(2),
             sign_in_methods: vec!["oidc".to_owned(), "sms".to_owned()],
             ..Default::default()
         }),
-        compliance: Some(v1::Compliance { retention_days: -1, ..Default::default() }),
-        auto_join: Some(v1::AutoJoin { enabled: true, role: "owner".to_owned() }),
+        compliance: Some(v1::Compliance { retention_days: Some(-1), ..Default::default() }),
+        auto_join: Some(v1::AutoJoin { enabled: Some(true), role: "owner".to_owned() }),
         ..custom(vec![("x", number(f64::NAN))])
     };
     let request = v1::UpdateSettingsRequest { request_id: "x".to_owned(), ..update(settings.clone(), &[]) };
@@ -214,7 +213,7 @@ async fn everything_that_is_wrong_is_named_at_once(t: &Bed) {
     ];
     assert_eq!(fields, expected);
     let role = |role: &str| v1::Settings {
-        auto_join: Some(v1::AutoJoin { enabled: true, role: role.to_owned() }),
+        auto_join: Some(v1::AutoJoin { enabled: Some(true), role: role.to_owned() }),
         ..Default::default()
     };
     for name in ["owner", "nobody", ""] {
@@ -323,7 +322,7 @@ async fn nobody_lets_others_join_above_their_own_rank(t: &Bed) {
         tenant: acme.id.clone(),
         ..update(
             v1::Settings {
-                auto_join: Some(v1::AutoJoin { enabled: true, role: role.to_owned() }),
+                auto_join: Some(v1::AutoJoin { enabled: Some(true), role: role.to_owned() }),
                 ..Default::default()
             },
             &["auto_join"],

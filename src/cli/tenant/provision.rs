@@ -193,7 +193,7 @@ impl Wanted {
             settings.security.get_or_insert_default().session_length = Some(length);
         }
         if self.mfa_required {
-            settings.security.get_or_insert_default().mfa_required = true;
+            settings.security.get_or_insert_default().mfa_required = Some(true);
         }
         Ok(settings)
     }
