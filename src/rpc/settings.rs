@@ -148,7 +148,7 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
             audit_reads: compliance.audit_reads,
         }),
         auto_join: (!settings.auto_join.is_empty())
-            .then(|| v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
+            .then_some(v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
         custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
     }
 }

@@ -107,7 +107,21 @@ pub(crate) struct Bed {
     pub(crate) dir: Arc<TempDir>,
     /// On PostgreSQL, the database.
     pub(crate) database: Option<Arc<Database>>,
-    running: Running,
+    /// None once it was stopped.
+    running: Option<Running>,
+}
+
+impl Drop for Bed {
+    /// A server that nobody holds any more holds no connections: there are more tests than PostgreSQL has slots.
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let kept = (self.dir.clone(), self.database.clone());
+            runtime().spawn(async move {
+                running.stop().await;
+                drop(kept);
+            });
+        }
+    }
 }
 
 /// Servers outlive the runtimes of single tests.
@@ -154,8 +168,9 @@ impl Bed {
 
     /// Stops the server and starts one on the same rows, for which so much time has passed meanwhile.
     pub(crate) async fn restart_after(self, time: TimeDelta) -> Self {
-        let Self { engine, dir, database, running, clock, .. } = self;
-        runtime().spawn(running.stop()).await.expect("stops");
+        let (dir, database, clock) = (self.dir.clone(), self.database.clone(), self.clock.clone());
+        let engine = self.engine;
+        self.stop().await;
         clock.advance(time);
         Self::at(engine, dir, database, clock, &[]).await
     }
@@ -167,12 +182,13 @@ impl Bed {
 
     /// Runs the jobs that are due by the server's clock.
     pub(crate) async fn run_jobs(&self) {
-        self.running.run_due_jobs().await.unwrap_or_else(|error| panic!("{}", error.report()));
+        self.running.as_ref().expect("runs").run_due_jobs().await.unwrap_or_else(|error| panic!("{}", error.report()));
     }
 
     /// Stops the server, and waits until it has.
-    pub(crate) async fn stop(self) {
-        runtime().spawn(self.running.stop()).await.expect("stops");
+    pub(crate) async fn stop(mut self) {
+        let running = self.running.take().expect("runs");
+        runtime().spawn(running.stop()).await.expect("stops");
     }
 
     async fn on(engine: Engine, dir: Arc<TempDir>, database: Option<Arc<Database>>, flags: &[&str]) -> Self {
@@ -205,7 +221,7 @@ impl Bed {
             operator_key: operator_key.trim().to_owned(),
             dir,
             database,
-            running,
+            running: Some(running),
         }
     }
 

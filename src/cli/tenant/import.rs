@@ -83,7 +83,7 @@ impl Import {
         let size = open(&self.file)?.metadata()?.len();
         if self.dry_run {
             let tally = self.look().await?;
-            return summary(&tally, began.elapsed(), out, "would be sent");
+            return summary(&tally, began.elapsed(), &mut out, "would be sent");
         }
         let client = connect.streams().await?;
         let progress = Progress::new(size);
@@ -96,7 +96,7 @@ impl Import {
                     // What an earlier attempt created, this one found.
                     tally.created += created_before;
                     tally.unchanged = tally.unchanged.saturating_sub(created_before);
-                    return summary(&tally, began.elapsed(), out, "unchanged");
+                    return summary(&tally, began.elapsed(), &mut out, "unchanged");
                 }
                 Err(CliError::Refused(status)) if attempt < REPEATS && is_passing(&status) => status,
                 Err(other) => return Err(other),
@@ -241,7 +241,7 @@ impl Tally {
 
 /// Tells how it went; an error when anything was refused. `unchanged` is what those are that were neither created nor
 /// refused.
-fn summary(tally: &Tally, took: Duration, out: Output<'_>, unchanged: &str) -> Result<(), CliError> {
+fn summary(tally: &Tally, took: Duration, out: &mut Output<'_>, unchanged: &str) -> Result<(), CliError> {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = (tally.items() as f64 / took.as_secs_f64().max(0.001)).round();
     if out.json {

@@ -24,9 +24,9 @@ pub(super) fn read(message: v1::ImportTenantsRequest, catalogue: &Catalogue, now
     use v1::import_tenants_request::Item as Sent;
     let mut f = Fields::default();
     let item = match message.item {
-        Some(Sent::User(m)) => user(&mut f, m, now).map(Item::User),
+        Some(Sent::User(m)) => user(&mut f, &m, now).map(Item::User),
         Some(Sent::Tenant(m)) => tenant(&mut f, m, catalogue, now).map(|tenant| Item::Tenant(Box::new(tenant))),
-        Some(Sent::Membership(m)) => membership(&mut f, m, catalogue, now).map(Item::Membership),
+        Some(Sent::Membership(m)) => membership(&mut f, &m, catalogue, now).map(Item::Membership),
         None => f.read("item", Err("must be a user, a tenant or a membership")),
     };
     match item {
@@ -41,7 +41,7 @@ pub(super) fn external_id(f: &mut Fields, field: &str, text: &str) -> Option<Str
     f.read(field, read.ok_or("must be 1 to 128 printable ASCII characters"))
 }
 
-fn user(f: &mut Fields, m: v1::ImportUser, now: Timestamp) -> Option<ImportUser> {
+fn user(f: &mut Fields, m: &v1::ImportUser, now: Timestamp) -> Option<ImportUser> {
     let external_id = external_id(f, "external_id", &m.external_id);
     let email = f.read("email", Email::parse(&m.email));
     let name = f.read("display_name", display_name(&m.display_name));
@@ -110,7 +110,7 @@ fn status(f: &mut Fields, number: i32) -> Option<Option<SubscriptionStatus>> {
 
 fn membership(
     f: &mut Fields,
-    m: v1::ImportMembership,
+    m: &v1::ImportMembership,
     catalogue: &Catalogue,
     now: Timestamp,
 ) -> Option<ImportMembership> {

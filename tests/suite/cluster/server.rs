@@ -105,7 +105,7 @@ fn initialise(bin: &Path, dir: &Path, user: Option<(u32, u32)>, port: u16) {
     let output = initdb.output().expect("run initdb");
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
     let settings = format!(
-        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 300\n\
+        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 500\n\
          shared_buffers = '32MB'\nautovacuum_naptime = '1h'\nlog_min_messages = fatal\nmax_wal_size = '4GB'\n"
     );
     let file = dir.join("data/postgresql.conf");
