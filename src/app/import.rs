@@ -189,12 +189,7 @@ impl App {
         Ok(Imported::Created(user_id.0))
     }
 
-    async fn import_tenant(
-        &self,
-        ctx: &Ctx,
-        catalogue: &Catalogue,
-        item: &ImportTenant,
-    ) -> Result<Imported, Refused> {
+    async fn import_tenant(&self, ctx: &Ctx, catalogue: &Catalogue, item: &ImportTenant) -> Result<Imported, Refused> {
         if let Some(there) = self.store.find_imported_tenant(&item.external_id).await? {
             return Ok(Imported::Unchanged(there.0));
         }

@@ -202,10 +202,14 @@ mod tests {
 
     #[test]
     fn only_hashes_that_can_be_afforded_are_imported() {
-        let bcrypt = |prefix: &str, cost: u32| format!("${prefix}${cost:02}$abcdefghijklmnopqrstuu5LZwvPJrZkyXqzJGkKS6LAnNdpQG8qW");
+        let bcrypt = |prefix: &str, cost: u32| {
+            format!("${prefix}${cost:02}$abcdefghijklmnopqrstuu5LZwvPJrZkyXqzJGkKS6LAnNdpQG8qW")
+        };
         for good in [
-            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
-            "$argon2id$v=19$m=1048576,t=16,p=16$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
+            "$argon2id$v=19$m=1048576,t=16,p=16$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
             bcrypt("2a", 4),
             bcrypt("2b", 12),
             bcrypt("2y", 16),
@@ -213,10 +217,14 @@ mod tests {
             assert_eq!(check_imported(&good), Ok(()), "{good}");
         }
         for bad in [
-            "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
-            "$argon2id$v=19$m=65536,t=17,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
-            "$argon2id$v=19$m=65536,t=3,p=17$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
-            "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo".to_owned(),
+            "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
+            "$argon2id$v=19$m=65536,t=17,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
+            "$argon2id$v=19$m=65536,t=3,p=17$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
+            "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+                .to_owned(),
             "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA".to_owned(),
             "plain".to_owned(),
             String::new(),

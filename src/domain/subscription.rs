@@ -331,7 +331,8 @@ impl Subscription {
             self.paid_until = None;
         } else if *before > 0 && (rate > *before || *currency != self.currency) {
             let worth = if *currency == self.currency { *before } else { 0 };
-            let left = i128::from(until.since(at).num_microseconds().unwrap_or(0)) * i128::from(worth) / i128::from(rate);
+            let left =
+                i128::from(until.since(at).num_microseconds().unwrap_or(0)) * i128::from(worth) / i128::from(rate);
             let left = TimeDelta::microseconds(i64::try_from(left).unwrap_or(0));
             self.paid_until = Some(at.after(left)).filter(|until| *until > at);
         }

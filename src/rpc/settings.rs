@@ -147,10 +147,8 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
             retention_days: compliance.retention_days,
             audit_reads: compliance.audit_reads,
         }),
-        auto_join: (!settings.auto_join.is_empty()).then(|| v1::AutoJoin {
-            enabled: settings.auto_join.enabled,
-            role: of(&settings.auto_join.role),
-        }),
+        auto_join: (!settings.auto_join.is_empty())
+            .then(|| v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
         custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
     }
 }

@@ -53,7 +53,7 @@ pub enum JobKind {
     Domain,
     /// Lets an old slug go.
     SlugAlias,
-    /// Moves tenants to the newest version of a plan; the subject is derived from its name.
+    /// Moves tenants to the versions of plans that a catalogue brought; the subject is the catalogue's version, as a number.
     MigratePlan,
 }
 

@@ -245,9 +245,7 @@ fn summary(tally: &Tally, took: Duration, out: Output<'_>, unchanged: &str) -> R
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = (tally.items() as f64 / took.as_secs_f64().max(0.001)).round();
     if out.json {
-        let refused = |(line, reason, message): &(u64, String, String)| {
-            json!({ "line": line, "reason": reason, "message": message })
-        };
+        let refused = |(line, reason, message): &(u64, String, String)| json!({ "line": line, "reason": reason, "message": message });
         let summary = json!({
             "items": tally.items(),
             "created": tally.created,

@@ -189,12 +189,7 @@ impl Import {
                     field => format!("`{field}`: {message}"),
                 };
                 let message = message.chars().take(MESSAGE_CHARACTERS).collect();
-                Ok(v1::ImportTenantsResponse {
-                    outcome: v1::ImportOutcome::Refused.into(),
-                    reason,
-                    message,
-                    ..answer
-                })
+                Ok(v1::ImportTenantsResponse { outcome: v1::ImportOutcome::Refused.into(), reason, message, ..answer })
             }
         }
     }
@@ -211,9 +206,7 @@ fn answered(
 /// Waits for the oldest item; dropped before, it goes on waiting the next time.
 async fn first(flight: &mut VecDeque<Flying>) -> Result<Imported, Refused> {
     match flight.front_mut() {
-        Some(oldest) => {
-            (&mut oldest.work).await.unwrap_or_else(|_| Err(Error::internal("an import panicked").into()))
-        }
+        Some(oldest) => (&mut oldest.work).await.unwrap_or_else(|_| Err(Error::internal("an import panicked").into())),
         None => std::future::pending().await,
     }
 }

@@ -20,11 +20,7 @@ const EPOCH: Timestamp = Timestamp::from_micros(0);
 ///
 /// # Errors
 /// `FieldsInvalid`.
-pub(super) fn read(
-    message: v1::ImportTenantsRequest,
-    catalogue: &Catalogue,
-    now: Timestamp,
-) -> Result<Item, Refused> {
+pub(super) fn read(message: v1::ImportTenantsRequest, catalogue: &Catalogue, now: Timestamp) -> Result<Item, Refused> {
     use v1::import_tenants_request::Item as Sent;
     let mut f = Fields::default();
     let item = match message.item {
