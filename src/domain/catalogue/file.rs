@@ -75,19 +75,18 @@ impl Definition {
 
     fn read(text: &str, methods: Option<&[&str]>) -> Result<Self, Vec<Problem>> {
         let text = Text::parse(text)?;
-        let (file, problems) = file(&text);
-        let Some(file) = file else { return Err(problems) };
-        let mut check = Check::new(&text, problems);
-        let definition = check.definition(file, methods);
-        let mut problems = check.problems;
-        match definition {
-            Some(definition) if problems.is_empty() => Ok(definition),
-            _ => {
-                problems.sort_by_key(|problem| problem.line);
-                problems.truncate(MOST_PROBLEMS);
-                Err(problems)
+        let (file, mut problems) = file(&text);
+        if let Some(file) = file {
+            let mut check = Check::new(&text, problems);
+            let definition = check.definition(file, methods);
+            problems = check.problems;
+            if let Some(definition) = definition.filter(|_| problems.is_empty()) {
+                return Ok(definition);
             }
         }
+        problems.sort_by_key(|problem| problem.line);
+        problems.truncate(MOST_PROBLEMS);
+        Err(problems)
     }
 }
 
