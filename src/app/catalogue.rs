@@ -7,12 +7,13 @@ use super::App;
 use super::mutation::{Begun, RequestKey};
 use crate::ctx::Ctx;
 use crate::domain::catalogue::{Catalogue, CatalogueChange, Definition, EXAMPLE, Problem};
+use crate::domain::id::UserId;
 use crate::domain::plan::{Plan, PlanRef};
 use crate::domain::secret::{hex, sha256};
 use crate::error::{Error, Violation};
 use crate::store::audit::Audit;
 use crate::store::jobs::{self, JobKind};
-use crate::store::{OnPlatform, Store, catalogue};
+use crate::store::{AsUser, OnPlatform, Store, catalogue};
 use crate::time::Timestamp;
 
 mod impact;
@@ -99,7 +100,9 @@ impl App {
         let (before, after) = self.next_catalogue(new).await?;
         // Before the transaction, which must not wait for reads across all tenants.
         let applied = self.impact(ctx, &before, &after).await?;
-        let mut open = match self.begin(ctx, None, OnPlatform, key).await? {
+        // Bound to the operator's key, whose answer it is.
+        let scope = AsUser(UserId(ctx.caller.principal().unwrap_or_default()));
+        let mut open = match self.begin(ctx, None, scope, key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
