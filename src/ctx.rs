@@ -130,13 +130,14 @@ impl Caller {
     }
 
     /// The rank that bounds whom the caller may make, change or remove, given the role of the person in the tenant: nobody
-    /// gives what they do not have. A key ranks as the highest role all of whose permissions it holds; a service in a
+    /// gives what they do not have. A key ranks as the highest role all of whose permissions, and of the lower ones', it holds; a service in a
     /// person's name as the lower of both; an operator and the server itself at the top. None is below every role.
     #[must_use]
     pub fn rank(&self, role: Option<&RoleName>, roles: &Roles) -> Option<Rank> {
         let of_person = role.map(|name| roles.rank(name));
-        let of_key =
-            |key: &PlatformKey| roles.descending().find(|role| key.permissions.covers(role)).map(|role| role.rank);
+        let of_key = |key: &PlatformKey| {
+            roles.ascending().take_while(|role| key.permissions.covers(role)).last().map(|r| r.rank)
+        };
         match self {
             Self::Anonymous => None,
             Self::User(_) => of_person,

@@ -176,7 +176,7 @@ create policy tenant_only on tenant_external_id for all to tenantry_app
   using      (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid)
   with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
 create policy system_read on tenant_external_id for select to tenantry_system using (true);
-grant select, insert, update, delete on tenant_external_id to tenantry_app;
+grant select, insert, delete on tenant_external_id to tenantry_app;
 grant select on tenant_external_id to tenantry_system;
 
 alter table billing_event enable row level security;
@@ -184,7 +184,7 @@ alter table billing_event force row level security;
 create policy tenant_only on billing_event for all to tenantry_app
   using      (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid)
   with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
-grant select, insert, update, delete on billing_event to tenantry_app;
+grant select, insert, delete on billing_event to tenantry_app;
 
 alter table limit_override enable row level security;
 alter table limit_override force row level security;

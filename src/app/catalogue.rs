@@ -198,16 +198,18 @@ fn invalid(problems: Vec<Problem>) -> Error {
     Error::CatalogueInvalid(violations)
 }
 
-/// Roles that members have and a catalogue lacks. One who gets such a role at this very moment is found with no permission
-/// at all, so nothing opens.
+/// Roles that members have and a catalogue lacks. The top role before is one of them when another one is the top now: tenants
+/// would be left without anybody in it. One who gets such a role at this very moment is found with no permission at all, so
+/// nothing opens.
 async fn roles_in_use(store: &Store, before: Option<&Catalogue>, after: &Definition) -> Result<Vec<String>, Error> {
-    let lacks = |name: &str| after.roles.parse(name).is_err();
-    let gone = before.is_some_and(|before| before.definition.roles.descending().any(|role| lacks(role.name.as_str())));
-    if !gone {
+    let Some(before) = before.map(|before| &before.definition.roles) else { return Ok(Vec::new()) };
+    let dethroned = after.roles.top().name != before.top().name;
+    let lost = |name: &str| after.roles.parse(name).is_err() || (dethroned && name == before.top().name.as_str());
+    if !before.descending().any(|role| lost(role.name.as_str())) {
         return Ok(Vec::new());
     }
     let mut used = store.list_roles_in_use().await?;
-    used.retain(|name| lacks(name));
+    used.retain(|name| lost(name));
     Ok(used)
 }
 
@@ -216,8 +218,10 @@ fn refuse_roles(roles: &[String]) -> Result<(), Error> {
         return Ok(());
     }
     let some: Vec<&str> = roles.iter().take(20).map(String::as_str).collect();
-    let reason =
-        format!("lacks roles that members have: {}; give these members other roles first, or keep it", some.join(", "));
+    let reason = format!(
+        "lacks roles that members have, or puts another one at the top: {}; give these members other roles first",
+        some.join(", ")
+    );
     Err(Error::field("toml", reason))
 }
 

@@ -8,7 +8,7 @@ use crate::ctx::{Caller, TenantCtx};
 use crate::domain::catalogue::{Catalogue, MEMBERS, MetricKind};
 use crate::domain::entitlement::{FeatureSwitch, LimitOverride, Source, members_metric};
 use crate::domain::period::Period;
-use crate::domain::plan::{Limit, PlanRef};
+use crate::domain::plan::PlanRef;
 use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::{InTenant, TenantTx, entitlements, memberships, usage};
@@ -76,17 +76,6 @@ pub struct FeatureChange {
 }
 
 impl App {
-    /// The limit of a metric that holds for the tenant of a call; none is unlimited.
-    pub(super) async fn limit_of(
-        &self,
-        tx: &mut TenantTx,
-        t: &TenantCtx,
-        metric: &str,
-    ) -> Result<Option<Limit>, Error> {
-        let own = entitlements::find_limit(tx, metric, t.ctx.now).await?;
-        Ok(t.catalogue.effective_limit(&t.tenant.subscription.of, metric, own.as_ref()))
-    }
-
     /// All limits of the tenant, by metric, seats among them.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::store::{InTenant, OnPlatform, tenants};
 use crate::time::Timestamp;
 
 /// How many jobs a server claims at once.
-const CLAIMED: i64 = 16;
+const CLAIMED: i64 = 4;
 
 /// How long a claimed job is this server's; should it crash, others take over afterwards.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -137,7 +137,8 @@ impl App {
     /// `DatabaseUnavailable`.
     pub async fn schedule_missing_jobs(&self) -> Result<(), Error> {
         let now = self.clock.now();
-        loop {
+        // Bounded, should a row be such that its job does not stay.
+        for _ in 0..1000 {
             let missing = self.store.list_missing_jobs().await?;
             if missing.is_empty() {
                 return Ok(());
@@ -148,6 +149,7 @@ impl App {
             }
             tx.commit_unaudited(now).await?;
         }
+        Ok(())
     }
 }
 

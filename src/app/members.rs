@@ -19,7 +19,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, memberships};
+use crate::store::{InTenant, TenantTx, entitlements, memberships};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        let (tenant, rank) = self.lock_tenant(&mut open.tx, t).await?;
         may_touch(rank, role.rank)?;
         let Some(account) = account else {
             drop(open);
@@ -56,7 +56,7 @@ impl App {
         };
         let membership = new_membership(&t.ctx, account.user.user_id, role.name.clone());
         memberships::insert(&mut open.tx, &membership).await?;
-        self.check_seats(&mut open.tx, t).await?;
+        self.check_seats(&mut open.tx, t, &tenant).await?;
         let audit = Audit::of(account.user.user_id.0).set("role", role.name.as_str()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
     }
@@ -247,7 +247,7 @@ impl App {
             Begun::Open(open) => open,
         };
         let roles = &t.catalogue.definition.roles;
-        let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
+        let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
         // Oneself one may always make less of.
@@ -262,7 +262,7 @@ impl App {
         }
         memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
         if after.status == MemberStatus::Active && before.status != MemberStatus::Active {
-            self.check_seats(&mut open.tx, t).await?;
+            self.check_seats(&mut open.tx, t, &tenant).await?;
         }
         let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
             "status",
@@ -297,9 +297,9 @@ impl App {
     }
 
     /// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
-    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(), Error> {
-        let seats = self.limit_of(tx, t, MEMBERS).await?;
-        match seats {
+    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx, tenant: &Tenant) -> Result<(), Error> {
+        let own = entitlements::find_limit(tx, MEMBERS, t.ctx.now).await?;
+        match t.catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref()) {
             Some(seats) if memberships::count_active(tx).await? > seats.limit => {
                 Err(Error::SeatsExhausted { seats: seats.limit })
             }

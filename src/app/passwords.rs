@@ -32,7 +32,7 @@ impl Default for Cost {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bounds of an imported Argon2id hash: memory in KiB, passes, lanes. Whoever signs in with it makes us pay for it.
-const MOST_MEMORY: u32 = 1 << 20;
+const MOST_MEMORY: u32 = 1 << 17;
 const MOST_PASSES: u32 = 16;
 const MOST_LANES: u32 = 16;
 
@@ -59,7 +59,7 @@ pub fn check_imported(hash: &str) -> Result<(), &'static str> {
         return Err(WRONG);
     }
     if params.m_cost() > MOST_MEMORY || params.t_cost() > MOST_PASSES || params.p_cost() > MOST_LANES {
-        return Err("must cost at most 1 GiB of memory (m=1048576), 16 passes (t) and 16 lanes (p)");
+        return Err("must cost at most 128 MiB of memory (m=131072), 16 passes (t) and 16 lanes (p)");
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ mod tests {
         for good in [
             "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
                 .to_owned(),
-            "$argon2id$v=19$m=1048576,t=16,p=16$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+            "$argon2id$v=19$m=131072,t=16,p=16$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
                 .to_owned(),
             bcrypt("2a", 4),
             bcrypt("2b", 12),
@@ -217,7 +217,7 @@ mod tests {
             assert_eq!(check_imported(&good), Ok(()), "{good}");
         }
         for bad in [
-            "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
+            "$argon2id$v=19$m=131073,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
                 .to_owned(),
             "$argon2id$v=19$m=65536,t=17,p=4$c29tZXNhbHRzb21lc2FsdA$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"
                 .to_owned(),

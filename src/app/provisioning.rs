@@ -20,7 +20,7 @@ use crate::domain::plan::Cycle;
 use crate::domain::secret::{Secret, generated_password, sealed};
 use crate::domain::settings::Settings;
 use crate::domain::subscription::Subscription;
-use crate::domain::tenant::Tenant;
+use crate::domain::tenant::{SuspendedBy, Suspension, Tenant};
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
@@ -163,13 +163,13 @@ impl App {
             },
         };
         // Derived, so that a repetition speaks of the same tenant, under which its answer is kept.
-        let made = TenantId(key.map_or_else(|| ctx.new_id(), |key| self.tenant_of_request(&key)));
+        let made = TenantId(key.map_or_else(|| ctx.new_id(), |key| self.tenant_of_request(ctx, &key)));
         let tenant_id = there.unwrap_or(made);
         let password = Secret::new(if new_account { generated_password() } else { String::new() });
+        if there.is_some() {
+            self.same_tenant(&wish.slug, tenant_id, &admin, &catalogue).await?;
+        }
         if wish.validate_only {
-            if there.is_some() {
-                self.same_tenant(tenant_id, &admin, &catalogue).await?;
-            }
             let tenant = tenant_to_be(ctx, tenant_id, wish, &plot);
             let steps = plan_steps(wish, &plot, there.is_some(), new_account);
             return Ok(Provisioned { tenant, admin, password: Secret::new(String::new()), steps });
@@ -183,7 +183,6 @@ impl App {
         };
         let mut steps = vec![Step::new("validate", StepOutcome::Done, "plan, features and settings are known")];
         let tenant = if there.is_some() {
-            self.same_tenant(tenant_id, &admin, &catalogue).await?;
             steps.push(Step::new("tenant", StepOutcome::AlreadyDone, format!("{} is there", wish.slug.as_str())));
             steps.push(Step::new(
                 "admin",
@@ -280,7 +279,16 @@ impl App {
     }
 
     /// Whether a tenant that has the slug is the one that was wished for: its top role is the administrator's.
-    async fn same_tenant(&self, tenant: TenantId, admin: &User, catalogue: &Catalogue) -> Result<(), Error> {
+    async fn same_tenant(
+        &self,
+        slug: &Slug,
+        tenant: TenantId,
+        admin: &User,
+        catalogue: &Catalogue,
+    ) -> Result<(), Error> {
+        let found = self.store.find_tenant(tenant).await?.map(|(tenant, _)| tenant);
+        // An earlier slug that still leads there, or a deleted tenant, is not what was wished for.
+        found.filter(|tenant| tenant.slug == *slug && tenant.deleted_at.is_none()).ok_or(Error::SlugTaken)?;
         let member = self.store.find_membership(tenant, admin.user_id).await?;
         match member {
             Some(member) if member.is_active_owner(&catalogue.definition.roles) => Ok(()),
@@ -289,8 +297,9 @@ impl App {
     }
 
     /// The id of the tenant that a call with this `request_id` makes.
-    fn tenant_of_request(&self, key: &RequestKey) -> uuid::Uuid {
-        let mac = self.master.mac("provision", &[key.request_id.as_bytes()]);
+    fn tenant_of_request(&self, ctx: &Ctx, key: &RequestKey) -> uuid::Uuid {
+        let caller = ctx.caller.principal().unwrap_or_default();
+        let mac = self.master.mac("provision", &[caller.as_bytes(), key.request_id.as_bytes()]);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&mac[..16]);
         Builder::from_custom_bytes(bytes).into_uuid()
@@ -352,6 +361,11 @@ fn end(tenant: &mut Tenant, ending: &Ending, t: &TenantCtx) -> Result<Vec<Step>,
     let now = t.ctx.now;
     if tenant.deleted_at.is_some() {
         return Err(Error::WrongState { state: "deleted", wanted: "a tenant that is not deleted" });
+    }
+    // What the platform has ended, only the platform begins again: resuming alone opens nothing.
+    if t.ctx.caller.suspends_as() == SuspendedBy::Operator {
+        let reason = if ending.reason.is_empty() { "ended by the platform" } else { &ending.reason };
+        tenant.suspension = Some(Suspension { reason: reason.to_owned(), by: SuspendedBy::Operator });
     }
     let cancelled = match tenant.subscription.cancel(false, now) {
         Ok(()) => StepOutcome::Done,

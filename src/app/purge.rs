@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -60,12 +61,12 @@ impl App {
         if confirm != tenant.slug.as_str() {
             return Err(Error::field("confirm_slug", "must be the tenant's slug"));
         }
+        // The answer is kept at the end, in a transaction of its own: this one must not hold SQLite's only writer meanwhile.
+        drop(open);
         if validate_only {
             return self.count_rows(id).await;
         }
-        // The answer is kept at the end, in this transaction; on SQLite it must not hold the only writer meanwhile.
-        drop(open);
-        self.begin_purge(ctx, id).await?;
+        self.begin_purge(ctx, id, false).await?;
         let report = self.purge_for_a_turn(ctx, &tenant).await?;
         let mut open = match self.begin(ctx, None, scope, key).await? {
             Begun::Done(first) => return Ok(first),
@@ -78,16 +79,23 @@ impl App {
         self.finish(open, ctx, audit, report).await
     }
 
-    /// From here on the tenant is gone for everybody, and the job goes on should this call break off.
-    async fn begin_purge(&self, ctx: &Ctx, id: TenantId) -> Result<(), Error> {
+    /// From here on the tenant is gone for everybody, whatever their clocks say, and cannot be undeleted any more: asked and
+    /// written under its lock. A job begins only when the time has come; a call also hands the rest to the job, should it
+    /// break off.
+    async fn begin_purge(&self, ctx: &Ctx, id: TenantId, by_job: bool) -> Result<(), Error> {
         let mut tx = self.store.write(InTenant(id)).await?;
         let before = tenants::lock(&mut tx).await?;
+        let Some(deleted_at) = before.deleted_at.filter(|_| !by_job || before.is_purged(ctx.now)) else {
+            return Err(Error::WrongState { state: "in use", wanted: "a deleted tenant; delete it first" });
+        };
         let mut after = before.clone();
-        after.purge_at = after.purge_at.map(|at| at.min(ctx.now)).or(Some(ctx.now));
+        after.purge_at = Some(deleted_at);
         if before != after {
             tenants::update(&mut tx, &before, &mut after, ctx.now).await?;
         }
-        jobs::schedule(&mut tx, JobKind::Purge, id.0, Some(ctx.now.after(chrono::TimeDelta::seconds(30)))).await?;
+        if !by_job {
+            jobs::schedule(&mut tx, JobKind::Purge, id.0, Some(ctx.now.after(TimeDelta::seconds(30)))).await?;
+        }
         tx.commit(ctx, Audit::of(id.0).set("purge", "begun")).await
     }
 
@@ -101,6 +109,7 @@ impl App {
             jobs::finish(&mut tx, job, tenant.purge_at).await?;
             return tx.commit_unaudited(ctx.now).await;
         }
+        self.begin_purge(ctx, id, true).await?;
         let report = self.purge_for_a_turn(ctx, &tenant).await?;
         let mut tx = self.store.write(OnPlatform).await?;
         jobs::finish(&mut tx, job, (!report.finished).then_some(ctx.now)).await?;
@@ -137,6 +146,9 @@ impl App {
             if users.is_empty() {
                 break;
             }
+            if began.elapsed() > TURN {
+                return Ok(report);
+            }
             for user in users {
                 let mut tx = self.store.write(AsUser(user)).await?;
                 purge::forget(&mut tx, id).await?;
@@ -144,6 +156,10 @@ impl App {
             }
         }
         let mut tx = self.store.write(InTenant(id)).await?;
+        // Locked first, as everybody does; only what `begin_purge` has sealed is removed.
+        if !tenants::lock(&mut tx).await?.is_purged(ctx.now) {
+            return Err(Error::internal("a tenant that is being purged came back"));
+        }
         // What was on its way while the tables were emptied goes with the tenant.
         for table in purge::tables() {
             purge::delete_some(&mut tx, table, BATCH).await?;

@@ -105,6 +105,8 @@ impl App {
     where
         Statement<OfTenant>: RunsIn<S>,
     {
+        // What comes back, undeleted or resumed, may have boundaries behind it.
+        *after = after.clone().settled(catalogue, ctx.now);
         after.updated_at = ctx.now;
         let audit = tenants::update(tx, before, after, ctx.now).await?;
         let look = |tenant: &Tenant| tenant.next_look(&catalogue.definition.notice_days, ctx.now);

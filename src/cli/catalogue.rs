@@ -177,30 +177,32 @@ async fn show(mut client: Tenants, out: &mut Output<'_>) -> Result<(), CliError>
 
 /// What changes, for people.
 fn changes(answer: &ApplyCatalogueResponse) -> String {
-    let mut text = if answer.changes.is_empty() {
-        "Nothing changes.".to_owned()
+    let mut parts = Vec::new();
+    if answer.changes.is_empty() {
+        parts.push("Nothing changes.".to_owned());
     } else {
         let rows = answer.changes.iter().map(|c| [c.path.clone(), cell(&c.before), cell(&c.after)]);
-        table(["what", "before", "after"], rows)
-    };
+        parts.push(table(["what", "before", "after"], rows));
+    }
     if !answer.plans.is_empty() {
         let rows = answer.plans.iter().map(|plan| {
             let version = if plan.new_version == 0 { "gone".to_owned() } else { plan.new_version.to_string() };
             [plan.plan.clone(), version, plan.tenants.to_string(), plan.over_limit_tenants.to_string()]
         });
-        text += &format!("\n\n{}", table(["plan", "version", "tenants", "over a limit"], rows));
+        parts.push(table(["plan", "version", "tenants", "over a limit"], rows));
     }
-    let over =
-        |over: &OverLimit| [over.tenant_id.clone(), over.metric.clone(), over.used.to_string(), over.limit.to_string()];
+    let over = |over: &OverLimit| {
+        [over.tenant_id.clone(), over.metric.clone(), over.used.to_string(), over.limit.to_string()]
+    };
     let rows: Vec<_> = answer.plans.iter().flat_map(|plan| plan.over_limit.iter().map(over)).collect();
     if !rows.is_empty() {
-        text += &format!("\n\n{}", table(["tenant", "metric", "used", "limit"], rows));
+        parts.push(table(["tenant", "metric", "used", "limit"], rows));
     }
     if !answer.roles_in_use.is_empty() {
-        let roles = answer.roles_in_use.join(", ");
-        text += &format!("\n\nMembers have roles that it lacks, so it cannot be applied: {}", plain(&roles));
+        let roles = plain(&answer.roles_in_use.join(", ")).into_owned();
+        parts.push(format!("Members have roles that it lacks or puts below the top, so it cannot be applied: {roles}"));
     }
-    text
+    parts.join("\n\n")
 }
 
 /// A value in a table: a dash when there is none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -226,7 +226,8 @@ fn router(
     CliError,
 > {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone() });
+    let streams = Arc::new(Semaphore::new((config.max_concurrent_requests / 16).max(1)));
+    let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone(), streams });
     let limits = Limits { concurrency: config.max_concurrent_requests, deadline: config.max_deadline };
     let reflection = || {
         tonic_reflection::server::Builder::configure()

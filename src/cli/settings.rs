@@ -227,7 +227,7 @@ mod tests {
             ("custom.a=1", "as a whole"),
             ("locale", "KEY=VALUE"),
             ("security.mfa_required=maybe", "is not JSON"),
-            ("security.session_length=long", "expected"),
+            ("security.session_length=long", "duration"),
         ] {
             let error = pairs(&[wrong]).unwrap_err();
             assert!(error.to_string().contains(words), "{wrong}: {error}");

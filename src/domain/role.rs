@@ -140,6 +140,11 @@ impl Roles {
         })
     }
 
+    /// All roles, lowest first.
+    pub fn ascending(&self) -> impl Iterator<Item = &Role> {
+        self.ascending.iter()
+    }
+
     /// All roles, highest first.
     pub fn descending(&self) -> impl Iterator<Item = &Role> {
         self.ascending.iter().rev()

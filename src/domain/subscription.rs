@@ -233,6 +233,10 @@ impl Subscription {
 
     /// One step of `settle`; whether there was one to take.
     fn step(&mut self, catalogue: &Catalogue, now: Timestamp) -> bool {
+        // A catalogue that does not know the plan is too old to say what becomes of it.
+        if catalogue.plan(&self.of).is_none() {
+            return false;
+        }
         let passed = |at: Option<Timestamp>| at.filter(|at| *at <= now);
         let period = passed(self.heeded_period_end());
         match self.status {

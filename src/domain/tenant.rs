@@ -146,14 +146,13 @@ impl Tenant {
         self
     }
 
-    /// Where it stands. What outweighs: deletion, a suspension by an operator, the end of the subscription, other
-    /// suspensions, pending, trial.
+    /// Where it stands. What outweighs: deletion, the end of the subscription, suspension, pending, trial. A subscription that
+    /// is resumed meets a suspension that is still there.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> TenantStatus {
         let ended = self.subscription.status == SubscriptionStatus::Cancelled;
         match self.suspend_cause(now) {
             _ if self.deleted_at.is_some() => TenantStatus::Deleted,
-            Some(SuspendCause::Operator) => TenantStatus::Suspended,
             _ if ended => TenantStatus::Cancelled,
             Some(_) => TenantStatus::Suspended,
             None if self.pending => TenantStatus::Pending,

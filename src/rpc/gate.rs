@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Request;
 use tracing::Span;
 use uuid::Uuid;
@@ -40,6 +41,8 @@ pub struct Gate {
     pub app: Arc<App>,
     /// Whose `x-forwarded-host` and `x-forwarded-for` count.
     pub trusted_proxies: Vec<IpNet>,
+    /// How many streams go on at once: a small part of all turns, so that slow readers of long answers stop nobody else.
+    pub streams: Arc<Semaphore>,
 }
 
 /// A request that was let in so far.
@@ -138,6 +141,11 @@ impl Gate {
             self.app.note_operator_read(&admission.ctx, tenant).await?;
         }
         Ok((admission.ctx, admission.entered, admission.claims, message))
+    }
+
+    /// A turn for a stream.
+    pub(super) fn stream_turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.streams.clone().try_acquire_owned().map_err(|_| Error::Overloaded)
     }
 
     /// Who calls.

@@ -33,10 +33,11 @@ statements! {
          from plan_version
          where catalogue_version <= $1",
     );
-    LIST_PLANS_OF: OfPlatform = Statement::new(
-        "select plan, version, definition
+    LIST_NEWEST_PLANS: OfPlatform = Statement::new(
+        "select plan, max(version) as version
          from plan_version
-         where catalogue_version = $1
+         where catalogue_version <= $1
+         group by plan
          order by plan",
     );
     INSERT: OfPlatform = Statement::new(
@@ -64,6 +65,12 @@ pub struct CatalogueRow {
 #[derive(sqlx::FromRow)]
 struct VersionRow {
     version: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct NewestRow {
+    plan: String,
+    version: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -98,12 +105,12 @@ impl Store {
         newest(&mut self.read(OnPlatform).await?).await
     }
 
-    /// The versions of plans that a catalogue brought.
+    /// The newest version of each plan that there was with a catalogue, also of plans that it no longer had.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_plans_of_catalogue(&self, version: i64) -> Result<Vec<PlanRef>, Error> {
-        let rows: Vec<PlanRow> = self.read(OnPlatform).await?.all(&LIST_PLANS_OF, &[version.into()]).await?;
+    pub async fn list_newest_plans(&self, version: i64) -> Result<Vec<PlanRef>, Error> {
+        let rows: Vec<NewestRow> = self.read(OnPlatform).await?.all(&LIST_NEWEST_PLANS, &[version.into()]).await?;
         Ok(rows.into_iter().map(|row| PlanRef { plan: row.plan, version: row.version }).collect())
     }
 }

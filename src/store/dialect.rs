@@ -20,7 +20,8 @@ statements! {
          where tenant_id = $1 and metric = $2 and period_start = $3",
     );
 
-    /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over.
+    /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
+    /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
         "update job
          set lease = $1, leased_until = $2, attempts = attempts + 1
@@ -28,6 +29,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
            order by due_at
            limit $4
            for update skip locked)
@@ -38,6 +40,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
            order by due_at
            limit $4)
          returning kind, subject, attempts",

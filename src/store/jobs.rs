@@ -53,7 +53,7 @@ pub enum JobKind {
     Domain,
     /// Lets an old slug go.
     SlugAlias,
-    /// Moves tenants to the versions of plans that a catalogue brought; the subject is the catalogue's version, as a number.
+    /// Moves tenants to the newest versions of their plans, as of a catalogue; the subject is its version, as a number.
     MigratePlan,
 }
 

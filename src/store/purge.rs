@@ -71,8 +71,13 @@ statements! {
     COUNT_TENANT_SETTINGS: OfTenant = Statement::new("select count(*) as rows from tenant_settings where tenant_id = $1");
     DELETE_IDEMPOTENCY: OfTenant = Statement::new(
         "delete from idempotency
-         where tenant_id = $1",
+         where tenant_id = $1 and (caller_kind, caller_id, method, request_hash) in (
+           select caller_kind, caller_id, method, request_hash
+           from idempotency
+           where tenant_id = $1
+           limit $2)",
     );
+    COUNT_IDEMPOTENCY: OfTenant = Statement::new("select count(*) as rows from idempotency where tenant_id = $1");
     DELETE_SLUGS: OfTenant = Statement::new(
         "delete from tenant_slug
          where tenant_id = $1",
@@ -120,6 +125,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("tenant_domain", &DELETE_TENANT_DOMAIN, &COUNT_TENANT_DOMAIN),
     ("domain_host", &DELETE_DOMAIN_HOST, &COUNT_DOMAIN_HOST),
     ("tenant_settings", &DELETE_TENANT_SETTINGS, &COUNT_TENANT_SETTINGS),
+    ("idempotency", &DELETE_IDEMPOTENCY, &COUNT_IDEMPOTENCY),
 ];
 
 #[derive(sqlx::FromRow)]
@@ -158,7 +164,7 @@ pub async fn count(tx: &mut TenantTx, table: &str) -> Result<i64, Error> {
 /// # Errors
 /// `DatabaseUnavailable`.
 pub async fn delete_tenant(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Error> {
-    for statement in [&DELETE_IDEMPOTENCY, &DELETE_SLUGS, &DELETE_EXTERNAL_ID, &DELETE_TENANT] {
+    for statement in [&DELETE_SLUGS, &DELETE_EXTERNAL_ID, &DELETE_TENANT] {
         tx.execute(statement, &[]).await?;
     }
     let id = tenant.tenant_id;

@@ -220,6 +220,11 @@ async fn roles_that_members_have_cannot_go(t: Bed) {
     assert!(refused.as_ref().unwrap_err().message().contains("viewer"), "{refused:?}");
     assert_eq!(wrong_fields(refused), ["toml"]);
     assert_eq!(in_force(&t).await.version, 1);
+    // Nor can another role be put above the one that owners have.
+    let above = format!("{CATALOGUE}{roles}[roles.viewer]\nrank = 0\n[roles.chief]\nrank = 3\npermissions = [\"*\"]\n");
+    let preview = ask(&t, &above, true, false).await.expect("is shown").into_inner();
+    assert_eq!(preview.roles_in_use, ["owner"]);
+    assert_eq!(wrong_fields(ask(&t, &above, false, false).await), ["toml"]);
     let remove = v1::RemoveMemberRequest { tenant: acme.id.clone(), user_id: viewer.id.clone(), ..Default::default() };
     t.operator().members.remove_member(remove).await.expect("is removed");
     assert_eq!(apply(&t, &toml).await.version, 2);

@@ -1,23 +1,24 @@
 //! The command line as an operator types it, against a server that runs.
 
+mod ends;
+mod plans;
+mod settings;
+mod tenants;
+mod ways;
+
 use std::process::Command;
 
 use serde_json::Value;
 use tenantry::rpc::v1;
 
 use crate::cluster::{Cluster, unique_name};
-use crate::harness::{Bed, PASSWORD, on_both_engines, unique};
+use crate::harness::{Bed, PASSWORD};
 use crate::program::{Program, output, serve, tenantry};
 
-on_both_engines! {
-    an_operator_works_on_tenants
-    a_refusal_says_why_and_exits_with_1
-}
-
-/// `tenantry tenant ..` against a server.
-fn tenant(t: &Bed, args: &[&str]) -> Command {
-    let mut command = tenantry(["tenant"]);
-    command.args(args).arg("--server").arg(&t.address).arg("--key-file").arg(t.dir.path().join("operator.key"));
+/// The program with these words, against a server.
+fn command(t: &Bed, words: &[&str]) -> Command {
+    let mut command = tenantry(words);
+    command.arg("--server").arg(&t.address).arg("--key-file").arg(t.dir.path().join("operator.key"));
     command
 }
 
@@ -28,51 +29,36 @@ fn done(command: Command) -> String {
     out
 }
 
-async fn an_operator_works_on_tenants(t: &Bed) {
-    let ada = t.person("ada").await;
-    let slug = unique("cli");
-    let created = done(tenant(t, &["create", "--slug", &slug, "--name", "Acme Ltd", "--owner-email", &ada.email]));
-    assert!(created.contains(&slug) && created.contains("Acme Ltd") && created.contains("active"), "{created}");
-
-    let table = done(tenant(t, &["list", "--slug-prefix", &slug]));
-    let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].contains("SLUG") && lines[0].contains("STATUS"), "{table}");
-    assert!(lines.iter().any(|line| line.contains(&slug) && line.contains("active")), "{table}");
-
-    let shown: Value = serde_json::from_str(&done(tenant(t, &["show", &slug, "--json"]))).unwrap();
-    assert_eq!((&shown["slug"], &shown["status"]), (&slug.as_str().into(), &"active".into()));
-
-    let suspended = done(tenant(t, &["suspend", &slug, "--reason", "unpaid", "--json"]));
-    let suspended: Value = serde_json::from_str(&suspended).unwrap();
-    assert_eq!((&suspended["status"], &suspended["suspend_reason"]), (&"suspended".into(), &"unpaid".into()));
-    let listed = done(tenant(t, &["list", "--status", "suspended", "--slug-prefix", &slug, "--json"]));
-    assert_eq!(listed.lines().count(), 1);
-    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["tenant_id"], shown["tenant_id"]);
-
-    let id = shown["tenant_id"].as_str().unwrap();
-    assert!(done(tenant(t, &["activate", id])).contains("active"));
+/// What it prints for people.
+fn text(t: &Bed, words: &[&str]) -> String {
+    done(command(t, words))
 }
 
-async fn a_refusal_says_why_and_exits_with_1(t: &Bed) {
-    let acme = t.tenant("acme").await;
-    for (args, reason) in [
-        (&["show", "nobody-has-this"][..], "TENANT_NOT_FOUND"),
-        (&["activate", &acme.slug], "WRONG_STATE"),
-        (&["create", "--slug", &acme.slug, "--name", "x", "--owner-email", &acme.owner.email], "SLUG_TAKEN"),
-        (&["create", "--slug", "a", "--name", "x", "--owner-email", "none"], "field slug: "),
-    ] {
-        let (code, out, err) = output(tenant(t, args));
-        assert_eq!((code, out.as_str()), (1, ""), "{err}");
-        assert!(err.starts_with("error: ") && err.contains(reason), "{err}");
-    }
-    let wrong = t.service_key(&["tenant.read"]).await;
-    let (code, _, err) = output({
-        let mut command = tenant(t, &["list"]);
-        command.env("TENANTRY_OPERATOR_KEY", &wrong);
-        command
-    });
-    assert_eq!(code, 1);
-    assert!(err.contains("CALLER_KIND_REFUSED") && !err.contains(&wrong), "{err}");
+/// What it prints for scripts: a JSON object a line.
+fn lines(t: &Bed, words: &[&str]) -> Vec<Value> {
+    let mut command = command(t, words);
+    command.arg("--json");
+    done(command).lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+}
+
+/// The one object that it prints for scripts.
+fn json(t: &Bed, words: &[&str]) -> Value {
+    let mut all = lines(t, words);
+    assert_eq!(all.len(), 1, "{words:?}: {all:?}");
+    all.remove(0)
+}
+
+/// The names of an object's fields, in order.
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// Runs one that the server refuses: exit 1, nothing on the standard output but what came before, and why.
+#[track_caller]
+fn refused(t: &Bed, words: &[&str], reason: &str) {
+    let (code, _, err) = output(command(t, words));
+    assert_eq!(code, 1, "{words:?}: {err}");
+    assert!(err.starts_with("error: ") && err.contains(reason), "{words:?}: {err}");
 }
 
 #[test]
@@ -82,6 +68,15 @@ fn wrong_usage_exits_with_2_and_an_absent_server_is_told() {
         &["tenants"],
         &["tenant", "list", "--status", "gone"],
         &["serve", "--listen", "x"],
+        &["tenant", "flags", "acme"],
+        &["tenant", "find"],
+        &["limit", "set", "acme", "quizzes", "many"],
+        &["limit", "set", "acme", "quizzes", "5", "--until", "soon"],
+        &["limit", "set", "acme", "quizzes", "5", "--until", "2030-01-01T00:00:00Z", "--days", "3"],
+        &["feature", "set", "acme", "sso", "maybe"],
+        &["settings", "set", "acme"],
+        &["settings", "set", "acme", "colour=red"],
+        &["completions", "cmd"],
     ] {
         let (code, _, err) = output(tenantry(args));
         assert_eq!(code, 2, "{args:?}: {err}");

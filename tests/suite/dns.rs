@@ -1,6 +1,6 @@
 //! A name server on loopback, whose zone tests change while servers ask it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::{Mutex, OnceLock};
 
@@ -26,6 +26,7 @@ pub(crate) enum Says {
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     zone: Mutex<HashMap<String, Says>>,
+    asked: Mutex<HashSet<String>>,
 }
 
 /// The name server, started when it is first asked for.
@@ -37,7 +38,11 @@ pub(crate) fn name_server() -> &'static NameServer {
         socket.set_nonblocking(true).expect("a socket");
         let serving = socket.try_clone().expect("a socket");
         runtime().spawn(async move { serve(&UdpSocket::from_std(serving).expect("a socket")).await });
-        NameServer { address: socket.local_addr().expect("an address"), zone: Mutex::default() }
+        NameServer {
+            address: socket.local_addr().expect("an address"),
+            zone: Mutex::default(),
+            asked: Mutex::default(),
+        }
     })
 }
 
@@ -50,6 +55,11 @@ impl NameServer {
     /// Publishes TXT records at a name, in the place of those that were there.
     pub(crate) fn publish(&self, name: &str, texts: &[&str]) {
         self.set(name, Says::Texts(texts.iter().map(|&text| text.to_owned()).collect()));
+    }
+
+    /// Whether anybody has asked about a name.
+    pub(crate) fn was_asked(&self, name: &str) -> bool {
+        self.asked.lock().unwrap().contains(name)
     }
 
     /// Makes a name unknown.
@@ -72,7 +82,9 @@ async fn serve(socket: &UdpSocket) {
 fn answer(question: &Message) -> Option<Message> {
     let query = question.queries.first()?;
     let name = query.name().to_ascii().to_ascii_lowercase();
-    let says = name_server().zone.lock().unwrap().get(name.trim_end_matches('.')).cloned();
+    let name = name.trim_end_matches('.');
+    let says = name_server().zone.lock().unwrap().get(name).cloned();
+    name_server().asked.lock().unwrap().insert(name.to_owned());
     let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
     answer.metadata.recursion_available = true;
     answer.add_query(query.clone());

@@ -24,6 +24,7 @@ on_both_engines! {
     two_that_prove_a_domain_at_once_do_not_both_get_it
     a_removed_domain_leads_nowhere_and_is_free
     a_domain_that_was_added_again_needs_its_new_record
+    a_domain_that_was_added_again_while_it_was_looked_at_is_another
     domains_that_cannot_be_a_tenants_are_refused
     fifty_domains_are_enough
     a_repeated_call_gets_the_first_answer
@@ -247,6 +248,26 @@ async fn a_domain_that_was_added_again_needs_its_new_record(t: &Bed) {
     let second = add(&mut owner, &name).await.unwrap().into_inner().domain.unwrap();
     assert_ne!(second.txt_value, first.txt_value);
     assert_refused(verify(&mut owner, &name).await, Code::FailedPrecondition, "DOMAIN_NOT_VERIFIED");
+}
+
+async fn a_domain_that_was_added_again_while_it_was_looked_at_is_another(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    let name = domain_name();
+    let first = add(&mut owner, &name).await.unwrap().into_inner().domain.unwrap();
+    // Silent at first, so that the look takes until its second try.
+    name_server().set(&first.txt_name, Says::Silence);
+    let looking = tokio::spawn({
+        let (mut owner, name) = (owner.clone(), name.clone());
+        async move { verify(&mut owner, &name).await }
+    });
+    until("is asked", async || name_server().was_asked(&first.txt_name)).await;
+    remove(&mut owner, &name).await.unwrap();
+    add(&mut owner, &name).await.unwrap();
+    name_server().publish(&first.txt_name, &[&first.txt_value]);
+    assert_refused(looking.await.unwrap(), Code::NotFound, "DOMAIN_NOT_FOUND");
+    assert_eq!(only(t, &acme).await.status(), v1::DomainStatus::Pending);
+    assert_eq!(leads_to(t, &name).await, None);
 }
 
 async fn domains_that_cannot_be_a_tenants_are_refused(t: &Bed) {

@@ -1,76 +1,11 @@
 //! The security model on one page: every method, called as every kind of caller, against a golden file. Methods come
 //! from the descriptors, so a new one is in the matrix without a line here. `UPDATE_GOLDEN=1` writes the file anew.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::PathBuf;
-
 use chrono::TimeDelta;
-use http::HeaderMap;
-use prost_reflect::{DynamicMessage, MethodDescriptor};
 use tenantry::rpc::v1;
-use tonic::{Code, Response, Status};
 
+use crate::golden::{Caller, Cells, compare, fill, render};
 use crate::harness::{Bed, Engine, Person, Tenant};
-use crate::raw::{self, headers};
-
-/// What the letters in the table stand for; everything else is written out. Refusals of a rule come after the access
-/// check, so what is refused for its fields was let in.
-const MARKS: &[(&str, Code, &str)] = &[
-    ("ok", Code::Ok, ""),
-    ("in", Code::InvalidArgument, "FIELDS_INVALID"),
-    ("cred", Code::Unauthenticated, "CREDENTIAL_MISSING"),
-    ("bad", Code::Unauthenticated, "CREDENTIAL_INVALID"),
-    ("over", Code::Unauthenticated, "TOKEN_EXPIRED"),
-    ("kind", Code::PermissionDenied, "CALLER_KIND_REFUSED"),
-    ("perm", Code::PermissionDenied, "PERMISSION_MISSING"),
-    ("susp", Code::PermissionDenied, "MEMBER_SUSPENDED"),
-    ("shut", Code::PermissionDenied, "TENANT_SUSPENDED"),
-    ("gone", Code::PermissionDenied, "TENANT_DELETED"),
-    ("none", Code::NotFound, "TENANT_NOT_FOUND"),
-    ("conf", Code::InvalidArgument, "TENANT_CONFLICT"),
-    ("meta", Code::InvalidArgument, "METADATA_MALFORMED"),
-    ("miss", Code::InvalidArgument, "TENANT_MISSING"),
-];
-
-/// What each method said to each caller.
-type Cells = BTreeMap<(String, &'static str), String>;
-
-/// Somebody who calls every method.
-struct Caller {
-    mark: &'static str,
-    words: &'static str,
-    headers: HeaderMap,
-    /// What the request says in its field `tenant`.
-    tenant: String,
-    /// What the request says in its field `subject_token`.
-    subject: String,
-}
-
-impl Caller {
-    fn new(mark: &'static str, words: &'static str, pairs: &[(&'static str, &str)]) -> Self {
-        Self { mark, words, headers: headers(pairs), tenant: String::new(), subject: String::new() }
-    }
-
-    fn person(mark: &'static str, words: &'static str, person: &Person) -> Self {
-        Self::new(mark, words, &[("authorization", &format!("Bearer {}", person.token))])
-    }
-
-    fn also(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.extend(headers(&[(name, value)]));
-        self
-    }
-
-    fn naming(mut self, tenant: &str) -> Self {
-        tenant.clone_into(&mut self.tenant);
-        self
-    }
-
-    fn asking_about(mut self, token: &str) -> Self {
-        token.clone_into(&mut self.subject);
-        self
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_call_what_is_as_the_golden_page_says_on_sqlite() {
@@ -84,21 +19,7 @@ async fn who_may_call_what_is_as_the_golden_page_says_on_postgres() {
 
 async fn check(engine: Engine) {
     let page = page(&Bed::private(engine, &[]).await).await;
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/matrix.golden");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&file, &page).expect("writes");
-        return;
-    }
-    let golden = std::fs::read_to_string(&file).unwrap_or_default();
-    let (want, have): (Vec<&str>, Vec<&str>) = (golden.lines().collect(), page.lines().collect());
-    let mut diff = String::new();
-    for i in 0..want.len().max(have.len()) {
-        let (old, new) = (want.get(i).unwrap_or(&""), have.get(i).unwrap_or(&""));
-        if old != new {
-            let _ = writeln!(diff, "-{old}\n+{new}");
-        }
-    }
-    assert!(diff.is_empty(), "who may call what has changed; UPDATE_GOLDEN=1 writes the page anew:\n{diff}");
+    compare("matrix.golden", &page, "who may call what");
 }
 
 /// The page, from a server of its own, whose clock it moves.
@@ -125,7 +46,8 @@ async fn page(t: &Bed) -> String {
         fill(&mut cells, t, caller, &fields).await;
     }
     columns.extend(late);
-    render(&columns, &cells)
+    let about = "Who may call what. Made by matrix.rs, which calls every method as every caller; do not edit.";
+    render(about, &columns, &cells)
 }
 
 /// Everybody who is somebody by an access token, and those who are nobody.
@@ -202,64 +124,4 @@ async fn fleeting_key(t: &Bed) -> String {
         ..Default::default()
     };
     t.operator().auth.create_service_key(request).await.expect("a key").into_inner().secret
-}
-
-/// Calls everything as one caller.
-async fn fill(cells: &mut Cells, t: &Bed, caller: &Caller, fields: &[(&str, &str)]) {
-    let channel = t.channel();
-    let fields = [fields, &[("tenant", &caller.tenant), ("subject_token", &caller.subject)]].concat();
-    for method in raw::methods() {
-        let body = raw::request(&method, &fields);
-        let answer = raw::call(&channel, &raw::path(&method), &caller.headers, &body).await;
-        cells.insert((method.full_name().to_owned(), caller.mark), cell(&method, &answer));
-    }
-}
-
-/// A decision that says no is an answer; its first reason is shown after an equals sign.
-fn cell(method: &MethodDescriptor, answer: &Result<Response<Vec<u8>>, Status>) -> String {
-    if let Ok(response) = answer
-        && let Some(allowed) = method.output().get_field_by_name("allowed")
-    {
-        let message = DynamicMessage::decode(method.output(), response.get_ref().as_slice()).expect("an answer");
-        if message.get_field(&allowed).as_bool() != Some(true) {
-            let reasons = message.get_field_by_name("reasons").expect("reasons").into_owned();
-            let first = reasons
-                .as_list()
-                .and_then(|list| list.first())
-                .and_then(|reason| reason.as_message()?.get_field_by_name("reason")?.as_str().map(ToOwned::to_owned));
-            let reason = first.expect("a reason");
-            let known = MARKS.iter().find(|(_, _, named)| *named == reason);
-            return format!("={}", known.map_or(reason.as_str(), |(mark, ..)| mark));
-        }
-    }
-    let (code, reason) = raw::told(answer);
-    let known = MARKS.iter().find(|(_, c, r)| (*c, *r) == (code, reason.as_str()));
-    known.map_or_else(|| format!("{code:?}/{reason}"), |(mark, ..)| (*mark).to_owned())
-}
-
-fn render(columns: &[Caller], cells: &Cells) -> String {
-    let mut page = String::from(
-        "Who may call what. Made by matrix.rs, which calls every method as every caller; do not edit.\n\n\
-         Whatever would change something is sent with a request_id that is none, so that `in` is as far as it gets.\n\n",
-    );
-    for (mark, code, reason) in MARKS {
-        let _ = writeln!(page, "  {mark:<7} {}", format!("{code:?} {reason}").trim_end());
-    }
-    let _ = writeln!(page, "  =...    Ok, with a decision that says no, and why\n\nCallers:\n");
-    for caller in columns {
-        let _ = writeln!(page, "  {:<7} {}", caller.mark, caller.words);
-    }
-    let mut service = String::new();
-    for method in raw::methods() {
-        let of = method.parent_service().name().to_owned();
-        if of != service {
-            let heads: Vec<_> = columns.iter().map(|caller| format!("{:<5}", caller.mark)).collect();
-            let _ = writeln!(page, "\n{of:<18} {}", heads.join(" ").trim_end());
-            service = of;
-        }
-        let row: Vec<_> =
-            columns.iter().map(|c| format!("{:<5}", cells[&(method.full_name().to_owned(), c.mark)])).collect();
-        let _ = writeln!(page, "{:<18} {}", method.name(), row.join(" ").trim_end());
-    }
-    page
 }

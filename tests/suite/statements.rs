@@ -40,7 +40,7 @@ fn fault(tables: &Tables, file: &str, kind: &str, sql: &str) -> Option<String> {
     let file = file.rsplit('/').next().unwrap_or_default();
     match kind {
         // Answers kept for callers go with their tenant; nothing else reads them by tenant alone.
-        "OfTenant" if file == "purge.rs" && words[0] == "delete" => {
+        "OfTenant" if file == "purge.rs" => {
             refuse(&[Table::Tenants, Table::Callers]).or_else(|| unbound(&words, mentions.iter(), "tenant_id"))
         }
         "OfTenant" => refuse(&[Table::Tenants]).or_else(|| unbound(&words, of(Table::Tenants), "tenant_id")),

@@ -200,13 +200,13 @@ async fn a_message_may_be_as_large_as_the_flag_says() {
 }
 
 /// An authority with a certificate for the server and one for a client, in files.
-struct Papers {
+pub(crate) struct Papers {
     authority: String,
     client: Identity,
 }
 
 impl Papers {
-    fn write(dir: &Path, name: &str) -> Self {
+    pub(crate) fn write(dir: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -221,6 +221,9 @@ impl Papers {
             std::fs::write(dir.join(format!("{name}.{end}")), text).unwrap();
         }
         let (certificate, key) = issue(ExtendedKeyUsagePurpose::ClientAuth);
+        for (end, text) in [("client.cert", &certificate), ("client.key", &key)] {
+            std::fs::write(dir.join(format!("{name}.{end}")), text).unwrap();
+        }
         Self { authority: issuer.pem(), client: Identity::from_pem(certificate, key) }
     }
 

@@ -1,4 +1,4 @@
-//! Moves tenants to the versions of plans that a catalogue brought: a job in small batches, each tenant in a transaction of
+//! Moves tenants to the newest versions of their plans, as of a catalogue: a job in small batches, each tenant in a transaction of
 //! its own under its lock, so that it can stop anywhere and go on.
 
 use uuid::Uuid;
@@ -21,8 +21,9 @@ pub(super) fn subject(version: i64) -> Uuid {
 }
 
 impl App {
-    /// Moves a batch of tenants to the versions that a catalogue brought; when to go on, if there may be more. A plan that
-    /// was changed again since is moved no further than asked.
+    /// Moves a batch of tenants to the versions that their plans had with a catalogue; when to go on, if there may be more.
+    /// Also those whom an earlier catalogue left behind. What was changed again since goes no further than asked, and a plan
+    /// that is gone stays as it is.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
@@ -30,8 +31,10 @@ impl App {
         let version = i64::try_from(subject.as_u128()).unwrap_or(0);
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         let mut left = BATCH;
-        for of in self.store.list_plans_of_catalogue(version).await? {
-            let Some(plan) = catalogue.plan(&of) else { continue };
+        for of in self.store.list_newest_plans(version).await? {
+            let Some(plan) = catalogue.plan(&of).filter(|_| catalogue.definition.plans.contains_key(&of.plan)) else {
+                continue;
+            };
             for tenant in self.store.list_behind(&of, left).await? {
                 self.move_tenant(ctx, &catalogue, tenant, (&of, plan)).await?;
                 left -= 1;

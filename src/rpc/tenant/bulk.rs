@@ -28,6 +28,9 @@ use crate::rpc::{Services, v1};
 /// Items of one stream that are worked on at once.
 const AT_ONCE: usize = 16;
 
+/// How long an export waits for its reader to take a message.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long a stream may go on.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -68,7 +71,7 @@ pub(super) async fn import_tenants(
     s: &Services,
     request: Request<Streaming<v1::ImportTenantsRequest>>,
 ) -> Result<Answers<v1::ImportTenantsResponse>, Error> {
-    let turn = request.extensions().get::<Turn>().cloned();
+    let turn = (request.extensions().get::<Turn>().cloned(), s.0.stream_turn()?);
     let (ctx, _, _, items) = s.0.open(request).await?;
     let app = s.0.app.clone();
     let catalogue = app.import_catalogue().await?;
@@ -148,6 +151,7 @@ impl Import {
         let index = self.index;
         self.index += 1;
         let ctx = Ctx { now: self.app.clock.now(), ..self.ctx.clone() };
+        self.catalogue = self.app.plane.catalogues.seen();
         let item = import_items::read(message, &self.catalogue, ctx.now);
         let claims = item.as_ref().map(Item::claims).unwrap_or_default();
         let (ended, end) = watch::channel(());
@@ -220,7 +224,7 @@ pub(super) async fn export_tenant(
     s: &Services,
     request: Request<v1::ExportTenantRequest>,
 ) -> Result<Answers<v1::ExportTenantResponse>, Error> {
-    let turn = request.extensions().get::<Turn>().cloned();
+    let turn = (request.extensions().get::<Turn>().cloned(), s.0.stream_turn()?);
     let (t, _) = s.0.enter(request).await?;
     let app = s.0.app.clone();
     let mut export = app.begin_export(&t).await?;
@@ -244,7 +248,8 @@ pub(super) async fn export_tenant(
                 }
             };
             for lines in messages(lines) {
-                let sent = tokio::time::timeout_at(end, out.send(Ok(v1::ExportTenantResponse { lines }))).await;
+                let patience = end.min(Instant::now() + PATIENCE);
+                let sent = tokio::time::timeout_at(patience, out.send(Ok(v1::ExportTenantResponse { lines }))).await;
                 if !matches!(sent, Ok(Ok(()))) {
                     return;
                 }
