@@ -191,9 +191,8 @@ fn changes(answer: &ApplyCatalogueResponse) -> String {
         });
         parts.push(table(["plan", "version", "tenants", "over a limit"], rows));
     }
-    let over = |over: &OverLimit| {
-        [over.tenant_id.clone(), over.metric.clone(), over.used.to_string(), over.limit.to_string()]
-    };
+    let over =
+        |over: &OverLimit| [over.tenant_id.clone(), over.metric.clone(), over.used.to_string(), over.limit.to_string()];
     let rows: Vec<_> = answer.plans.iter().flat_map(|plan| plan.over_limit.iter().map(over)).collect();
     if !rows.is_empty() {
         parts.push(table(["tenant", "metric", "used", "limit"], rows));

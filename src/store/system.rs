@@ -713,7 +713,7 @@ impl Store {
             size.into(),
         ];
         let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_LIMIT, &args).await?;
-        Ok(rows.into_iter().map(over).collect())
+        Ok(rows.iter().map(over).collect())
     }
 
     /// A page of the tenants of a plan that have more active members than `seats`; overrides as in `list_over_limit`.
@@ -729,7 +729,7 @@ impl Store {
     ) -> Result<Vec<Over>, Error> {
         let args = [plan.into(), after.into(), MEMBERS.into(), now.into(), seats.into(), size.into()];
         let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_SEATS, &args).await?;
-        Ok(rows.into_iter().map(over).collect())
+        Ok(rows.iter().map(over).collect())
     }
 
     /// The names of the roles that members have, of tenants of any status, sorted.
@@ -811,6 +811,6 @@ impl Store {
     }
 }
 
-fn over(row: OverRow) -> Over {
+fn over(row: &OverRow) -> Over {
     Over { tenant_id: TenantId(row.tenant_id), used: row.used, own: row.limit_value }
 }

@@ -245,7 +245,7 @@ async fn a_bad_file_is_named_by_line_and_nothing_is_applied(t: Bed) {
     assert_refused::<()>(Err(status), Code::InvalidArgument, "CATALOGUE_INVALID");
     // As many as there are, and as long: what does not fit into a header is only counted.
     let name = "x".repeat(3000);
-    let many: String = (0..60).map(|n| format!("[metrics.\"{name}{n}é\"]\nunit = \"\"\n")).collect();
+    let many = (0..60).map(|n| format!("[metrics.\"{name}{n}é\"]\nunit = \"\"")).collect::<Vec<_>>().join("\n");
     let refused = ask(&t, &format!("{CATALOGUE}{many}"), true, false).await;
     let told = refused.as_ref().unwrap_err().get_details_bad_request().unwrap().field_violations;
     assert!(told.last().unwrap().description.contains("more problems"), "{told:?}");

@@ -60,7 +60,8 @@ async fn check(engine: Engine) {
         let tenant = &column.tenant;
         let owner = Caller::person(column.marks[0], column.words[0], &tenant.owner).also("x-tenant-id", &tenant.id);
         let operator = Caller::new(column.marks[1], column.words[1], &[("x-api-key", &t.operator_key)]);
-        let fields = [("request_id", "not-a-uuid"), ("user_id", tenant.owner.id.as_str()), ("slug", tenant.slug.as_str())];
+        let fields =
+            [("request_id", "not-a-uuid"), ("user_id", tenant.owner.id.as_str()), ("slug", tenant.slug.as_str())];
         for caller in [owner, operator.naming(&tenant.id)] {
             fill(&mut cells, &t, &caller, &fields).await;
             callers.push(caller);

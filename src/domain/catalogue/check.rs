@@ -113,7 +113,7 @@ impl<'t> Check<'t> {
                 self.limit((name, plan), (metric, limit), file.metrics.get(metric));
             }
         }
-        let plans = self.spell_out_features(file.plans);
+        let plans = self.spell_out_features(&file.plans);
         self.settings(&["settings"], &file.settings, roles.as_ref());
         file.templates.iter().for_each(|(name, template)| self.template(name, template, roles.as_ref()));
         self.notice_days(&file.notice_days);
@@ -238,12 +238,12 @@ impl<'t> Check<'t> {
     }
 
     /// Adds to each plan the features of the plans that it includes.
-    fn spell_out_features(&mut self, before: BTreeMap<String, Plan>) -> BTreeMap<String, Plan> {
+    fn spell_out_features(&mut self, before: &BTreeMap<String, Plan>) -> BTreeMap<String, Plan> {
         let mut plans = before.clone();
         for (name, plan) in &mut plans {
             let mut features: BTreeSet<String> = plan.features.iter().cloned().collect();
             let mut seen = BTreeSet::from([name.as_str()]);
-            let mut next = plan.includes.take().and_then(|other| self.included(name, &other, &before));
+            let mut next = plan.includes.take().and_then(|other| self.included(name, &other, before));
             while let Some((other, included)) = next {
                 if !seen.insert(other) {
                     self.says(&keys!["plans", name, "includes"], "goes round in a circle");

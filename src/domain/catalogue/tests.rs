@@ -189,7 +189,7 @@ fn each_rule_is_seen_to_be_broken() {
     assert_problem("", 0, "", "`default_plan` is missing");
     assert_problem("default_plan = \"free\"\n", 1, "default_plan", "there is no plan");
     assert_problem(&with(&"#".repeat(512 * 1024)), 0, "", "512 KiB");
-    let many: String = (0..201).map(|n| format!("f{n} = \"\"\n")).collect();
+    let many = (0..201).map(|n| format!("f{n} = \"\"")).collect::<Vec<_>>().join("\n");
     assert_problem(&with(&format!("[features]\n{many}")), 3, "features", "200 are the most");
     assert_eq!(problems(&with(&"[plans.free.limits]\n".repeat(3))).len(), 2);
 }

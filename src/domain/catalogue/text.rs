@@ -1,5 +1,6 @@
 //! A catalogue's text as TOML, in which every key has its line: so that each problem can say where it is.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -19,7 +20,7 @@ pub(super) type Path = Vec<String>;
 /// The path of these keys.
 macro_rules! keys {
     ($($key:expr),* $(,)?) => {
-        vec![$(::std::string::ToString::to_string(&$key)),*]
+        [$(::std::string::ToString::to_string(&$key)),*]
     };
 }
 pub(super) use keys;
@@ -155,7 +156,7 @@ fn remove_within(value: &mut DeValue<'_>, path: &[String]) -> bool {
         (DeValue::Array(array), [key, rest @ ..]) => {
             let Some(at) = index(key).filter(|at| *at < array.len()) else { return false };
             if !rest.is_empty() {
-                return array.iter_mut().nth(at).is_some_and(|item| remove_within(item.get_mut(), rest));
+                return array.get_mut(at).is_some_and(|item| remove_within(item.get_mut(), rest));
             }
             let others = std::mem::replace(array, DeArray::new()).into_iter().enumerate().filter(|(i, _)| *i != at);
             *array = others.map(|(_, item)| item).collect();
@@ -177,7 +178,11 @@ pub(super) fn shown(path: &[String]) -> String {
         if !text.is_empty() {
             text.push('.');
         }
-        text.push_str(&if bare(key) { key.clone() } else { format!("{key:?}") });
+        if bare(key) {
+            text.push_str(key);
+        } else {
+            let _ = write!(text, "{key:?}");
+        }
     }
     text
 }
