@@ -132,7 +132,7 @@ fn each_rule_is_seen_to_be_broken() {
         ("currency = \"EUR\"\nprice = { month = -5 }", 4, "plans.free.price.month", "0 to 2^53"),
         ("trial = { days = 366, then = \"suspend\" }", 3, "plans.free.trial.days", "1 to 365"),
         ("trial = { days = 1, then = { downgrade = \"x\" } }", 3, "plans.free.trial.then", "there is no plan"),
-        ("trial = { days = 1, then = { downgrade = \"free\" } }", 3, "plans.free.trial.then", "has a trial itself"),
+        ("trial = { days = 1, then = { downgrade = \"free\" } }", 3, "plans.free.trial.then", "another plan"),
         ("[plans.free.limits]\nmembers = 3", 4, "plans.free.limits.members", "seats"),
         ("[plans.free.limits]\nx = 3", 4, "plans.free.limits.x", "there is no metric"),
         ("[templates.t]\nplan = \"x\"", 4, "templates.t.plan", "there is no plan"),
