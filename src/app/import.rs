@@ -144,6 +144,18 @@ impl App {
     /// `EmailTaken`, `SlugTaken`, `ExternalIdTaken`, `ExternalIdUnknown`, `PlanUnknown`, `SeatsExhausted`, `TenantDeleted`,
     /// `FieldsInvalid`; and what is no fault of the item's, such as `DatabaseUnavailable`.
     pub async fn import(&self, ctx: &Ctx, catalogue: &Catalogue, item: &Item) -> Result<Imported, Refused> {
+        match self.try_import(ctx, catalogue, item).await {
+            // Somebody was faster. Who resends a stream that was cut meets the last items of the first one still under way:
+            // what is taken may be this very item by now.
+            Err(Refused {
+                error: Error::EmailTaken | Error::SlugTaken | Error::ExternalIdTaken | Error::AlreadyMember,
+                ..
+            }) => self.try_import(ctx, catalogue, item).await,
+            done => done,
+        }
+    }
+
+    async fn try_import(&self, ctx: &Ctx, catalogue: &Catalogue, item: &Item) -> Result<Imported, Refused> {
         match item {
             Item::User(user) => self.import_user(ctx, user).await,
             Item::Tenant(tenant) => self.import_tenant(ctx, catalogue, tenant).await,

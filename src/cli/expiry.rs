@@ -14,7 +14,7 @@ pub(super) struct Expiry {
     until: Option<Timestamp>,
 
     /// For so many days from now
-    #[arg(long, value_name = "N", conflicts_with = "until", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    #[arg(long, value_name = "N", conflicts_with = "until", value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: Option<u32>,
 }
 

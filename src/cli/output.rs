@@ -63,9 +63,9 @@ pub(super) fn present<T>(part: Option<T>) -> Result<T, CliError> {
 
 /// Facts for people, one a line; those without a value are left out.
 pub(super) fn sheet(facts: &[(&str, String)]) -> String {
+    let facts: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(7) + 2;
-    let lines = facts.iter().filter(|(_, value)| !value.is_empty());
-    lines.map(|(name, value)| format!("{name:<width$}{}", plain(value))).collect::<Vec<_>>().join("\n")
+    facts.iter().map(|(name, value)| format!("{name:<width$}{}", plain(value))).collect::<Vec<_>>().join("\n")
 }
 
 /// A time in whole seconds; nothing when there is none.

@@ -180,16 +180,15 @@ impl Change {
 
 /// What a change of plan means, for people.
 fn changes(answer: &ChangePlanResponse) -> String {
-    let mut text = String::new();
-    if !answer.exceeded.is_empty() {
-        let cells = |over: &OverLimit| [over.metric.clone(), over.used.to_string(), over.limit.to_string()];
-        let exceeded = table(["metric", "used", "limit"], answer.exceeded.iter().map(cells));
-        text += &format!("In use beyond what the plan allows:\n{exceeded}\n");
+    let said = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { plain(&names.join(", ")).into() };
+    let (lost, gained) = (said(&answer.lost_features), said(&answer.gained_features));
+    let features = format!("Features lost: {lost}\nFeatures gained: {gained}\n");
+    if answer.exceeded.is_empty() {
+        return features;
     }
-    let said = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    text += &format!("Features lost: {}\n", plain(&said(&answer.lost_features)));
-    text += &format!("Features gained: {}\n", plain(&said(&answer.gained_features)));
-    text
+    let cells = |over: &OverLimit| [over.metric.clone(), over.used.to_string(), over.limit.to_string()];
+    let exceeded = table(["metric", "used", "limit"], answer.exceeded.iter().map(cells));
+    format!("In use beyond what the plan allows:\n{exceeded}\n{features}")
 }
 
 impl Cancel {

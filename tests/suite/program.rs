@@ -26,7 +26,12 @@ pub(crate) fn tenantry(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Com
 
 /// A server on free ports that keeps everything in `dir`, and its rows in `database` when there is one.
 pub(crate) fn serve(dir: &Path, database: Option<&Database>) -> Command {
-    let mut command = tenantry(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    serve_on("127.0.0.1:0", dir, database)
+}
+
+/// The same with gRPC on a port that was in use before.
+pub(crate) fn serve_on(address: &str, dir: &Path, database: Option<&Database>) -> Command {
+    let mut command = tenantry(["serve", "--listen", address, "--http-listen", "127.0.0.1:0"]);
     let catalogue = dir.with_extension("toml");
     std::fs::write(&catalogue, CATALOGUE.replace("1000", "1000000")).expect("a catalogue");
     command.arg("--data-dir").arg(dir).arg("--catalogue").arg(catalogue);

@@ -110,7 +110,7 @@ impl Purge {
             let listed = table(["table", "rows"], report.tables.iter().map(cells));
             let slug = plain(&tenant.slug);
             if self.dry_run {
-                format!("{listed}\n\n{slug} has {rows} rows.{}", undone(true).trim_start_matches('\n'))
+                format!("{listed}\n\n{slug} has {rows} rows.{}", undone(true))
             } else {
                 format!("{listed}\n\n{slug} is gone: {rows} rows.")
             }

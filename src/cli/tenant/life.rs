@@ -66,7 +66,6 @@ impl Rename {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = true, args = ["verified", "demo", "maintenance"])]
 #[command(after_help = "\
 Examples:
   tenantry tenant flags acme --verified true
@@ -75,7 +74,7 @@ pub(super) struct Flags {
     /// Slug or id
     tenant: String,
     /// Whether the platform has checked who it is
-    #[arg(long, value_name = "true|false")]
+    #[arg(long, value_name = "true|false", required_unless_present_any = ["demo", "maintenance"])]
     verified: Option<bool>,
     /// Whether it is for showing, not for work
     #[arg(long, value_name = "true|false")]

@@ -188,7 +188,7 @@ fn facts(row: &Row) -> String {
         ("created", time(row.create_time)),
         ("changed", time(row.update_time)),
         ("deleted", time(row.delete_time)),
-        ("purged", time(row.purge_time)),
+        ("to be purged", time(row.purge_time)),
         ("id", row.tenant_id.clone()),
         ("etag", row.etag.clone()),
     ])

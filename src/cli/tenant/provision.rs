@@ -17,6 +17,7 @@ use crate::rpc::v1::{
 };
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[command(after_help = "\
 Examples:
   tenantry tenant provision --slug acme --name 'Acme Ltd' --admin-email ada@example.com
@@ -160,7 +161,7 @@ impl Provision {
         let row = present(answer.tenant.clone())?;
         out.one("ProvisionTenantResponse", &answer, |answer| {
             let made = format!("{}\n\n{}", steps(&answer.steps), facts(&row));
-            format!("{made}\n{}{}", administrator(answer), undone(self.dry_run))
+            format!("{made}\n\n{}{}", administrator(answer), undone(self.dry_run))
         })
     }
 }

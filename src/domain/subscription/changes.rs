@@ -1,5 +1,5 @@
-//! What people and billing providers do to a subscription. Each expects it settled, and each may leave a boundary that the
-//! next `settle` takes.
+//! What people and billing providers do to a subscription. Each expects it settled at the time of the call, and leaves it
+//! settled.
 
 use chrono::TimeDelta;
 

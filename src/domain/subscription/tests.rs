@@ -116,6 +116,10 @@ fn act(s: &mut Subscription, catalogue: &Catalogue, deed: Deed, now: Timestamp) 
     if done.is_err() {
         assert_eq!(*s, before, "a refused {deed:?} left something behind");
     }
+    // What is answered is how it stands: nothing is left for time to bring at once.
+    let mut settled = s.clone();
+    settled.settle(catalogue, now);
+    assert_eq!(*s, settled, "{deed:?} left something unsettled");
 }
 
 fn works(s: &Subscription, now: Timestamp) -> bool {
