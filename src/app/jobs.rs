@@ -70,7 +70,10 @@ impl App {
                 self.give_back(job, again).await
             }
             JobKind::SlugAlias => self.drop_aliases(&ctx("System/DropAlias"), job).await,
-            JobKind::MigratePlan => self.migrate_plan(&ctx("System/MigratePlan"), job).await,
+            JobKind::MigratePlan => {
+                let again = self.migrate_plans(&ctx("System/MigratePlan"), job.subject).await?;
+                self.give_back(job, again).await
+            }
         }
     }
 

@@ -25,6 +25,17 @@ impl Confirm {
         if self.yes || io::stdin().is_terminal() { Ok(()) } else { Err(CliError::Unconfirmed) }
     }
 
+    /// Asks on the terminal whether to go on, unless `--yes` was said. For what can be taken back.
+    ///
+    /// # Errors
+    /// `Failed` unless the answer is yes.
+    pub(super) fn agree(&self, question: &str) -> Result<(), CliError> {
+        if self.yes {
+            return Ok(());
+        }
+        agree(&mut io::stdin().lock(), &mut io::stderr(), question)
+    }
+
     /// Asks on the terminal, unless `--yes` was said. `what` completes "This ...".
     ///
     /// # Errors
@@ -46,6 +57,17 @@ fn ask(from: &mut dyn BufRead, to: &mut dyn Write, tenant: &Tenant, what: &str) 
     if typed.trim() == tenant.slug { Ok(()) } else { Err(CliError::NotConfirmed(tenant.slug.clone())) }
 }
 
+fn agree(from: &mut dyn BufRead, to: &mut dyn Write, question: &str) -> Result<(), CliError> {
+    write!(to, "{} [y/N] ", plain(question))?;
+    to.flush()?;
+    let mut typed = String::new();
+    from.read_line(&mut typed)?;
+    match typed.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::Failed("nothing was done".to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +77,15 @@ mod tests {
         let mut asked = Vec::new();
         let result = ask(&mut typed.as_bytes(), &mut asked, &tenant, "deletes a tenant");
         (result, String::from_utf8(asked).unwrap())
+    }
+
+    #[test]
+    fn only_yes_agrees() {
+        let answer = |typed: &str| agree(&mut typed.as_bytes(), &mut Vec::new(), "Go on?");
+        assert!(answer("y\n").is_ok() && answer("Yes\n").is_ok());
+        for other in ["", "\n", "n\n", "yess\n"] {
+            assert!(answer(other).is_err(), "{other:?}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub enum CliError {
     Argument(String),
 
     /// Nobody is there to confirm what destroys.
-    #[error("this asks for the tenant's slug on a terminal, and there is none; in scripts say --yes")]
+    #[error("this asks for a confirmation on a terminal, and there is none; in scripts say --yes")]
     Unconfirmed,
 
     /// Something else than the tenant's slug was typed.

@@ -2,6 +2,7 @@
 //! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
 //! them, and are audited like everybody else.
 
+mod catalogue;
 mod completions;
 mod confirm;
 mod connect;
@@ -50,6 +51,7 @@ Examples:
   tenantry tenant provision --slug acme --name 'Acme Ltd' --admin-email ada@example.com --plan pro --dry-run
   tenantry plan change acme pro --at-period-end
   tenantry limit set acme quizzes 500 --days 30
+  tenantry catalogue apply mine.toml              after showing what it changes
 
 Exit status: 0 done, 1 refused or failed, 2 the command line makes no sense.";
 
@@ -59,6 +61,8 @@ enum Command {
     Serve(Box<Serve>),
     /// Bring the database up to date, or say whether it is
     Migrate(migrate::Migrate),
+    /// The catalogue: check, compare, apply and show what is counted, sold and allowed
+    Catalogue(catalogue::Catalogue),
     /// Tenants: list, show, create, provision, suspend, end
     Tenant(Box<tenant::Tenant>),
     /// Plans and subscriptions: list, show, change, cancel, renew
@@ -95,6 +99,7 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         None => serve::run(Serve::from_env()?).await,
         Some(Command::Serve(config)) => serve::run(*config).await,
         Some(Command::Migrate(migrate)) => migrate.run().await.map_err(|e| CliError::Failed(e.to_string())),
+        Some(Command::Catalogue(catalogue)) => catalogue.run(out).await,
         Some(Command::Tenant(tenant)) => tenant.run(out).await,
         Some(Command::Plan(plan)) => plan.run(out).await,
         Some(Command::Limit(limit)) => limit.run(out).await,

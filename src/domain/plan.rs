@@ -1,8 +1,11 @@
 //! Plans: what a tenant can buy, as the catalogue's file writes it and as its versions are kept.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A version of a plan: tenants keep the one that they bought until they are moved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,7 +122,7 @@ pub struct Trial {
 }
 
 /// What a trial ends into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterTrial {
     /// The tenant is suspended until a plan is chosen or paid.
@@ -132,9 +135,40 @@ pub enum AfterTrial {
     },
 }
 
-/// A limit: in TOML a whole number, or a table when there is more to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "LimitText", into = "LimitTable")]
+// By hand, because what serde makes of an untagged enum says neither where nor what is wrong.
+impl<'de> Deserialize<'de> for AfterTrial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Downgrade {
+            downgrade: String,
+        }
+        impl<'de> Visitor<'de> for Text {
+            type Value = AfterTrial;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"suspend\" or { downgrade = \"<plan>\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<AfterTrial, E> {
+                match text {
+                    "suspend" => Ok(AfterTrial::Suspend),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AfterTrial, A::Error> {
+                let Downgrade { downgrade } = Downgrade::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(AfterTrial::Downgrade { downgrade })
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// A limit: a whole number, or a table when there is more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limit {
     /// How much, in the metric's base unit; of a rate, so many per minute.
     pub limit: i64,
@@ -165,39 +199,59 @@ pub struct Overage {
     pub per: i64,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a limit is a whole number, or a table such as { limit = 100, soft_percent = 20 }")]
-enum LimitText {
-    Number(i64),
-    Table(LimitTable),
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LimitTable {
     limit: i64,
     #[serde(default, skip_serializing_if = "is_zero")]
     soft_percent: u16,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     burst: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     overage: Option<Overage>,
 }
 
-impl From<LimitText> for Limit {
-    fn from(text: LimitText) -> Self {
-        match text {
-            LimitText::Number(limit) => Self { limit, ..Self::default() },
-            LimitText::Table(LimitTable { limit, soft_percent, burst, overage }) => {
-                Self { limit, soft_percent, burst, overage }
-            }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { limit, soft_percent, burst, overage } = *self;
+        if *self == (Self { limit, ..Self::default() }) {
+            return serializer.serialize_i64(limit);
         }
+        LimitTable { limit, soft_percent, burst, overage }.serialize(serializer)
     }
 }
 
-impl From<Limit> for LimitTable {
-    fn from(Limit { limit, soft_percent, burst, overage }: Limit) -> Self {
-        Self { limit, soft_percent, burst, overage }
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Limit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number, or a table such as { limit = 100, soft_percent = 20 }")
+            }
+
+            fn visit_i64<E>(self, limit: i64) -> Result<Limit, E> {
+                Ok(Limit { limit, ..Limit::default() })
+            }
+
+            fn visit_u64<E: de::Error>(self, limit: u64) -> Result<Limit, E> {
+                let too_large = |_| E::invalid_value(Unexpected::Unsigned(limit), &"at most 2^53");
+                i64::try_from(limit).map_err(too_large).and_then(|limit| self.visit_i64(limit))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limit, A::Error> {
+                let table = LimitTable::deserialize(MapAccessDeserializer::new(map))?;
+                let LimitTable { limit, soft_percent, burst, overage } = table;
+                Ok(Limit { limit, soft_percent, burst, overage })
+            }
+        }
+        deserializer.deserialize_any(Text)
     }
 }
 

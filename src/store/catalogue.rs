@@ -18,6 +18,10 @@ statements! {
          order by version desc
          limit 1",
     );
+    NEWEST_VERSION: OfPlatform = Statement::new(
+        "select max(version) as version
+         from catalogue",
+    );
     FIND_DIGEST: OfPlatform = Statement::new(
         "select version, body, applied_at
          from catalogue
@@ -28,6 +32,13 @@ statements! {
         "select plan, version, definition
          from plan_version
          where catalogue_version <= $1",
+    );
+    LIST_NEWEST_PLANS: OfPlatform = Statement::new(
+        "select plan, max(version) as version
+         from plan_version
+         where catalogue_version <= $1
+         group by plan
+         order by plan",
     );
     INSERT: OfPlatform = Statement::new(
         "insert into catalogue (version, digest, body, applied_at)
@@ -52,6 +63,17 @@ pub struct CatalogueRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct VersionRow {
+    version: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct NewestRow {
+    plan: String,
+    version: i64,
+}
+
+#[derive(sqlx::FromRow)]
 struct PlanRow {
     plan: String,
     version: i64,
@@ -65,11 +87,41 @@ impl Store {
     /// `DatabaseUnavailable`; internal when what is kept cannot be read.
     pub async fn read_catalogue(&self, known: i64) -> Result<Option<Catalogue>, Error> {
         let mut tx = self.read(OnPlatform).await?;
+        // Asked often, so not for the whole file.
+        if newest_version(&mut tx).await? == known {
+            return Ok(None);
+        }
         match newest(&mut tx).await? {
-            Some(row) if row.version != known => catalogue(&mut tx, &row).await.map(Some),
-            _ => Ok(None),
+            Some(row) => catalogue(&mut tx, &row).await.map(Some),
+            None => Ok(None),
         }
     }
+
+    /// The file in force.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn read_catalogue_file(&self) -> Result<Option<CatalogueRow>, Error> {
+        newest(&mut self.read(OnPlatform).await?).await
+    }
+
+    /// The newest version of each plan that there was with a catalogue, also of plans that it no longer had.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_newest_plans(&self, version: i64) -> Result<Vec<PlanRef>, Error> {
+        let rows: Vec<NewestRow> = self.read(OnPlatform).await?.all(&LIST_NEWEST_PLANS, &[version.into()]).await?;
+        Ok(rows.into_iter().map(|row| PlanRef { plan: row.plan, version: row.version }).collect())
+    }
+}
+
+/// The version of the catalogue in force; 0 when there is none.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn newest_version<S: Scope>(tx: &mut Scoped<S>) -> Result<i64, Error> {
+    let row: Option<VersionRow> = tx.optional(&NEWEST_VERSION, &[]).await?;
+    Ok(row.and_then(|row| row.version).unwrap_or(0))
 }
 
 /// The file in force.

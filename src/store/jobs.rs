@@ -53,7 +53,7 @@ pub enum JobKind {
     Domain,
     /// Lets an old slug go.
     SlugAlias,
-    /// Moves tenants to the newest version of a plan; the subject is derived from its name.
+    /// Moves tenants to the newest versions of their plans, as of a catalogue; the subject is its version, as a number.
     MigratePlan,
 }
 

@@ -11,13 +11,14 @@ use super::memberships::MembershipRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
+use crate::domain::catalogue::MEMBERS;
 use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
-use crate::domain::plan::PlanRef;
+use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{Permissions, RoleName};
 use crate::domain::secret::KeyKind;
 use crate::domain::tenant::{Tenant, TenantStatus};
@@ -175,52 +176,47 @@ statements! {
          where active_tenant_id = $1
          limit 200",
     );
+    COUNT_TENANTS_OF_PLAN: AcrossTenants = Statement::new(
+        "select count(*) as tenants
+         from tenant
+         where plan = $1 and deleted_at is null",
+    );
+    /// Tenants of a plan that use more of a metric than a limit, or than their own override, admits.
+    LIST_OVER_LIMIT: AcrossTenants = Statement::new(
+        "select t.tenant_id, q.committed as used, o.limit_value
+         from tenant t
+         join quota_account q on q.tenant_id = t.tenant_id
+         left join limit_override o on o.tenant_id = t.tenant_id and o.metric = q.metric
+                                   and (o.expires_at is null or o.expires_at > $5)
+         where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2 and q.metric = $3 and q.period_start = $4
+           and ((o.metric is null and q.committed > $6) or q.committed > o.limit_value + o.limit_value * $7 / 100)
+         order by t.tenant_id
+         limit $8",
+    );
+    /// Tenants of a plan that have more active members than seats, or than their own override allows.
+    LIST_OVER_SEATS: AcrossTenants = Statement::new(
+        "select t.tenant_id, count(*) as used, o.limit_value
+         from tenant t
+         join membership m on m.tenant_id = t.tenant_id and m.status = 1
+         left join limit_override o on o.tenant_id = t.tenant_id and o.metric = $3
+                                   and (o.expires_at is null or o.expires_at > $4)
+         where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2
+         group by t.tenant_id, o.metric, o.limit_value
+         having (o.metric is null and count(*) > $5) or count(*) > o.limit_value
+         order by t.tenant_id
+         limit $6",
+    );
     LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
         "select distinct role
          from membership
-         where status <> 3
-         limit 1000",
+         where status <> 3",
     );
-    COUNT_TENANTS_ON: AcrossTenants = Statement::new(
-        "select count(*) as tenants
-         from tenant
-         where plan = $1 and status <> 6",
-    );
-    LIST_TENANTS_BEFORE: AcrossTenants = Statement::new(
+    LIST_BEHIND: AcrossTenants = Statement::new(
         "select tenant_id
          from tenant
-         where plan = $1 and plan_version < $2 and status <> 6
-         limit 100",
-    );
-    /// Tenants on a plan that use more of a counter than so much, unless an override covers it.
-    LIST_OVER_LIMIT: AcrossTenants = Statement::new(
-        "select t.tenant_id, q.committed as used
-         from tenant t
-         join quota_account q on q.tenant_id = t.tenant_id
-         where t.plan = $1 and t.status <> 6 and q.metric = $2 and q.period_start = $3 and q.committed > $4
-           and not exists (
-             select 1
-             from limit_override o
-             where o.tenant_id = t.tenant_id and o.metric = $2 and (o.expires_at is null or o.expires_at > $5)
-               and (o.limit_value is null or o.limit_value >= q.committed))
-         order by t.tenant_id
-         limit 10000",
-    );
-    /// Tenants on a plan with more active members than so many, unless an override covers them.
-    LIST_OVER_SEATS: AcrossTenants = Statement::new(
-        "select t.tenant_id, count(*) as used
-         from tenant t
-         join membership m on m.tenant_id = t.tenant_id
-         where t.plan = $1 and t.status <> 6 and m.status = 1
-           and not exists (
-             select 1
-             from limit_override o
-             where o.tenant_id = t.tenant_id and o.metric = 'members'
-               and (o.expires_at is null or o.expires_at > $3))
-         group by t.tenant_id
-         having count(*) > $2
-         order by t.tenant_id
-         limit 10000",
+         where plan = $1 and plan_version < $2 and deleted_at is null
+         order by tenant_id
+         limit $3",
     );
     LIST_LIMIT_OVERRIDES_OF_USER: AcrossTenants = Statement::new(
         "select o.tenant_id, o.metric, o.limit_value, o.expires_at
@@ -333,6 +329,17 @@ struct TenantsRow {
 struct OverRow {
     tenant_id: Uuid,
     used: i64,
+    limit_value: Option<i64>,
+}
+
+/// A tenant that uses more than a limit, or its own override, admits.
+pub struct Over {
+    /// Which.
+    pub tenant_id: TenantId,
+    /// What it uses.
+    pub used: i64,
+    /// The limit of its override, where one holds.
+    pub own: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -673,59 +680,77 @@ impl Store {
         rows.into_iter().map(user).collect()
     }
 
-    /// The roles that members have, of all tenants.
+    /// How many tenants are on any version of a plan, deleted ones aside.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_roles_in_use(&self) -> Result<Vec<RoleName>, Error> {
-        let rows: Vec<RoleRow> = self.across_tenants().await?.all(&LIST_ROLES_IN_USE, &[]).await?;
-        Ok(rows.into_iter().map(|row| RoleName::new(&row.role)).collect())
-    }
-
-    /// How many tenants are on any version of a plan.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn count_tenants_on(&self, plan: &str) -> Result<i64, Error> {
-        let row: Option<TenantsRow> = self.across_tenants().await?.optional(&COUNT_TENANTS_ON, &[plan.into()]).await?;
+    pub async fn count_tenants_of_plan(&self, plan: &str) -> Result<i64, Error> {
+        let row: Option<TenantsRow> =
+            self.across_tenants().await?.optional(&COUNT_TENANTS_OF_PLAN, &[plan.into()]).await?;
         Ok(row.map_or(0, |row| row.tenants))
     }
 
-    /// Tenants on versions of a plan before this one; at most a hundred at a time.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn list_tenants_before(&self, of: &PlanRef) -> Result<Vec<TenantId>, Error> {
-        let args = [of.plan.as_str().into(), of.version.into()];
-        let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_TENANTS_BEFORE, &args).await?;
-        Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
-    }
-
-    /// Tenants on a plan that use more of a counter than so much, with what they use; overrides considered. The first ten
-    /// thousand.
+    /// A page of the tenants of a plan that use more of a counter in a period than a limit admits; overrides that hold at
+    /// `now` come before the limit.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
     pub async fn list_over_limit(
         &self,
         plan: &str,
-        (metric, limit): (&str, i64),
-        period: Period,
+        (metric, limit, period): (&str, &Limit, Period),
+        (after, size): (Uuid, i64),
         now: Timestamp,
-    ) -> Result<Vec<(TenantId, i64)>, Error> {
-        let args = [plan.into(), metric.into(), period.start.into(), limit.into(), now.into()];
+    ) -> Result<Vec<Over>, Error> {
+        let args = [
+            plan.into(),
+            after.into(),
+            metric.into(),
+            period.start.into(),
+            now.into(),
+            limit.admits().into(),
+            i64::from(limit.soft_percent).into(),
+            size.into(),
+        ];
         let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_LIMIT, &args).await?;
-        Ok(rows.into_iter().map(|row| (TenantId(row.tenant_id), row.used)).collect())
+        Ok(rows.iter().map(over).collect())
     }
 
-    /// Tenants on a plan with more active members than so many, with how many they are. The first ten thousand.
+    /// A page of the tenants of a plan that have more active members than `seats`; overrides as in `list_over_limit`.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_over_seats(&self, plan: &str, seats: i64, now: Timestamp) -> Result<Vec<(TenantId, i64)>, Error> {
-        let args = [plan.into(), seats.into(), now.into()];
+    pub async fn list_over_seats(
+        &self,
+        plan: &str,
+        seats: i64,
+        (after, size): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Over>, Error> {
+        let args = [plan.into(), after.into(), MEMBERS.into(), now.into(), seats.into(), size.into()];
         let rows: Vec<OverRow> = self.across_tenants().await?.all(&LIST_OVER_SEATS, &args).await?;
-        Ok(rows.into_iter().map(|row| (TenantId(row.tenant_id), row.used)).collect())
+        Ok(rows.iter().map(over).collect())
+    }
+
+    /// The names of the roles that members have, of tenants of any status, sorted.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_roles_in_use(&self) -> Result<Vec<String>, Error> {
+        let rows: Vec<RoleRow> = self.across_tenants().await?.all(&LIST_ROLES_IN_USE, &[]).await?;
+        let mut roles: Vec<String> = rows.into_iter().map(|row| row.role).collect();
+        roles.sort();
+        Ok(roles)
+    }
+
+    /// Some of the tenants that are on an older version of a plan, deleted ones aside.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_behind(&self, of: &PlanRef, limit: i64) -> Result<Vec<TenantId>, Error> {
+        let args = [of.plan.as_str().into(), of.version.into(), limit.into()];
+        let rows: Vec<TenantIdRow> = self.across_tenants().await?.all(&LIST_BEHIND, &args).await?;
+        Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
     }
 
     /// Whose accounts or sessions name a tenant; at most two hundred at a time.
@@ -784,4 +809,8 @@ impl Store {
         let rows: Vec<UsedRow> = self.across_tenants().await?.all(&LIST_USED_OF_USER, &args).await?;
         Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric), row.committed)).collect())
     }
+}
+
+fn over(row: &OverRow) -> Over {
+    Over { tenant_id: TenantId(row.tenant_id), used: row.used, own: row.limit_value }
 }

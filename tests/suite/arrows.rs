@@ -21,6 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("cli/pulse.rs", &["app", "http", "store"]),
     ("cli/migrate.rs", &["store"]),
+    // A file is checked without a server.
+    ("cli/catalogue.rs", &["domain", "rpc"]),
     ("cli/", &["config", "rpc", "telemetry", "time"]),
     ("config", &[]),
     ("telemetry.rs", &["config"]),

@@ -9,6 +9,7 @@ mod bad_fields;
 mod bad_headers;
 mod bad_input;
 mod bad_tokens;
+mod catalogue;
 mod cluster;
 mod commands;
 mod concurrency;

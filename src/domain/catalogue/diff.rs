@@ -1,77 +1,81 @@
 //! What differs between two catalogues, by path.
 
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
-
-use super::Definition;
+use super::text::shown;
+use super::{Definition, RateSubject};
 
 /// One difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CatalogueChange {
     /// Where, such as `plans.pro.limits.quizzes`.
     pub path: String,
-    /// What was there, as JSON; empty when it is new.
-    pub before: String,
-    /// What is there now, as JSON; empty when it is gone.
-    pub after: String,
+    /// What was there; none when it is new.
+    pub before: Option<Value>,
+    /// What is there now; none when it is gone.
+    pub after: Option<Value>,
 }
 
-/// Everything that differs, sorted by path.
-#[must_use]
-pub fn differences(before: &Definition, after: &Definition) -> Vec<Difference> {
-    let (before, after) = (leaves(before), leaves(after));
-    let mut found: BTreeMap<&String, (Option<&Json>, Option<&Json>)> = BTreeMap::new();
-    for (path, value) in &before {
-        found.entry(path).or_default().0 = Some(value);
+impl Definition {
+    /// What changes when `after` takes the place of this one, sorted by path; nothing when both say the same. What comes or
+    /// goes as a whole is one change.
+    #[must_use]
+    pub fn diff(&self, after: &Self) -> Vec<CatalogueChange> {
+        let mut changes = Vec::new();
+        compare(&mut Vec::new(), Some(&self.value()), Some(&after.value()), &mut changes);
+        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        changes
     }
-    for (path, value) in &after {
-        found.entry(path).or_default().1 = Some(value);
+
+    /// All of it as one value, in which everything that has a name is found by it.
+    fn value(&self) -> Value {
+        let roles: Map<String, Value> = self
+            .roles
+            .descending()
+            .map(|role| {
+                let default = self.roles.default().is_some_and(|default| default.name == role.name);
+                let value = json!({ "rank": role.rank, "permissions": role.permissions.names(), "default": default });
+                (role.name.as_str().to_owned(), value)
+            })
+            .collect();
+        let mut rates = Map::new();
+        for rate in &self.rpc_rates {
+            let per = match rate.per {
+                RateSubject::Caller => "caller",
+                RateSubject::Tenant => "tenant",
+                RateSubject::Source => "source",
+            };
+            let of_method = rates.entry(rate.method.clone()).or_insert_with(|| json!({}));
+            of_method[per] = json!({ "count": rate.count, "seconds": rate.seconds });
+        }
+        json!({
+            "default_plan": self.default_plan,
+            "metrics": self.metrics,
+            "features": self.features,
+            "permissions": self.permissions,
+            "roles": roles,
+            "plans": self.plans,
+            "templates": self.templates,
+            "settings": self.settings,
+            "notice_days": self.notice_days,
+            "rpc_rates": rates,
+        })
     }
-    let text = |value: Option<&Json>| value.map(ToString::to_string).unwrap_or_default();
-    let differs = found.into_iter().filter(|(_, (before, after))| before != after);
-    differs.map(|(path, (b, a))| Difference { path: path.clone(), before: text(b), after: text(a) }).collect()
 }
 
-/// A definition as a flat list: one entry a value that is no table.
-fn leaves(d: &Definition) -> BTreeMap<String, Json> {
-    let roles: BTreeMap<String, Json> = d
-        .roles
-        .descending()
-        .map(|role| {
-            let default = d.roles.default().is_some_and(|default| default.name == role.name);
-            let text = json!({ "rank": role.rank, "permissions": role.permissions.names(), "default": default });
-            (role.name.as_str().to_owned(), text)
-        })
-        .collect();
-    let rates: BTreeMap<String, Json> = d
-        .rpc_rates
-        .iter()
-        .map(|rate| {
-            (rate.method.replace('.', "_"), json!({ "per": rate.per, "count": rate.count, "seconds": rate.seconds }))
-        })
-        .collect();
-    let whole = json!({
-        "default_plan": d.default_plan, "metrics": d.metrics, "features": d.features, "permissions": d.permissions,
-        "roles": roles, "plans": d.plans, "templates": d.templates, "settings": d.settings,
-        "notice_days": d.notice_days, "rpc_rates": rates,
-    });
-    let mut found = BTreeMap::new();
-    flatten(String::new(), whole, &mut found);
-    found
-}
-
-fn flatten(path: String, value: Json, into: &mut BTreeMap<String, Json>) {
-    match value {
-        Json::Object(fields) if !fields.is_empty() || path.is_empty() => {
-            for (key, value) in fields {
-                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
-                flatten(path, value, into);
+fn compare(path: &mut Vec<String>, before: Option<&Value>, after: Option<&Value>, changes: &mut Vec<CatalogueChange>) {
+    match (before, after) {
+        (before, after) if before == after => {}
+        (Some(Value::Object(before)), Some(Value::Object(after))) => {
+            let new = after.keys().filter(|key| !before.contains_key(*key));
+            for key in before.keys().chain(new) {
+                path.push(key.clone());
+                compare(path, before.get(key), after.get(key), changes);
+                path.pop();
             }
         }
-        leaf => {
-            into.insert(path, leaf);
+        (before, after) => {
+            changes.push(CatalogueChange { path: shown(path), before: before.cloned(), after: after.cloned() });
         }
     }
 }

@@ -1,226 +1,155 @@
-//! Reading a catalogue's file: from TOML to a definition, with the line of everything that is wrong.
+//! A catalogue's file as it is written: which keys there are and of which type. What is wrong with one key does not hide
+//! what is wrong with the others: it is noted and taken out, and the rest is read again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::Deserializer;
 
-use super::check::{self, Fault};
+use super::check::Check;
+use super::text::{MOST_PROBLEMS, Path, Text, path_at, problem, remove, shown};
 use super::{Definition, Metric, Problem, RpcRate, Template};
 use crate::domain::plan::Plan;
-use crate::domain::role::{Permissions, Rank, Role, RoleName, Roles, is_for_services, is_permission, own_permissions};
 use crate::domain::settings::Settings;
 
-/// The largest file that is read, in bytes.
-const MAX_BYTES: usize = 512 * 1024;
-
-/// How many problems are told at once.
-const MAX_PROBLEMS: usize = 50;
-
-/// The file as it is written.
+/// The file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) default_plan: String,
     #[serde(default)]
-    metrics: BTreeMap<String, Metric>,
+    pub(super) metrics: BTreeMap<String, Metric>,
     #[serde(default)]
-    features: BTreeMap<String, String>,
+    pub(super) features: BTreeMap<String, String>,
     #[serde(default)]
-    permissions: BTreeMap<String, String>,
+    pub(super) permissions: BTreeMap<String, String>,
     #[serde(default)]
-    roles: BTreeMap<String, RoleText>,
-    plans: BTreeMap<String, Plan>,
+    pub(super) roles: BTreeMap<String, RoleText>,
     #[serde(default)]
-    templates: BTreeMap<String, Template>,
+    pub(super) plans: BTreeMap<String, Plan>,
     #[serde(default)]
-    settings: Settings,
+    pub(super) templates: BTreeMap<String, Template>,
+    #[serde(default)]
+    pub(super) settings: Settings,
     #[serde(default = "default_notice_days")]
-    notice_days: Vec<u16>,
+    pub(super) notice_days: Vec<u16>,
     #[serde(default)]
-    rpc_rates: Vec<RpcRate>,
+    pub(super) rpc_rates: Vec<RpcRate>,
 }
 
 fn default_notice_days() -> Vec<u16> {
     vec![7, 1]
 }
 
+/// A role.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoleText {
-    rank: i64,
+    pub(super) rank: i64,
     #[serde(default)]
-    permissions: Vec<String>,
+    pub(super) permissions: Vec<String>,
     /// A role whose permissions this one has as well.
     #[serde(default)]
-    includes: Option<String>,
+    pub(super) includes: Option<String>,
     /// Whether new members get it when nobody says.
     #[serde(default)]
-    default: bool,
+    pub(super) default: bool,
 }
 
 impl Definition {
-    /// Reads a catalogue.
+    /// Reads a catalogue that is kept: methods that rates are about may have gone since.
     ///
     /// # Errors
-    /// All that is wrong, with the line of each; up to fifty problems. What does not read at all is told alone.
+    /// All that is wrong, up to 50 problems, each with its line.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        if text.len() > MAX_BYTES {
-            return Err(vec![Problem { line: 0, reason: "the file is larger than 512 KiB".to_owned() }]);
+        Self::read(text, None)
+    }
+
+    /// Reads a catalogue that is to be put in force. `methods` are all that a rate may be about.
+    ///
+    /// # Errors
+    /// As `parse`.
+    pub fn parse_new(text: &str, methods: &[&str]) -> Result<Self, Vec<Problem>> {
+        Self::read(text, Some(methods))
+    }
+
+    fn read(text: &str, methods: Option<&[&str]>) -> Result<Self, Vec<Problem>> {
+        let text = Text::parse(text)?;
+        let (file, mut problems) = file(&text);
+        if let Some(file) = file {
+            let mut check = Check::new(&text, problems);
+            let definition = check.definition(file, methods);
+            problems = check.problems;
+            if let Some(definition) = definition.filter(|_| problems.is_empty()) {
+                return Ok(definition);
+            }
         }
-        let unreadable = |error: toml::de::Error| {
-            let line = error.span().map_or(0, |span| line_at(text, span.start));
-            vec![Problem { line, reason: error.message().to_owned() }]
-        };
-        let table = DeTable::parse(text).map_err(unreadable)?;
-        let file: File = toml::from_str(text).map_err(unreadable)?;
-        let mut faults = Vec::new();
-        let roles = roles(&file, &mut faults);
-        let mut plans = file.plans.clone();
-        spell_out_features(&mut plans, &mut faults);
-        let mut definition = Self {
-            default_plan: file.default_plan,
-            metrics: file.metrics,
-            features: file.features,
-            permissions: file.permissions,
-            roles: Roles::built_in(&[]),
-            plans,
-            templates: file.templates,
-            settings: file.settings,
-            notice_days: file.notice_days,
-            rpc_rates: file.rpc_rates,
-        };
-        if let Some(roles) = roles {
-            definition.roles = roles;
-        }
-        check::check(&definition, &mut faults);
-        if faults.is_empty() {
-            return Ok(definition);
-        }
-        let problem = |fault: Fault| {
-            let line = span_of(&table, &fault.path).map_or(0, |span| line_at(text, span.start));
-            Problem { line, reason: format!("{}: {}", fault.path.join("."), fault.reason) }
-        };
-        let mut problems: Vec<Problem> = faults.into_iter().take(MAX_PROBLEMS).map(problem).collect();
         problems.sort_by_key(|problem| problem.line);
+        problems.truncate(MOST_PROBLEMS);
         Err(problems)
     }
 }
 
-/// The line, from 1, of a place in the text.
-fn line_at(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    before.split(|byte| *byte == b'\n').count()
-}
-
-/// Where a path stands in the file: its last part that is there.
-fn span_of(table: &Spanned<DeTable<'_>>, path: &[String]) -> Option<Range<usize>> {
-    let mut found = None;
-    let mut tables: Vec<&DeTable<'_>> = vec![table.get_ref()];
-    for part in path {
-        let Some(at) = tables.pop() else { break };
-        let Some((key, value)) = at.iter().find(|(key, _)| key.get_ref().as_ref() == part.as_str()) else { break };
-        found = Some(key.span());
-        match value.get_ref() {
-            DeValue::Table(inner) => tables.push(inner),
-            // Of a list the one that is meant cannot be told by its name: its place follows in the path.
-            DeValue::Array(items) => {
-                let index = path.iter().find_map(|part| part.parse::<usize>().ok());
-                if let Some(item) = index.and_then(|index| items.get(index)) {
-                    return Some(item.span());
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The roles that the file names, or the built-in ones; none when something is wrong with them.
-fn roles(file: &File, faults: &mut Vec<Fault>) -> Option<Roles> {
-    let product: Vec<String> = file.permissions.keys().cloned().collect();
-    if file.roles.is_empty() {
-        return Some(Roles::built_in(&product));
-    }
-    let before = faults.len();
-    let mut known: Vec<&str> = own_permissions().collect();
-    known.extend(product.iter().map(String::as_str));
-    let mut roles = Vec::new();
-    for (name, text) in &file.roles {
-        let patterns = patterns_of(file, name, faults);
-        for pattern in &text.permissions {
-            let stands_for_something = pattern == "*"
-                || (is_permission(pattern, true)
-                    && Permissions::parse(&[pattern]).is_ok_and(|set| known.iter().any(|name| set.contains(name))));
-            if is_for_services(pattern) || !stands_for_something {
-                let reason =
-                    format!("{pattern:?} is no permission of a member; [permissions] adds those of the product");
-                faults.push(Fault::at(&["roles", name, "permissions"], reason));
-            }
-        }
-        let permissions = match patterns.as_slice() {
-            [] => Permissions::default(),
-            some => Permissions::any_of(some).expand(known.iter().copied()),
+/// What can be read, and what was taken out because it cannot. No file when too much is wrong.
+fn file(text: &Text<'_>) -> (Option<File>, Vec<Problem>) {
+    let mut root = text.root().clone();
+    let mut problems = Vec::new();
+    let mut removed: Vec<Path> = Vec::new();
+    while problems.len() < MOST_PROBLEMS {
+        let error = match File::deserialize(Deserializer::from(root.clone())) {
+            Ok(file) => return (Some(file), problems),
+            Err(error) => error,
         };
-        roles.push(Role { name: RoleName::new(name), rank: Rank(text.rank), permissions });
-    }
-    let defaults: Vec<&String> = file.roles.iter().filter(|(_, role)| role.default).map(|(name, _)| name).collect();
-    if let [_, second, ..] = defaults.as_slice() {
-        faults.push(Fault::at(&["roles", second, "default"], "only one role is given to new members by default"));
-    }
-    let default = defaults.first().map(|name| RoleName::new(name));
-    match Roles::new(roles, default) {
-        Ok(roles) if faults.len() == before => Some(roles),
-        Ok(_) => None,
-        Err(reason) => {
-            faults.push(Fault::at(&["roles"], reason));
-            None
-        }
-    }
-}
-
-/// The permissions and patterns of a role, with those of the roles that it includes.
-fn patterns_of<'f>(file: &'f File, name: &'f String, faults: &mut Vec<Fault>) -> Vec<&'f str> {
-    let mut patterns = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut next = Some(name);
-    while let Some(at) = next {
-        if !seen.insert(at) {
-            faults.push(Fault::at(&["roles", name, "includes"], "goes round in a circle"));
-            break;
-        }
-        let Some(role) = file.roles.get(at) else {
-            faults.push(Fault::at(&["roles", name, "includes"], format!("there is no role {at:?}")));
-            break;
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        // What is missing at the top has the whole file's place.
+        let at = match error.span() {
+            Some(span) if span != text.root().span() => path_at(root.get_ref(), &span),
+            _ => Path::new(),
         };
-        patterns.extend(role.permissions.iter().map(String::as_str));
-        next = role.includes.as_ref();
+        let absent = missing.map(|key| at.iter().cloned().chain([key.to_owned()]).collect::<Path>());
+        // A key that was taken out is missed, but that has been told.
+        if absent.is_none_or(|path| !removed.contains(&path)) {
+            let line = if at.is_empty() { 0 } else { line(text, &at, error.span().map(|span| span.start)) };
+            problems.push(problem(line, &shown(&at), &reason(error.message(), &at)));
+        }
+        if !remove(root.get_mut(), &at) {
+            return (None, problems);
+        }
+        removed.push(at);
     }
-    patterns
+    (None, problems)
 }
 
-/// Adds to each plan the features of the plans that it includes.
-fn spell_out_features(plans: &mut BTreeMap<String, Plan>, faults: &mut Vec<Fault>) {
-    let before = plans.clone();
-    for (name, plan) in plans.iter_mut() {
-        let mut features: BTreeSet<String> = plan.features.iter().cloned().collect();
-        plan.includes = None;
-        let mut next = before.get(name).and_then(|plan| plan.includes.as_ref());
-        let mut seen = BTreeSet::from([name]);
-        while let Some(other) = next {
-            let Some(included) = before.get(other) else {
-                faults.push(Fault::at(&["plans", name, "includes"], format!("there is no plan {other:?}")));
-                break;
-            };
-            if !seen.insert(other) {
-                faults.push(Fault::at(&["plans", name, "includes"], "goes round in a circle"));
-                break;
-            }
-            features.extend(included.features.iter().cloned());
-            next = included.includes.as_ref();
-        }
-        plan.features = features.into_iter().collect();
+/// Items of arrays move up when one is taken out, so there the place of the error itself counts.
+fn line(text: &Text<'_>, path: &[String], byte: Option<usize>) -> usize {
+    byte.map_or_else(|| text.line_of(path), |byte| text.line_at(byte))
+}
+
+/// The words of serde in ours.
+fn reason(message: &str, path: &[String]) -> String {
+    if path.first().is_some_and(|key| key == "permissions") && message.contains("invalid type: map") {
+        return "write the permission in quotation marks: \"quizzes.mark\" = \"what it allows\"".to_owned();
     }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("{key} is missing");
+    }
+    let types = [
+        ("expected i64", "expected a whole number"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected i32", "expected a whole number"),
+        ("expected a sequence", "expected a list such as [\"a\", \"b\"]"),
+        ("expected a map", "expected a table"),
+        ("invalid type: map", "invalid type: a table"),
+        ("unknown field", "there is no key"),
+        ("unknown variant", "there is no"),
+    ];
+    let mut text = message.to_owned();
+    for (theirs, ours) in types {
+        text = text.replace(theirs, ours);
+    }
+    if let Some((before, _)) = text.split_once("expected struct ") {
+        text = format!("{before}expected a table");
+    }
+    text
 }

@@ -1,11 +1,16 @@
 //! The catalogue: what differs from product to product is data. A TOML file says which metrics, features, permissions and
 //! roles there are, what each plan costs and allows, and how often methods that people abuse may be called.
+//!
+//! Read in three steps: `text.rs` parses TOML and knows the line of everything, `file.rs` finds what is no key or of the
+//! wrong type, `check.rs` and `roles.rs` what makes no sense. `diff.rs` compares two.
 
 mod check;
-pub mod diff;
+mod diff;
 mod file;
+mod roles;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Limit, Plan, PlanRef};
 use super::role::Roles;
 use super::settings::Settings;
+
+pub use diff::CatalogueChange;
 
 /// The catalogue that an empty database gets when the server is given none; also the commented example.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -175,15 +182,17 @@ pub enum RateSubject {
 pub struct Problem {
     /// Where, from 1; 0 when it is about the file as a whole.
     pub line: usize,
+    /// Which key, such as `plans.pro.limits.quizzes`; empty when it is about the text.
+    pub path: String,
     /// What, and what would be right.
     pub reason: String,
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.line {
-            0 => f.write_str(&self.reason),
-            line => write!(f, "line {line}: {}", self.reason),
+        match self.path.as_str() {
+            "" => f.write_str(&self.reason),
+            path => write!(f, "{path}: {}", self.reason),
         }
     }
 }

@@ -67,13 +67,17 @@ impl Subscription {
         }
     }
 
-    /// Moves to another version of the same plan. Periods stay, and what is paid; the price is the new one from the next
-    /// period on.
-    pub fn move_to(&mut self, of: &PlanRef, plan: &Plan) {
-        self.of = of.clone();
-        if let Some(price) = self.cycle.and_then(|cycle| plan.price_of(cycle)) {
-            self.price = price;
-            self.currency.clone_from(&plan.currency);
+    /// Takes another version of the plan that it is on, because an operator moves it: limits and features at once, the price
+    /// with the next period. What is paid stays paid, and a trial goes on.
+    pub fn move_to(&mut self, of: PlanRef, plan: &Plan, now: Timestamp) {
+        let (cycle, owed) = (self.cycle, self.status == SubscriptionStatus::PastDue && !self.is_trial_over());
+        self.take_plan(of, plan, cycle);
+        if self.cycle.is_some() != cycle.is_some() && self.status != SubscriptionStatus::Trialing {
+            // It begins to cost something, or ends to.
+            self.begin_periods(now);
+        }
+        if owed && self.price == 0 {
+            self.in_force();
         }
     }
 
