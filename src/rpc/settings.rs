@@ -139,7 +139,7 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
             sign_in_methods: security.sign_in_methods.clone().unwrap_or_default(),
             password_expiry_days: security.password_expiry_days,
         }),
-        compliance: (!compliance.is_empty()).then(|| v1::Compliance {
+        compliance: (!compliance.is_empty()).then_some(v1::Compliance {
             coppa: compliance.coppa,
             ferpa: compliance.ferpa,
             gdpr: compliance.gdpr,
@@ -148,7 +148,7 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
             audit_reads: compliance.audit_reads,
         }),
         auto_join: (!settings.auto_join.is_empty())
-            .then_some(v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
+            .then(|| v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
         custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
     }
 }

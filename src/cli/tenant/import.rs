@@ -78,7 +78,7 @@ struct Tally {
 
 impl Import {
     /// Imports, and writes a summary.
-    pub(super) async fn run(self, connect: &Connect, out: Output<'_>) -> Result<(), CliError> {
+    pub(super) async fn run(self, connect: &Connect, mut out: Output<'_>) -> Result<(), CliError> {
         let began = Instant::now();
         let size = open(&self.file)?.metadata()?.len();
         if self.dry_run {
