@@ -82,6 +82,7 @@ async fn consumes(t: &Bed, tenant: &Tenant, metric: &str, amount: i64) -> bool {
     t.operator().usage.consume(request).await.is_ok()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a field of the contract takes")]
 fn ahead(t: &Bed, by: TimeDelta) -> Option<Timestamp> {
     Some(Timestamp { seconds: t.clock.now().after(by).seconds(), nanos: 0 })
 }

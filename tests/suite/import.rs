@@ -286,9 +286,18 @@ async fn a_tenant_goes_on_where_it_stood(t: &Bed) {
         let get = v1::GetTenantRequest { tenant: answer.id.clone() };
         shown.push(operator.tenants.get_tenant(get).await.unwrap().into_inner().tenant.unwrap());
     }
-    use v1::TenantStatus as S;
-    let statuses: Vec<S> = shown.iter().map(v1::Tenant::status).collect();
-    assert_eq!(statuses, [S::Active, S::Trial, S::Suspended, S::Cancelled, S::Suspended, S::Active]);
+    let statuses: Vec<v1::TenantStatus> = shown.iter().map(v1::Tenant::status).collect();
+    assert_eq!(
+        statuses,
+        [
+            v1::TenantStatus::Active,
+            v1::TenantStatus::Trial,
+            v1::TenantStatus::Suspended,
+            v1::TenantStatus::Cancelled,
+            v1::TenantStatus::Suspended,
+            v1::TenantStatus::Active
+        ]
+    );
     assert_eq!(shown[0].create_time.unwrap().seconds, now - 400 * 86_400);
     assert_eq!(shown[0].external_id, items[0].external_id);
     assert_eq!((shown[2].suspend_reason.as_str(), shown[2].suspend_cause()), ("fraud", v1::SuspendCause::Operator));
@@ -363,8 +372,8 @@ async fn a_stream_that_was_cut_is_sent_again(t: &Bed) {
 async fn whoever_takes_no_answers_is_not_read_on(t: &Bed) {
     let (send, items) = mpsc::channel(1);
     let stream = t.operator().tenants.import_tenants(ReceiverStream::new(items)).await.unwrap();
-    let sent = Arc::new(AtomicUsize::new(0));
-    let count = sent.clone();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
     // Nothing is right with it, so the answer is long and costs nothing.
     let item = request(Item::User(v1::ImportUser { password_hash: "x".repeat(2000), ..Default::default() }));
     let sender = tokio::spawn(async move {
@@ -374,7 +383,7 @@ async fn whoever_takes_no_answers_is_not_read_on(t: &Bed) {
     });
     let mut last = (0, 0);
     until("it stands still", || {
-        let now = sent.load(Ordering::SeqCst);
+        let now = taken.load(Ordering::SeqCst);
         last = if now > 0 && now == last.0 { (now, last.1 + 1) } else { (now, 0) };
         std::future::ready(last.1 >= 25)
     })
@@ -385,7 +394,7 @@ async fn whoever_takes_no_answers_is_not_read_on(t: &Bed) {
     for _ in 0..last.0 {
         assert_eq!(stream.message().await.unwrap().unwrap().reason, "FIELDS_INVALID");
     }
-    until("more is read", async || sent.load(Ordering::SeqCst) > last.0).await;
+    until("more is read", async || taken.load(Ordering::SeqCst) > last.0).await;
     sender.abort();
 }
 

@@ -1,6 +1,7 @@
 //! Tenants made and ended as a whole: all of it or nothing, repeatable, every step told.
 
 use tenantry::rpc::v1;
+use tenantry::rpc::v1::ProvisionOutcome::{AlreadyDone, Done, Skipped};
 use tonic::Code;
 
 use crate::harness::{Bed, assert_refused, on_both_engines, request_id, unique, wrong_fields};
@@ -75,7 +76,6 @@ async fn a_tenant_is_made_with_all_that_belongs_to_it(t: &Bed) {
     assert!(t.anonymous().tenants.check_slug(slug).await.unwrap().into_inner().available, "nothing was done");
 
     let done = operator.tenants.provision_tenant(request.clone()).await.unwrap().into_inner();
-    use v1::ProvisionOutcome::{Done, Skipped};
     let expected = [Done, Done, Done, Done, Skipped, Done, Done];
     assert_eq!(outcomes(&done.steps), STEPS.into_iter().zip(expected).collect::<Vec<_>>());
     let tenant = done.tenant.unwrap();
@@ -106,7 +106,6 @@ async fn a_repetition_does_what_is_missing_and_says_what_was_there(t: &Bed) {
     let first = operator.tenants.provision_tenant(request.clone()).await.unwrap().into_inner();
     let again = v1::ProvisionTenantRequest { skip_welcome_mail: false, ..request };
     let second = operator.tenants.provision_tenant(again.clone()).await.unwrap().into_inner();
-    use v1::ProvisionOutcome::{AlreadyDone, Done, Skipped};
     let expected = [Done, AlreadyDone, AlreadyDone, AlreadyDone, Skipped, AlreadyDone, Done];
     assert_eq!(outcomes(&second.steps), STEPS.into_iter().zip(expected).collect::<Vec<_>>());
     assert_eq!(first.tenant.unwrap().tenant_id, second.tenant.unwrap().tenant_id);
