@@ -162,6 +162,9 @@ impl Running {
         self.pulse.abort();
         // What a job was in the middle of is rolled back, and done by whoever claims it next.
         self.jobs.abort();
+        // A task that was aborted still runs up to where it next waits.
+        let _ = self.pulse.await;
+        let _ = self.jobs.await;
         tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
         if tokio::time::timeout(self.drain, self.serving).await.is_err() {

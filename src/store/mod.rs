@@ -53,8 +53,8 @@ pub struct Store {
 enum Engine {
     /// `app` writes under row level security; `system` reads across tenants, by column.
     Postgres { app: PgPool, system: PgPool },
-    /// One writer at a time; readers beside it. The lock keeps a second process out for as long as this one lives.
-    Sqlite { writer: SqlitePool, reader: SqlitePool, _lock: File },
+    /// One writer at a time; readers beside it. The lock keeps a second process out until the store is closed.
+    Sqlite { writer: SqlitePool, reader: SqlitePool, lock: File },
 }
 
 /// Why the database cannot be used; says what to do.
@@ -133,7 +133,7 @@ impl Store {
         let writer = pool(1).await.map_err(|e| OpenError::Away(e.to_string()))?;
         migrate_sqlite(&writer).await?;
         let reader = pool(8).await.map_err(|e| OpenError::Away(e.to_string()))?;
-        Ok(Self { engine: Engine::Sqlite { writer, reader, _lock: lock } })
+        Ok(Self { engine: Engine::Sqlite { writer, reader, lock } })
     }
 
     /// Connects to PostgreSQL as the roles `tenantry_app` and `tenantry_system`, and refuses a database on which row
@@ -173,9 +173,13 @@ impl Store {
                 app.close().await;
                 system.close().await;
             }
-            Engine::Sqlite { writer, reader, .. } => {
+            Engine::Sqlite { writer, reader, lock } => {
                 reader.close().await;
                 writer.close().await;
+                // Not when the last task lets go of the store: a connection that lingers would keep the next server out.
+                if let Err(error) = lock.unlock() {
+                    tracing::warn!(%error, "the lock of the database is held until the process ends");
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tenantry::rpc::v1;
+use tenantry::store::{OpenError, Store};
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -43,6 +44,17 @@ fn a_data_directory_is_all_that_a_first_start_needs() {
     assert_eq!(code, Some(1));
     assert!(told.contains("is in use by another tenantry") && told.contains("--data-dir"), "{told}");
     assert_eq!(server.terminate().0, Some(0));
+}
+
+/// A task that still holds the store, or a child process that has inherited its files, keeps nobody out.
+#[tokio::test]
+async fn a_store_that_was_closed_lets_the_next_one_in() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Store::open_sqlite(temp.path()).await.unwrap();
+    assert!(matches!(Store::open_sqlite(temp.path()).await, Err(OpenError::Locked(_))));
+    first.close().await;
+    Store::open_sqlite(temp.path()).await.unwrap().close().await;
+    drop(first);
 }
 
 #[test]
