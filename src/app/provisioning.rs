@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use uuid::Builder;
+use uuid::{Builder, Uuid};
 
 use super::App;
 use super::mutation::{Begun, RequestKey};
@@ -170,7 +170,10 @@ impl App {
             self.same_tenant(&wish.slug, tenant_id, &admin, &catalogue).await?;
         }
         if wish.validate_only {
-            let tenant = tenant_to_be(ctx, tenant_id, wish, &plot);
+            // What is not there has no id yet: one that was made up would name nothing.
+            let tenant = tenant_to_be(ctx, there.unwrap_or(TenantId(Uuid::nil())), wish, &plot);
+            let user_id = if new_account { UserId(Uuid::nil()) } else { admin.user_id };
+            let admin = User { user_id, ..admin };
             let steps = plan_steps(wish, &plot, there.is_some(), new_account);
             return Ok(Provisioned { tenant, admin, password: Secret::new(String::new()), steps });
         }

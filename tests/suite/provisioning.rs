@@ -72,6 +72,8 @@ async fn a_tenant_is_made_with_all_that_belongs_to_it(t: &Bed) {
     let planned = operator.tenants.provision_tenant(dry).await.unwrap().into_inner();
     assert_eq!(planned.steps.iter().map(|s| s.step.as_str()).collect::<Vec<_>>(), STEPS);
     assert!(planned.admin_password.is_empty());
+    assert_eq!(planned.tenant.unwrap().tenant_id, "", "what is not there has no id");
+    assert_eq!(planned.admin.unwrap().user_id, "", "what is not there has no id");
     let slug = v1::CheckSlugRequest { slug: request.slug.clone() };
     assert!(t.anonymous().tenants.check_slug(slug).await.unwrap().into_inner().available, "nothing was done");
 

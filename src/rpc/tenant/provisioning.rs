@@ -55,9 +55,18 @@ pub(super) async fn provision_tenant(
         validate_only: m.validate_only,
     };
     let done = s.0.app.provision_tenant(&ctx, &wish, key).await?;
+    let mut tenant = convert::tenant(&done.tenant, ctx.now);
+    if done.tenant.tenant_id.0.is_nil() {
+        tenant.tenant_id.clear();
+        tenant.etag.clear();
+    }
+    let mut admin = convert::user(&done.admin);
+    if done.admin.user_id.0.is_nil() {
+        admin.user_id.clear();
+    }
     Ok(v1::ProvisionTenantResponse {
-        tenant: Some(convert::tenant(&done.tenant, ctx.now)),
-        admin: Some(convert::user(&done.admin)),
+        tenant: Some(tenant),
+        admin: Some(admin),
         admin_password: done.password.expose().clone(),
         steps: done.steps.iter().map(step).collect(),
     })
