@@ -39,6 +39,25 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 #[derive(Clone)]
 struct Services(Arc<Gate>);
 
+/// A service, one line a method: its name, request and answer, and the file that serves it, by a function of the same
+/// name. What comes out becomes a response or a status here. Methods with streams follow as they are.
+macro_rules! served {
+    ($service:path: $($method:ident($request:ident) -> $response:ident = $file:ident;)* $({$($streams:tt)*})?) => {
+        #[tonic::async_trait]
+        impl $service for Services {
+            $(async fn $method(
+                &self,
+                request: tonic::Request<v1::$request>,
+            ) -> Result<tonic::Response<v1::$response>, tonic::Status> {
+                crate::rpc::status::respond($file::$method(self, request)).await
+            })*
+
+            $($($streams)*)?
+        }
+    };
+}
+use served;
+
 /// The four services. `max_message` bounds a request's body, in bytes.
 #[must_use]
 pub fn services(gate: Arc<Gate>, max_message: usize) -> Routes {

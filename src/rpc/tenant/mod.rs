@@ -1,5 +1,4 @@
-//! `TenantService`: which file serves which method. Each function decodes, calls the use case and encodes; what comes out
-//! becomes a response or a status here.
+//! `TenantService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
 mod bulk;
 mod catalogue;
@@ -16,40 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::respond;
 use super::{Services, v1};
 
-/// One line a method: its name, request and answer, and the file that serves it.
-macro_rules! served {
-    ($($method:ident($request:ident) -> $response:ident = $file:ident;)*) => {
-        #[tonic::async_trait]
-        impl v1::tenant_service_server::TenantService for Services {
-            $(async fn $method(
-                &self,
-                request: Request<v1::$request>,
-            ) -> Result<Response<v1::$response>, Status> {
-                respond($file::$method(self, request)).await
-            })*
-
-            type ImportTenantsStream = bulk::Answers<v1::ImportTenantsResponse>;
-
-            async fn import_tenants(
-                &self,
-                request: Request<Streaming<v1::ImportTenantsRequest>>,
-            ) -> Result<Response<Self::ImportTenantsStream>, Status> {
-                respond(bulk::import_tenants(self, request)).await
-            }
-
-            type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;
-
-            async fn export_tenant(
-                &self,
-                request: Request<v1::ExportTenantRequest>,
-            ) -> Result<Response<Self::ExportTenantStream>, Status> {
-                respond(bulk::export_tenant(self, request)).await
-            }
-        }
-    };
-}
-
-served! {
+super::served! { v1::tenant_service_server::TenantService:
     create_tenant(CreateTenantRequest) -> CreateTenantResponse = tenants;
     get_tenant(GetTenantRequest) -> GetTenantResponse = tenants;
     list_my_tenants(ListMyTenantsRequest) -> ListMyTenantsResponse = tenants;
@@ -90,4 +56,24 @@ served! {
     purge_tenant(PurgeTenantRequest) -> PurgeTenantResponse = provisioning;
     set_tenant_flags(SetTenantFlagsRequest) -> SetTenantFlagsResponse = provisioning;
     lookup_external_id(LookupExternalIdRequest) -> LookupExternalIdResponse = bulk;
+
+    {
+        type ImportTenantsStream = bulk::Answers<v1::ImportTenantsResponse>;
+
+        async fn import_tenants(
+            &self,
+            request: Request<Streaming<v1::ImportTenantsRequest>>,
+        ) -> Result<Response<Self::ImportTenantsStream>, Status> {
+            respond(bulk::import_tenants(self, request)).await
+        }
+
+        type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;
+
+        async fn export_tenant(
+            &self,
+            request: Request<v1::ExportTenantRequest>,
+        ) -> Result<Response<Self::ExportTenantStream>, Status> {
+            respond(bulk::export_tenant(self, request)).await
+        }
+    }
 }

@@ -1,0 +1,76 @@
+//! Sign-up, sign-in, and the choice of the tenant to work in.
+
+use tonic::Request;
+
+use super::optional_tenant;
+use crate::app::sign_in::NewAccount;
+use crate::domain::name::{Email, Slug, TenantName, display_name};
+use crate::domain::password;
+use crate::domain::secret::Secret;
+use crate::error::Error;
+use crate::rpc::fields::Fields;
+use crate::rpc::{Services, convert, v1};
+
+pub(super) async fn sign_up(s: &Services, request: Request<v1::SignUpRequest>) -> Result<v1::SignUpResponse, Error> {
+    let (ctx, _, _, mut m) = s.0.open(request).await?;
+    let secret = std::mem::take(&mut m.password);
+    let mut f = Fields::default();
+    let key = f.request_key(&m.request_id, &m, &s.0.app.master);
+    let email = f.read("email", Email::parse(&m.email));
+    let name = f.read("display_name", display_name(&m.display_name));
+    let password = f.read("password", password::check(&secret, &[&m.email, &m.display_name]));
+    let tenant = match &m.tenant {
+        None => Some(None),
+        Some(tenant) => {
+            let name = f.read("tenant.display_name", display_name(&tenant.display_name));
+            let slug = f.read("tenant.slug", Slug::choose(&tenant.slug));
+            name.zip(slug).map(Some)
+        }
+    };
+    let (Some(key), Some(email), Some(display_name), Some(()), Some(tenant)) = (key, email, name, password, tenant)
+    else {
+        return Err(f.refuse());
+    };
+    let new = NewAccount { email, password: Secret::new(secret), display_name, tenant };
+    let (done, token) = s.0.app.sign_up(&ctx, new, key).await?;
+    Ok(v1::SignUpResponse {
+        user: Some(convert::user(&done.user)),
+        tenant: done.tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
+        access_token: Some(convert::access_token(&done.session, &token)),
+    })
+}
+
+pub(super) async fn login(s: &Services, request: Request<v1::LoginRequest>) -> Result<v1::LoginResponse, Error> {
+    let (ctx, _, _, m) = s.0.open(request).await?;
+    let mut f = Fields::default();
+    let email = f.read("email", Email::parse(&m.email));
+    let password = if m.password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
+    let password = f.read("password", password);
+    let device = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
+    let device = f.read("device_token", device);
+    let tenant = optional_tenant(&mut f, "tenant", &m.tenant);
+    let (Some(email), Some(()), Some(()), Some(tenant)) = (email, password, device, tenant) else {
+        return Err(f.refuse());
+    };
+    let secret = Secret::new(m.password);
+    let done = s.0.app.login(&ctx, &email, secret, tenant.as_ref(), &m.device_token).await?;
+    Ok(v1::LoginResponse {
+        user: Some(convert::user(&done.user)),
+        access_token: Some(convert::access_token(&done.session, &done.token)),
+        device_token: done.device_token.expose().clone(),
+    })
+}
+
+pub(super) async fn switch_tenant(
+    s: &Services,
+    request: Request<v1::SwitchTenantRequest>,
+) -> Result<v1::SwitchTenantResponse, Error> {
+    let (ctx, _, _, m) = s.0.open(request).await?;
+    let mut f = Fields::default();
+    let key = f.request_key(&m.request_id, &m, &s.0.app.master);
+    let to = f.read("to_tenant", TenantName::parse(&m.to_tenant));
+    let (Some(key), Some(to)) = (key, to) else { return Err(f.refuse()) };
+    let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
+    let (session, token) = s.0.app.switch_tenant(&ctx, person, &to, key).await?;
+    Ok(v1::SwitchTenantResponse { access_token: Some(convert::access_token(&session, &token)) })
+}
