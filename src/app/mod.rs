@@ -1,6 +1,7 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod activity;
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
@@ -16,6 +17,8 @@ pub mod mutation;
 pub mod passwords;
 pub mod provisioning;
 pub mod purge;
+pub mod roles;
+mod seats;
 pub mod service_keys;
 pub mod settings;
 pub mod sign_in;
@@ -36,6 +39,7 @@ use crate::error::Error;
 use crate::outside::Resolver;
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
+use activity::Activity;
 use denials::Denials;
 use passwords::Passwords;
 
@@ -51,6 +55,8 @@ pub struct App {
     pub passwords: Passwords,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// Who was active and is not written down yet.
+    pub activity: Activity,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Which hosts are the server's own, and so name no tenant.

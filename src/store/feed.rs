@@ -27,6 +27,8 @@ pub enum Change {
     Host(TenantId, String),
     /// A user's place in a tenant.
     Membership(TenantId, UserId),
+    /// The roles that a tenant has made for itself, and with them what members may do.
+    Roles(TenantId),
     /// An account: disabled, sessions ended, default tenant.
     Account(UserId),
     /// A key of a service or operator.
@@ -47,12 +49,13 @@ impl Change {
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
             Self::Catalogue => 8,
+            Self::Roles(_) => 45,
         }
     }
 
     const fn tenant(&self) -> Option<Uuid> {
         match self {
-            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) => Some(t.0),
+            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) | Self::Roles(t) => Some(t.0),
             _ => None,
         }
     }
@@ -61,7 +64,7 @@ impl Change {
         match self {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
             Self::PlatformKey(key, _) => (Some(key.0), None),
-            Self::Tenant(_) | Self::Host(..) | Self::SigningKeys | Self::Catalogue => (None, None),
+            Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }
 

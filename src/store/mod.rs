@@ -27,6 +27,7 @@ pub mod memberships;
 pub mod outbox;
 pub mod purge;
 pub mod rates;
+pub mod roles;
 pub mod scoped;
 pub mod settings;
 pub mod setup;
@@ -265,6 +266,7 @@ pub fn statements() -> Vec<Listed> {
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,
+        roles::STATEMENTS,
         slugs::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,

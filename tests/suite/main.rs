@@ -36,6 +36,7 @@ mod purge;
 mod rates;
 mod raw;
 mod repeats;
+mod roles;
 mod rows;
 mod sabotage;
 #[path = "../scenarios/mod.rs"]

@@ -7,7 +7,6 @@ mod sign_in;
 
 use super::fields::Fields;
 use super::{Services, v1};
-use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 
 super::served! { v1::auth_service_server::AuthService:
@@ -17,10 +16,6 @@ super::served! { v1::auth_service_server::AuthService:
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = service_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;
-}
-
-fn role(member: &Membership) -> String {
-    member.role.as_str().to_owned()
 }
 
 /// A tenant's id or slug; none when empty.
