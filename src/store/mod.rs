@@ -28,6 +28,7 @@ pub mod outbox;
 pub mod purge;
 pub mod rates;
 pub mod scoped;
+pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
@@ -265,6 +266,7 @@ pub fn statements() -> Vec<Listed> {
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,
+        sessions::STATEMENTS,
         slugs::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,

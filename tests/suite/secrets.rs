@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tenantry::rpc::v1;
+use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
 use tonic::{Code, Response, Status};
 
 use crate::cluster::{Cluster, Database};
-use crate::harness::{Engine, Headers, request_id, unique};
+use crate::harness::{Engine, Headers, Inner, request_id, unique};
 use crate::program::{Program, get, serve};
 use crate::startup::{connect, run};
 
@@ -63,10 +64,13 @@ async fn scenario(server: &Program, known: &mut Known) {
         password: password.clone(),
         display_name: "Ada".to_owned(),
         tenant: Some(v1::NewTenant { display_name: "Acme".to_owned(), slug: slug.clone() }),
+        ..Default::default()
     };
     let done = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     let token = done.access_token.unwrap().token;
     known.token("first token", &token);
+    let first_refresh = done.refresh_token.unwrap().token;
+    known.add("first refresh token", &first_refresh);
     let again = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     known.token("token of a repetition", &again.access_token.unwrap().token);
     // Address and slug are taken: what PostgreSQL says of a conflict quotes the row.
@@ -83,10 +87,12 @@ async fn scenario(server: &Program, known: &mut Known) {
         password: password.to_owned(),
         device_token: device_token.to_owned(),
         tenant: slug.clone(),
+        ..Default::default()
     };
     let signed_in = known.counted(auth.login(login(&password, "")).await).unwrap();
     known.add("device token", &signed_in.device_token);
     known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
+    refreshes(&mut auth, known, &signed_in.refresh_token.unwrap().token, &first_refresh).await;
     let again = known.counted(auth.login(login(&password, &signed_in.device_token)).await).unwrap();
     known.token("token of a known device", &again.access_token.unwrap().token);
     let wrong = unique("wrong-password");
@@ -152,6 +158,23 @@ async fn scenario(server: &Program, known: &mut Known) {
     let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
+}
+
+/// A refresh, its repetition, and a token that comes back after it was spent.
+async fn refreshes(auth: &mut AuthServiceClient<Inner>, known: &mut Known, token: &str, spent: &str) {
+    let asked = |token: &str| v1::RefreshTokenRequest { refresh_token: token.to_owned() };
+    known.add("refresh token of a sign-in", token);
+    let done = known.counted(auth.refresh_token(asked(token)).await).unwrap();
+    known.token("token of a refresh", &done.access_token.unwrap().token);
+    known.add("second refresh token", &done.refresh_token.unwrap().token);
+    let again = known.counted(auth.refresh_token(asked(token)).await).unwrap();
+    known.token("token of a repeated refresh", &again.access_token.unwrap().token);
+    let mut token = spent.to_owned();
+    for turn in 0..2 {
+        token = known.counted(auth.refresh_token(asked(&token)).await).unwrap().refresh_token.unwrap().token;
+        known.add(&format!("refresh token {turn} of the first sign-in"), &token);
+    }
+    known.counted(auth.refresh_token(asked(spent)).await).unwrap_err();
 }
 
 /// Every row of every table, as text.
