@@ -38,7 +38,7 @@ const TABLES: &str = "
            has_table_privilege('tenantry_app', c.oid, 'delete') as app_deletes,
            has_any_column_privilege('tenantry_system', c.oid, 'select') as system_reads
     from pg_class c
-    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     where c.relnamespace = 'tenantry'::regnamespace and c.relkind in ('r', 'p')
     group by c.oid
     having bool_or(a.attname in ('tenant_id', 'user_id'))
@@ -64,6 +64,7 @@ fn value(column: &str, kind: &str, who: usize, seed: &str) -> String {
         ("tenant_id", _) => format!("'{}'", TENANTS[who]),
         ("user_id" | "caller_id", _) => format!("'{}'", PEOPLE[who]),
         ("seq", _) => "(random() * 1000000)::integer + 1".to_owned(),
+        ("body", "text") => "'{}'".to_owned(),
         (_, "uuid") => "gen_random_uuid()".to_owned(),
         (_, "timestamp with time zone") => "clock_timestamp()".to_owned(),
         (_, "bigint" | "integer" | "smallint") => "3".to_owned(),
