@@ -64,14 +64,13 @@ fn value(column: &str, kind: &str, who: usize, seed: &str) -> String {
         ("tenant_id", _) => format!("'{}'", TENANTS[who]),
         ("user_id" | "caller_id", _) => format!("'{}'", PEOPLE[who]),
         ("seq", _) => "(random() * 1000000)::integer + 1".to_owned(),
-        ("body", "text") => "'{}'".to_owned(),
         (_, "uuid") => "gen_random_uuid()".to_owned(),
         (_, "timestamp with time zone") => "clock_timestamp()".to_owned(),
         (_, "bigint" | "integer" | "smallint") => "3".to_owned(),
         (_, "boolean") => "false".to_owned(),
         (_, "bytea") => format!("'{seed}{who}'::bytea"),
+        ("body", "text") | (_, "jsonb" | "json") => "'{}'".to_owned(),
         (_, "text") => format!("'{seed}{who}'"),
-        (_, "jsonb" | "json") => "'{}'".to_owned(),
         other => panic!("teach value() to make {other:?}"),
     }
 }
