@@ -300,13 +300,11 @@ impl App {
         };
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
         let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member };
-        match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
-            Some(reason) => Err(reason),
-            None => {
-                let permissions = permissions(&standing, &t.ctx.caller);
-                Ok((standing.tenant, Authority { rank, permissions, roles: standing.roles }))
-            }
+        if let Some(reason) = judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
+            return Err(reason);
         }
+        let permissions = permissions(&standing, &t.ctx.caller);
+        Ok((standing.tenant, Authority { rank, permissions, roles: standing.roles }))
     }
 }
 

@@ -230,10 +230,10 @@ impl App {
             ));
         }
         let Some(replacement) = replacement else {
-            return match memberships::list_in_role(tx, name, (Uuid::nil(), 1)).await?.is_empty() {
-                true => Ok(()),
-                false => Err(Error::RoleInUse("members have it; name a replacement, or give them other roles first")),
-            };
+            if memberships::list_in_role(tx, name, (Uuid::nil(), 1)).await?.is_empty() {
+                return Ok(());
+            }
+            return Err(Error::RoleInUse("members have it; name a replacement, or give them other roles first"));
         };
         if replacement == name {
             return Err(Error::field("replacement", "is the role itself"));
@@ -257,8 +257,8 @@ impl App {
         let mut from = Uuid::nil();
         loop {
             let page = memberships::list_in_role(tx, name, (from, PAGE)).await?;
-            let Some(last) = page.last() else { break };
-            from = last.membership_id.0;
+            let Some(end) = page.last() else { break };
+            from = end.membership_id.0;
             for member in &page {
                 impact.members += 1;
                 let now = before.permissions_of(&member.roles);

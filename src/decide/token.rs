@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::secret::Secret;
-use crate::domain::user::{ACCESS_TOKEN_LIFETIME, Session};
+use crate::domain::session::{ACCESS_TOKEN_LIFETIME, Session};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -38,6 +38,8 @@ struct Claims {
     iat: i64,
     exp: i64,
     auth_time: i64,
+    #[serde(default)]
+    aal: i64,
 }
 
 /// A new access token.
@@ -83,7 +85,7 @@ impl Tokens {
         now: Timestamp,
         not_after: Option<Timestamp>,
     ) -> Result<Minted, Error> {
-        let exp = now.after(ACCESS_TOKEN_LIFETIME).min(session.absolute_expires_at);
+        let exp = now.after(ACCESS_TOKEN_LIFETIME).min(session.idle_expires_at).min(session.absolute_expires_at);
         let exp = not_after.map_or(exp, |end| exp.min(end));
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -94,6 +96,7 @@ impl Tokens {
             iat: now.seconds(),
             exp: exp.seconds(),
             auth_time: session.auth_time.seconds(),
+            aal: session.aal,
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some("at+jwt".to_owned());

@@ -29,6 +29,7 @@ pub mod purge;
 pub mod rates;
 pub mod roles;
 pub mod scoped;
+pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
@@ -267,6 +268,7 @@ pub fn statements() -> Vec<Listed> {
         purge::STATEMENTS,
         rates::STATEMENTS,
         roles::STATEMENTS,
+        sessions::STATEMENTS,
         slugs::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,

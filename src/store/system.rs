@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Store;
 use super::jobs::JobKind;
 use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::roles::{OwnRoleRow, role_columns};
+use super::sessions::{SessionRow, session_columns};
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -22,18 +24,28 @@ use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, Permissions, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
+use crate::domain::session::Session;
 use crate::domain::tenant::{Tenant, TenantStatus};
-use crate::domain::user::{Account, AccountStatus, Session, User};
+use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
 use crate::time::Timestamp;
 
 statements! {
-    FIND_SESSION: AcrossTenants = Statement::new(
-        "select s.user_id, s.session_id, s.epoch, s.active_tenant_id, s.auth_time, s.absolute_expires_at, s.revoked_at,
-                a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
+    FIND_SESSION: AcrossTenants = Statement::new(concat!(
+        "select ",
+        session_columns!("s."),
+        ", s.user_id, a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
          where s.user_id = $1 and s.session_id = $2",
+    ));
+    /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
+    FIND_STRICTEST_SESSION: AcrossTenants = Statement::new(
+        "select min(coalesce(s.session_length_seconds, $2)) as seconds
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         left join tenant_settings s on s.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and t.status <> 6",
     );
     FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
@@ -258,15 +270,16 @@ struct One {
 }
 
 #[derive(sqlx::FromRow)]
-struct SessionRow {
-    session_id: Uuid,
-    epoch: i64,
-    active_tenant_id: Option<Uuid>,
-    auth_time: Timestamp,
-    absolute_expires_at: Timestamp,
-    revoked_at: Option<Timestamp>,
+struct FoundSessionRow {
+    #[sqlx(flatten)]
+    session: SessionRow,
     #[sqlx(flatten)]
     account: AccountRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct StrictestRow {
+    seconds: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -467,18 +480,23 @@ impl Store {
     /// `DatabaseUnavailable`.
     pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
         let args = [user.0.into(), session.0.into()];
-        let row: Option<SessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
-        let Some(row) = row else { return Ok(None) };
-        let session = Session {
-            session_id: SessionId(row.session_id),
-            user_id: UserId(row.account.user.user_id),
-            epoch: row.epoch,
-            active_tenant: row.active_tenant_id.map(TenantId),
-            auth_time: row.auth_time,
-            absolute_expires_at: row.absolute_expires_at,
-            revoked_at: row.revoked_at,
-        };
-        Ok(Some((session, account(row.account)?)))
+        let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
+        row.map(|row| Ok((row.session.of(user), account(row.account)?))).transpose()
+    }
+
+    /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
+    /// itself.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_strictest_session(
+        &self,
+        user: UserId,
+        default: Option<TimeDelta>,
+    ) -> Result<Option<TimeDelta>, Error> {
+        let args = [user.0.into(), default.map(|length| length.num_seconds()).into()];
+        let row: Option<StrictestRow> = self.across_tenants().await?.optional(&FIND_STRICTEST_SESSION, &args).await?;
+        Ok(row.and_then(|row| row.seconds).map(TimeDelta::seconds))
     }
 
     /// The account of an address.

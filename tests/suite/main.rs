@@ -35,6 +35,7 @@ mod provisioning;
 mod purge;
 mod rates;
 mod raw;
+mod refresh;
 mod repeats;
 mod roles;
 mod rows;
