@@ -1,6 +1,7 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod api_keys;
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
@@ -11,13 +12,14 @@ pub mod first_start;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod key_uses;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
+pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
-pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -40,6 +42,7 @@ use crate::outside::Resolver;
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use key_uses::KeyUses;
 use passwords::Passwords;
 
 /// Everything that a use case may need, made once at the start.
@@ -56,6 +59,8 @@ pub struct App {
     pub sessions: SessionLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// When keys were used, as far as it is not written yet.
+    pub key_uses: KeyUses,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Which hosts are the server's own, and so name no tenant.
