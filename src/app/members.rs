@@ -15,7 +15,7 @@ use crate::decide::tenant::Standing;
 use crate::domain::id::UserId;
 use crate::domain::membership::{Authority, MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
-use crate::domain::role::RoleNames;
+use crate::domain::role::{Rank, RoleNames};
 use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
@@ -283,6 +283,17 @@ impl App {
     /// whoever was demoted, suspended or removed meanwhile, or whose tenant was suspended, is too late. Gives the tenant as
     /// it stands and what the caller may give in it.
     pub(super) async fn lock_tenant(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(Tenant, Authority), Error> {
+        let (standing, rank) = self.lock_standing(tx, t).await?;
+        let permissions = permissions(&standing, &t.ctx.caller);
+        Ok((standing.tenant, Authority { rank, permissions, roles: standing.roles }))
+    }
+
+    /// `lock_tenant`, with all of the caller's standing.
+    pub(super) async fn lock_standing(
+        &self,
+        tx: &mut TenantTx,
+        t: &TenantCtx,
+    ) -> Result<(Standing, Option<Rank>), Error> {
         let tenant = self.lock_settled(tx, &t.ctx, &t.catalogue).await?;
         let member = match t.user_id() {
             None => None,
@@ -300,11 +311,10 @@ impl App {
         };
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
         let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member };
-        if let Some(reason) = judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
-            return Err(reason);
+        match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
+            Some(reason) => Err(reason),
+            None => Ok((standing, rank)),
         }
-        let permissions = permissions(&standing, &t.ctx.caller);
-        Ok((standing.tenant, Authority { rank, permissions, roles: standing.roles }))
     }
 }
 

@@ -2,6 +2,7 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod activity;
+pub mod api_keys;
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
@@ -12,16 +13,17 @@ pub mod first_start;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod key_uses;
 pub mod mail;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
+pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
 pub mod roles;
 mod seats;
-pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -45,6 +47,7 @@ use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use activity::Activity;
 use denials::Denials;
+use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
 
@@ -64,6 +67,8 @@ pub struct App {
     pub denials: Denials,
     /// Who was active and is not written down yet.
     pub activity: Activity,
+    /// When keys were used, as far as it is not written yet.
+    pub key_uses: KeyUses,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Which hosts are the server's own, and so name no tenant.

@@ -51,13 +51,14 @@ pub(super) async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, report
     }
 }
 
-/// Writes refusals into the audit logs, once a minute.
+/// Writes refusals into the audit logs, and when members were active and keys were used, once a minute.
 pub(super) async fn write_noted(app: Arc<App>) {
     let mut every = tokio::time::interval(NOTED);
     loop {
         every.tick().await;
         app.write_denials().await;
         app.write_activity().await;
+        app.write_key_uses().await;
     }
 }
 

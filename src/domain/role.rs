@@ -276,6 +276,13 @@ impl Permissions {
         })
     }
 
+    /// The first of this set, a name or pattern, that the other one does not hold; none when it holds all. A pattern is held
+    /// by the same pattern or by a wider one.
+    #[must_use]
+    pub fn first_beyond<'s>(&'s self, other: &Self) -> Option<&'s str> {
+        self.0.iter().map(String::as_str).find(|name| !other.contains(name))
+    }
+
     /// Whether the set holds all that another does, which names its permissions one by one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
