@@ -109,6 +109,10 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if support && !(who == "Who::Operator" && writes) {
         return Err("`support` is for methods of operators that write".into());
     }
+    let allow_mfa_missing = flag("allow_mfa_missing");
+    if allow_mfa_missing && tenant == "TenantRule::None" {
+        return Err("no tenant asks for a second step there: `allow_mfa_missing` is for methods with a tenant".into());
+    }
     let allow_maintenance = flag("allow_maintenance");
     if allow_maintenance && !writes {
         return Err("reads go on in maintenance: `allow_maintenance` is for methods that write".into());
@@ -116,7 +120,7 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     Ok(format!(
         "who: {who}, also_service: {}, also_operator: {}, also_api_key: {}, also_personal_key: {}, tenant: {tenant}, \
          writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
-         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}",
+         allow_maintenance: {allow_maintenance}, allow_mfa_missing: {allow_mfa_missing}, recent_login: {recent_login}",
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),
         also("CALLER_KIND_API_KEY"),

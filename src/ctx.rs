@@ -13,7 +13,7 @@ use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::role::{Permissions, Rank, RoleNames, Roles};
 use crate::domain::secret::KeyKind;
-use crate::domain::session::Session;
+use crate::domain::session::{Session, SessionKind};
 use crate::domain::tenant::{SuspendedBy, Tenant};
 use crate::domain::user::User;
 use crate::entropy;
@@ -158,6 +158,19 @@ impl Caller {
         }
     }
 
+    /// How surely the person has proven who they are as whom the call counts; none where there is nobody. Behind a member's
+    /// key it is what they had proven when they made it. An operator in a person's place has proven more than they.
+    #[must_use]
+    pub fn aal(&self) -> Option<i64> {
+        match self {
+            Self::Personal(key, _) => Some(key.aal),
+            other => other
+                .person()
+                .filter(|person| person.session.kind == SessionKind::SignIn)
+                .map(|person| person.session.aal),
+        }
+    }
+
     /// The tenant that the credential itself names.
     #[must_use]
     pub fn own_tenant(&self) -> Option<TenantId> {
@@ -262,6 +275,13 @@ impl Ctx {
     }
 }
 
+/// What a tenant asks of sign-ins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Whether they must have had two steps.
+    pub mfa_required: bool,
+}
+
 /// A call in a tenant, after the gate let it in.
 #[derive(Debug, Clone)]
 pub struct TenantCtx {
@@ -271,6 +291,8 @@ pub struct TenantCtx {
     pub tenant: Tenant,
     /// The catalogue that was in force then.
     pub catalogue: Arc<Catalogue>,
+    /// What it asked of sign-ins then.
+    pub policy: Policy,
     /// The tenant's roles then: the catalogue's and its own.
     pub roles: Arc<Roles>,
     /// The person's place in it; none for services alone, operators and the tenant's own keys.
@@ -297,6 +319,8 @@ pub struct Needs<'a> {
     pub allow_deleted: bool,
     /// Whether anything changes that a tenant in maintenance does not take.
     pub writes: bool,
+    /// Whether a sign-in of one step will do where the tenant asks for two.
+    pub allow_mfa_missing: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
 }

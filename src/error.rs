@@ -57,6 +57,12 @@ pub enum Error {
     MetadataMalformed(&'static str),
     #[error("e-mail or password is wrong")]
     PasswordWrong,
+    #[error(
+        "the code is missing, is not right, or was used before; send the next one of the authenticator, or a recovery code"
+    )]
+    MfaCodeWrong,
+    #[error("this is no sign-in that waits for a code, any more; begin again with the password")]
+    MfaChallengeInvalid,
 
     // ---- may they
     #[error("this method is not for {0} callers")]
@@ -81,6 +87,8 @@ pub enum Error {
     OperatorScopeMissing(&'static str),
     #[error("the key would be allowed `{0}`, and you are not; leave it out, or let somebody make the key who is")]
     KeyTooStrong(String),
+    #[error("the tenant asks for a second step at sign-in; set one up with BeginTotpEnrollment, then sign in with it")]
+    MfaRequired,
     #[error("that is above your own rank; a member of that rank can do it")]
     RankTooLow,
     #[error("an operator of the platform suspended the tenant, so only an operator can activate it")]

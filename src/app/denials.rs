@@ -129,6 +129,7 @@ const fn denial(error: &Error) -> Option<&'static str> {
         Error::TenantSuspended { .. } => "tenant suspended",
         Error::TenantDeleted(_) => "tenant deleted",
         Error::RecentLoginRequired => "recent login",
+        Error::MfaRequired => "second step",
         Error::TenantNotFound => "tenant not found",
         Error::TenantConflict => "tenant conflict",
         _ => return None,

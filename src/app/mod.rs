@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod key_uses;
 pub mod mail;
 pub mod members;
+pub mod mfa;
 pub mod mutation;
 pub mod passwords;
 pub mod platform_keys;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Builder;
 
 use super::App;
+use super::mfa::Entered;
 use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
 use super::sessions::{Opened, SignIn, Tokens};
@@ -12,6 +13,7 @@ use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::mfa::Challenge;
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
 use crate::domain::session::{Device, Proof, Session};
@@ -73,6 +75,14 @@ pub struct LoggedIn {
     pub tokens: Tokens,
     /// What tells this device next time.
     pub device_token: Secret<String>,
+}
+
+/// How a sign-in goes on whose password was right.
+pub enum Login {
+    /// It is complete.
+    Done(Box<LoggedIn>),
+    /// The second step is wanted, until then.
+    Waits(Challenge, Timestamp),
 }
 
 impl App {
@@ -191,12 +201,12 @@ impl App {
         Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    /// Signs in with e-mail and password. Costs one comparison on every path.
+    /// Signs in with e-mail and password, as far as the account's second step. Costs one comparison on every path.
     ///
     /// # Errors
     /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
     /// the person's, `Overloaded`.
-    pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<LoggedIn, Error> {
+    pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<Login, Error> {
         let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
         let digest = sha256(with.device_token.as_bytes());
         // Nobody's id where there is no account: the same look-ups, finding nothing.
@@ -223,19 +233,27 @@ impl App {
         };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
-        let opened = match self.open_session(&mut tx, ctx, sign_in).await {
+        let entered = match self.enter(&mut tx, ctx, sign_in).await {
             // The password that was compared is the account's no more.
             Err(Error::CredentialInvalid) => return Err(Error::PasswordWrong),
-            opened => opened?,
+            entered => entered?,
         };
         if let Comparison::RightButOld(hash) = &comparison {
             users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
         }
+        let opened = match entered {
+            Entered::Open(opened) => *opened,
+            Entered::Waits(challenge, until) => {
+                tx.commit(ctx, Audit::of(user_id.0).set("waits", "mfa")).await?;
+                return Ok(Login::Waits(challenge, until));
+            }
+        };
         let device_token = if known { Secret::new(with.device_token) } else { device_token() };
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
         let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
         tx.commit(ctx, audit).await?;
-        Ok(LoggedIn { user: account.user, tokens: self.tokens(opened, ctx.now)?, device_token })
+        let tokens = self.tokens(opened, ctx.now)?;
+        Ok(Login::Done(Box::new(LoggedIn { user: account.user, tokens, device_token })))
     }
 
     async fn tenant_at_sign_in(

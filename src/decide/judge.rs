@@ -28,6 +28,12 @@ pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
     }
 }
 
+/// Whether it is long ago that the person proved who they are. A sign-in is asked of people; keys have none.
+#[must_use]
+pub fn is_stale(caller: &Caller, now: Timestamp) -> bool {
+    caller.person().is_some_and(|person| person.auth_time.after(RECENT_LOGIN) < now)
+}
+
 /// All that speaks against the call; empty when nothing does.
 #[must_use]
 pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Timestamp) -> Vec<Error> {
@@ -56,9 +62,11 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if needs.writes && tenant.flags.maintenance && !at_work {
         reasons.push(Error::TenantInMaintenance);
     }
-    // A sign-in is asked of people; keys have none.
-    let stale = |person: &crate::ctx::SignedIn| person.auth_time.after(RECENT_LOGIN) < now;
-    if needs.recent_login && caller.person().is_some_and(stale) {
+    let one_step = caller.aal().is_some_and(|aal| aal < 2);
+    if standing.policy.mfa_required && !needs.allow_mfa_missing && one_step {
+        reasons.push(Error::MfaRequired);
+    }
+    if needs.recent_login && is_stale(caller, now) {
         reasons.push(Error::RecentLoginRequired);
     }
     let held = permissions(standing, caller);

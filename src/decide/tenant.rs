@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Plane;
-use crate::ctx::Caller;
+use crate::ctx::{Caller, Policy};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::host::HostClaim;
 use crate::domain::id::{TenantId, UserId};
@@ -34,6 +34,8 @@ pub struct Standing {
     pub tenant: Tenant,
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
+    /// What it asks of sign-ins.
+    pub policy: Policy,
     /// The tenant's roles: the catalogue's and its own.
     pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
@@ -93,8 +95,14 @@ impl Plane {
             Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
             None => None,
         };
-        let found = self.find_settled(tenant, now).await?;
-        let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        let found = self.store.find_tenant_with_policy(tenant).await?.ok_or(Error::TenantNotFound)?;
+        let catalogue = self.catalogues.at(&self.store, found.catalogue_version).await?;
+        let tenant = found.tenant.settled(&catalogue, now);
+        if tenant.is_purged(now) {
+            return Err(Error::TenantNotFound);
+        }
+        let of_product = catalogue.definition.settings.security.mfa_required.unwrap_or(false);
+        let policy = Policy { mfa_required: found.mfa_required.unwrap_or(of_product) };
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
             return Err(Error::TenantNotFound);
         }
@@ -110,7 +118,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        Ok(Standing { tenant, catalogue, roles, member })
+        Ok(Standing { tenant, catalogue, policy, roles, member })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -12,6 +12,7 @@ pub mod import;
 pub mod integration;
 pub mod mail;
 pub mod membership;
+pub mod mfa;
 pub mod name;
 pub mod notice;
 pub mod password;

@@ -65,6 +65,8 @@ pub struct Access {
     pub allow_deleted: bool,
     /// Whether it may change things in a tenant in maintenance.
     pub allow_maintenance: bool,
+    /// Whether a sign-in of one step will do where the tenant asks for two.
+    pub allow_mfa_missing: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
 }

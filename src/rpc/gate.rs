@@ -21,7 +21,7 @@ use super::access::{Access, TenantRule, Who};
 use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
-use crate::decide::judge::{judge, permissions};
+use crate::decide::judge::{is_stale, judge, permissions};
 use crate::decide::tenant::{Claims, Standing};
 use crate::domain::host::{HostClaim, host_name};
 use crate::domain::id::TenantId;
@@ -176,6 +176,9 @@ impl Gate {
             {
                 return Err(Error::PermissionMissing(permission.to_owned()));
             }
+            if admission.access.recent_login && is_stale(&ctx.caller, ctx.now) {
+                return Err(Error::RecentLoginRequired);
+            }
             return Ok(None);
         }
         let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
@@ -213,17 +216,18 @@ impl Gate {
             allow_pending: access.allow_pending,
             allow_deleted: access.allow_deleted,
             writes: access.writes && !access.allow_maintenance,
+            allow_mfa_missing: access.allow_mfa_missing,
             recent_login: access.recent_login,
         };
         if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, roles, member } = standing;
+        let Standing { tenant, catalogue, policy, roles, member } = standing;
         if let Some(member) = &member {
             self.app.activity.note(tenant.tenant_id, member, ctx.now);
         }
-        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, roles, member, permissions, needs })
+        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, policy, roles, member, permissions, needs })
     }
 
     /// What the headers claim about the tenant.

@@ -35,9 +35,12 @@ pub(super) async fn respond<T>(work: impl Future<Output = Result<T, Error>>) -> 
 #[must_use]
 pub fn code(error: &Error) -> Code {
     match error {
-        Error::CredentialMissing | Error::CredentialInvalid | Error::TokenExpired | Error::PasswordWrong => {
-            Code::Unauthenticated
-        }
+        Error::CredentialMissing
+        | Error::CredentialInvalid
+        | Error::TokenExpired
+        | Error::PasswordWrong
+        | Error::MfaCodeWrong
+        | Error::MfaChallengeInvalid => Code::Unauthenticated,
         Error::CallerKindRefused(_)
         | Error::PermissionMissing(_)
         | Error::MemberSuspended
@@ -46,6 +49,7 @@ pub fn code(error: &Error) -> Code {
         | Error::TenantCancelled
         | Error::TenantPending
         | Error::RecentLoginRequired
+        | Error::MfaRequired
         | Error::RankTooLow
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
@@ -116,6 +120,9 @@ pub fn reason(error: &Error) -> &'static str {
         Error::TenantDeleted(_) => R::TenantDeleted,
         Error::RecentLoginRequired => R::RecentLoginRequired,
         Error::RankTooLow => R::RankTooLow,
+        Error::MfaRequired => R::MfaRequired,
+        Error::MfaCodeWrong => R::MfaCodeWrong,
+        Error::MfaChallengeInvalid => R::MfaChallengeInvalid,
         Error::OperatorScopeMissing(_) => R::OperatorScopeMissing,
         Error::KeyTooStrong(_) => R::KeyTooStrong,
         Error::KeyNotFound => R::KeyNotFound,

@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod memberships;
+pub mod mfa;
 pub mod outbox;
 pub mod purge;
 pub mod rates;
@@ -266,6 +267,7 @@ pub fn statements() -> Vec<Listed> {
         jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
+        mfa::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,

@@ -75,10 +75,12 @@ statements! {
     FIND_API_KEY: AcrossTenants = Statement::new(concat!(
         "select ",
         api_key_columns!("k."),
-        ", k.digest, k.old_digest, a.email, a.display_name as user_name
+        ", k.digest, k.old_digest, a.email, a.display_name as user_name,
+                cast(case when o.confirmed_at is null then 0 else 1 end as bigint) as two_steps
          from api_key k
          left join membership m on m.tenant_id = k.tenant_id and m.membership_id = k.membership_id and m.status <> 3
          left join user_account a on a.user_id = m.user_id and a.status = 1
+         left join totp o on o.user_id = a.user_id
          where k.key_id = $1",
     ));
     FIND_API_KEY_PLACE: AcrossTenants = Statement::new(
@@ -91,6 +93,14 @@ statements! {
         "select (select max(version) from catalogue) as catalogue_version, ",
         tenant_columns!(),
         " from tenant where tenant_id = $1",
+    ));
+    /// The same with what the tenant has set of what it asks of sign-ins.
+    FIND_TENANT_WITH_POLICY: AcrossTenants = Statement::new(concat!(
+        "select (select max(version) from catalogue) as catalogue_version, s.mfa_required, ",
+        tenant_columns!("t."),
+        " from tenant t
+         left join tenant_settings s on s.tenant_id = t.tenant_id
+         where t.tenant_id = $1",
     ));
     FIND_SLUG: AcrossTenants = Statement::new(
         "select tenant_id
@@ -351,6 +361,7 @@ struct StoredApiKeyRow {
     old_digest: Option<Vec<u8>>,
     email: Option<String>,
     user_name: Option<String>,
+    two_steps: i64,
     #[sqlx(flatten)]
     key: ApiKeyRow,
 }
@@ -487,6 +498,14 @@ struct VersionedTenantRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct GuardedTenantRow {
+    catalogue_version: Option<i64>,
+    mfa_required: Option<i64>,
+    #[sqlx(flatten)]
+    tenant: TenantRow,
+}
+
+#[derive(sqlx::FromRow)]
 struct MyTenantRow {
     #[sqlx(flatten)]
     tenant: TenantRow,
@@ -494,6 +513,16 @@ struct MyTenantRow {
     further_roles: Option<String>,
     member_status: i64,
     member_count: i64,
+}
+
+/// A tenant with what decides on who may enter it.
+pub struct GuardedTenant {
+    /// The tenant, as it is written.
+    pub tenant: Tenant,
+    /// The version of the catalogue in force.
+    pub catalogue_version: i64,
+    /// Whether sign-ins must have had two steps, when the tenant says so itself.
+    pub mfa_required: Option<bool>,
 }
 
 /// What a key's secret is compared with.
@@ -655,7 +684,11 @@ impl Store {
         let row: Option<StoredApiKeyRow> =
             self.across_tenants().await?.optional(&FIND_API_KEY, &[key_id.into()]).await?;
         let Some(row) = row else { return Ok(None) };
-        let key = ApiKey::try_from(row.key)?;
+        let mut key = ApiKey::try_from(row.key)?;
+        if row.two_steps == 0 {
+            // Whoever gave the second step up has no more than one.
+            key.aal = key.aal.min(1);
+        }
         let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
         let member = match (key.user_id, row.email, row.user_name) {
             (Some(UserId(user_id)), Some(email), Some(display_name)) => {
@@ -684,6 +717,23 @@ impl Store {
         let row: Option<VersionedTenantRow> =
             self.across_tenants().await?.optional(&FIND_TENANT, &[tenant.0.into()]).await?;
         row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
+    }
+
+    /// `find_tenant`, with what the tenant asks of sign-ins, in the same look.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_tenant_with_policy(&self, tenant: TenantId) -> Result<Option<GuardedTenant>, Error> {
+        let row: Option<GuardedTenantRow> =
+            self.across_tenants().await?.optional(&FIND_TENANT_WITH_POLICY, &[tenant.0.into()]).await?;
+        let guarded = |row: GuardedTenantRow| {
+            Ok(GuardedTenant {
+                tenant: row.tenant.try_into()?,
+                catalogue_version: row.catalogue_version.unwrap_or(0),
+                mfa_required: row.mfa_required.map(|required| required == 1),
+            })
+        };
+        row.map(guarded).transpose()
     }
 
     /// To whom a slug leads, as its own or as an earlier one.

@@ -80,18 +80,20 @@ async fn who_am_i(t: &Bed, pairs: &[(&'static str, &str)]) -> Result<tonic::Resp
     raw::call(&t.channel(), "/tenantry.v1.AuthService/WhoAmI", &headers(pairs), b"").await
 }
 
+/// A token of somebody who signed in so long ago, signed as the server signs.
+pub(crate) async fn signed_in_minutes_ago(t: &Bed, person: &Person, minutes: i64) -> String {
+    let signer = Signer::of(t).await;
+    let auth_time = t.clock.now().seconds() - 60 * minutes;
+    signer.sign(&signer.header(), &with(&claims(person), "auth_time", &json!(auth_time)))
+}
+
 /// Signed as the server signs, since no token lives for as long as a sign-in is recent.
 async fn what_cannot_be_undone_needs_a_recent_sign_in(t: &Bed) {
     let acme = t.tenant("acme").await;
     let bob = t.member(&acme, "admin").await;
-    let signer = Signer::of(t).await;
-    let signed_in = |minutes: i64| {
-        let auth_time = t.clock.now().seconds() - 60 * minutes;
-        let claims = with(&claims(&acme.owner), "auth_time", &json!(auth_time));
-        t.with_token(&signer.sign(&signer.header(), &claims))
-    };
+    let signed_in = async |minutes: i64| t.with_token(&signed_in_minutes_ago(t, &acme.owner, minutes).await);
     let transfer = v1::TransferOwnershipRequest { new_owner_id: bob.id.clone(), ..Default::default() };
-    let (mut stale, mut recent) = (signed_in(11), signed_in(9));
+    let (mut stale, mut recent) = (signed_in(11).await, signed_in(9).await);
     let refused = stale.members.transfer_ownership(transfer.clone()).await;
     assert_refused(refused, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
     let refused = stale.tenants.delete_tenant(v1::DeleteTenantRequest::default()).await;

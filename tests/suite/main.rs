@@ -30,6 +30,7 @@ mod jobs;
 mod mail;
 mod matrix;
 mod members;
+mod mfa;
 mod operator_keys;
 mod ownership;
 mod processes;

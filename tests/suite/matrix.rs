@@ -7,6 +7,7 @@ use tenantry::rpc::v1;
 use crate::api_keys::{create, personal};
 use crate::golden::{Caller, Cells, compare, fill, render};
 use crate::harness::{Bed, Engine, Person, Tenant};
+use crate::mfa::require;
 use crate::operator_keys::operator_key;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +73,8 @@ async fn people(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Te
     let request = v1::DeleteTenantRequest { tenant: deleted.id.clone(), ..Default::default() };
     operator.tenants.delete_tenant(request).await.expect("deletes");
     t.revoke_sessions(&revoked).await;
+    let strict = t.tenant("strict").await;
+    operator.tenants.update_settings(require(&strict, true)).await.expect("asks for two steps");
 
     let own = |mark, words, person: &Person| Caller::person(mark, words, person);
     vec![
@@ -93,6 +96,7 @@ async fn people(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Te
         own("shut", "owner of a suspended tenant", &closed.owner),
         own("delet", "owner of a deleted tenant", &deleted.owner),
         own("revok", "owner, session revoked", &revoked),
+        own("1step", "owner of a tenant that asks for two steps, signed in with one", &strict.owner),
     ]
 }
 

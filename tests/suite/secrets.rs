@@ -7,10 +7,12 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tenantry::rpc::v1;
 use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
+use tenantry::time::{Clock as _, SystemClock};
 use tonic::{Code, Response, Status};
 
 use crate::cluster::{Cluster, Database};
 use crate::harness::{Engine, Headers, Inner, request_id, unique};
+use crate::mfa::code_of;
 use crate::program::{Program, get, serve};
 use crate::startup::{connect, run};
 
@@ -140,6 +142,7 @@ async fn scenario(server: &Program, known: &mut Known) {
     let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
+    second_step(server, known, &token, (&sign_up.email, &password)).await;
 }
 
 /// Keys of a tenant, of a member and of an operator, made, shown again, rotated and used.
@@ -229,6 +232,38 @@ async fn refreshes(auth: &mut AuthServiceClient<Inner>, known: &mut Known, token
         known.add(&format!("refresh token {turn} of the first sign-in"), &token);
     }
     known.counted(auth.refresh_token(asked(spent)).await).unwrap_err();
+}
+
+/// A second step, set up and asked for: the authenticator's secret in all its forms, recovery codes, the token that waits.
+async fn second_step(server: &Program, known: &mut Known, token: &str, (email, password): (&str, &str)) {
+    let mut owner = server.clients(bearer(token)).auth;
+    let wish = v1::BeginTotpEnrollmentRequest { request_id: request_id() };
+    let begun = known.counted(owner.begin_totp_enrollment(wish.clone()).await).unwrap();
+    known.counted(owner.begin_totp_enrollment(wish).await).unwrap();
+    known.add("authenticator secret", &begun.secret);
+    known.add("authenticator URI", &begun.otpauth_uri);
+    let code = code_of(email, &begun.secret, SystemClock.now());
+    let confirm = v1::ConfirmTotpRequest { request_id: request_id(), code };
+    let codes = known.counted(owner.confirm_totp(confirm).await).unwrap().recovery_codes;
+    for (i, code) in codes.iter().enumerate() {
+        known.add(&format!("recovery code {i}"), code);
+    }
+    let login = v1::LoginRequest { email: email.to_owned(), password: password.to_owned(), ..Default::default() };
+    let mut anonymous = server.clients(Headers::default()).auth;
+    let challenge = known.counted(anonymous.login(login).await).unwrap().mfa_challenge.unwrap().token;
+    known.add("token that waits", &challenge);
+    let recovery = |code: &str| v1::CompleteMfaRequest {
+        challenge_token: challenge.clone(),
+        code: Some(v1::MfaCode { code: Some(v1::mfa_code::Code::RecoveryCode(code.to_owned())) }),
+        ..Default::default()
+    };
+    let wrong = "QWERTYUIOPASDFGHJKLZXCVB";
+    known.add("invented recovery code", wrong);
+    known.counted(anonymous.complete_mfa(recovery(wrong)).await).unwrap_err();
+    let done = known.counted(anonymous.complete_mfa(recovery(&codes[0])).await).unwrap();
+    known.token("token of two steps", &done.access_token.unwrap().token);
+    known.add("refresh token of two steps", &done.refresh_token.unwrap().token);
+    known.add("device token of two steps", &done.device_token);
 }
 
 /// Every row of every table, as text.

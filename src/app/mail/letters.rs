@@ -74,6 +74,12 @@ pub struct LettersError {
 }
 
 impl Letters {
+    /// The name that letters are in which are of no tenant.
+    #[must_use]
+    pub fn platform(&self) -> &str {
+        &self.platform
+    }
+
     /// The built-in letters, and over them the files of a directory: `<locale>.toml` with texts, `letter.txt` and
     /// `letter.html` as layouts of all letters, `<letter>.txt` and `<letter>.html` of one. Links lead below `public_url`;
     /// letters that are of no tenant are in the name of `platform`.

@@ -3,6 +3,7 @@
 mod api_keys;
 mod authorize;
 mod identity;
+mod mfa;
 mod platform_keys;
 mod sessions;
 mod sign_in;
@@ -11,13 +12,25 @@ use chrono::TimeDelta;
 
 use super::fields::Fields;
 use super::{Services, v1};
+use crate::app::mfa::Code;
+use crate::ctx::{Ctx, SignedIn};
 use crate::domain::api_key::{LONGEST_OVERLAP, OVERLAP};
 use crate::domain::name::TenantName;
+use crate::domain::secret::Secret;
 use crate::domain::session::Device;
+use crate::error::Error;
 
 super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
     login(LoginRequest) -> LoginResponse = sign_in;
+    complete_mfa(CompleteMfaRequest) -> CompleteMfaResponse = mfa;
+    reauthenticate(ReauthenticateRequest) -> ReauthenticateResponse = mfa;
+    get_mfa_status(GetMfaStatusRequest) -> GetMfaStatusResponse = mfa;
+    begin_totp_enrollment(BeginTotpEnrollmentRequest) -> BeginTotpEnrollmentResponse = mfa;
+    confirm_totp(ConfirmTotpRequest) -> ConfirmTotpResponse = mfa;
+    regenerate_recovery_codes(RegenerateRecoveryCodesRequest) -> RegenerateRecoveryCodesResponse = mfa;
+    disable_mfa(DisableMfaRequest) -> DisableMfaResponse = mfa;
+    reset_mfa(ResetMfaRequest) -> ResetMfaResponse = mfa;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
@@ -45,6 +58,29 @@ fn overlap(f: &mut Fields, duration: Option<&prost_types::Duration>) -> Option<T
     let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
     let bounded = span.filter(|span| (TimeDelta::zero()..=LONGEST_OVERLAP).contains(span));
     f.read("overlap", bounded.ok_or("must be 0 to 30 days"))
+}
+
+/// The second step, which must be there.
+fn code(f: &mut Fields, code: Option<v1::MfaCode>) -> Option<Code> {
+    let code = optional_code(f, code)?;
+    f.read("code", code.ok_or("must be there"))
+}
+
+/// The second step, if it is there. Whatever stands in it is compared, and wrong is wrong; only what is far too long is told.
+#[expect(clippy::option_option, reason = "whether it could be read, and then whether it was there")]
+fn optional_code(f: &mut Fields, code: Option<v1::MfaCode>) -> Option<Option<Code>> {
+    let short = |text: String| if text.len() <= 64 { Ok(Secret::new(text)) } else { Err("is longer than any code") };
+    let code = match code.and_then(|code| code.code) {
+        None => Ok(None),
+        Some(v1::mfa_code::Code::Totp(text)) => short(text).map(|text| Some(Code::Totp(text))),
+        Some(v1::mfa_code::Code::RecoveryCode(text)) => short(text).map(|text| Some(Code::Recovery(text))),
+    };
+    f.read("code", code)
+}
+
+/// The person who has signed in and calls.
+fn person(ctx: &Ctx) -> Result<&SignedIn, Error> {
+    ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))
 }
 
 /// A tenant's id or slug; none when empty.

@@ -3,7 +3,7 @@
 use tonic::Request;
 
 use super::{device, optional_tenant};
-use crate::app::sign_in::{Credentials, NewAccount};
+use crate::app::sign_in::{Credentials, Login, NewAccount};
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::domain::password;
 use crate::domain::secret::Secret;
@@ -59,8 +59,17 @@ pub(super) async fn login(s: &Services, request: Request<v1::LoginRequest>) -> R
     };
     let password = Secret::new(m.password);
     let (device_token, remember) = (m.device_token, m.remember_me);
-    let done = s.0.app.login(&ctx, Credentials { email, password, tenant, device_token, remember, device }).await?;
+    let with = Credentials { email, password, tenant, device_token, remember, device };
+    let done = match s.0.app.login(&ctx, with).await? {
+        Login::Done(done) => done,
+        Login::Waits(challenge, until) => {
+            let token = challenge.text.expose().clone();
+            let mfa_challenge = Some(v1::MfaChallenge { token, expire_time: Some(convert::time(until)) });
+            return Ok(v1::LoginResponse { mfa_challenge, ..v1::LoginResponse::default() });
+        }
+    };
     Ok(v1::LoginResponse {
+        mfa_challenge: None,
         user: Some(convert::user(&done.user)),
         access_token: Some(convert::access_token(&done.tokens.session, &done.tokens.access)),
         refresh_token: Some(convert::refresh_token(&done.tokens)),
