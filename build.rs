@@ -104,10 +104,15 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if allow_maintenance && !writes {
         return Err("reads go on in maintenance: `allow_maintenance` is for methods that write".into());
     }
+    let (deny_impersonated, allow_bound) = (flag("deny_impersonated"), flag("allow_bound"));
+    if allow_bound && (tenant != "TenantRule::None" || who != "Who::SignedIn") {
+        return Err("`allow_bound` is for methods of the signed-in without a tenant".into());
+    }
     Ok(format!(
         "who: {who}, also_service: {}, also_operator: {}, tenant: {tenant}, writes: {writes}, \
          allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
-         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}",
+         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}, \
+         deny_impersonated: {deny_impersonated}, allow_bound: {allow_bound}",
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),
         allow("TENANT_STATUS_SUSPENDED"),

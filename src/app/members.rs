@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::tenants::new_membership;
-use crate::ctx::TenantCtx;
+use crate::ctx::{Ctx, TenantCtx};
 use crate::decide::judge::judge;
 use crate::decide::tenant::Standing;
-use crate::domain::catalogue::MEMBERS;
+use crate::domain::catalogue::{Catalogue, MEMBERS};
 use crate::domain::id::UserId;
 use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
@@ -19,7 +19,9 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, entitlements, memberships};
+use crate::store::scoped::RunsIn;
+use crate::store::tx::{OfTenant, Statement};
+use crate::store::{InTenant, Scope, Scoped, TenantTx, entitlements, memberships, sso};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl App {
         };
         let membership = new_membership(&t.ctx, account.user.user_id, role.name.clone());
         memberships::insert(&mut open.tx, &membership).await?;
-        self.check_seats(&mut open.tx, t, &tenant).await?;
+        self.check_seats(&mut open.tx, &t.ctx, &t.catalogue, &tenant).await?;
         let audit = Audit::of(account.user.user_id.0).set("role", role.name.as_str()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
     }
@@ -262,7 +264,7 @@ impl App {
         }
         memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
         if after.status == MemberStatus::Active && before.status != MemberStatus::Active {
-            self.check_seats(&mut open.tx, t, &tenant).await?;
+            self.check_seats(&mut open.tx, &t.ctx, &t.catalogue, &tenant).await?;
         }
         let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
             "status",
@@ -289,7 +291,8 @@ impl App {
         };
         let roles = &t.catalogue.definition.roles;
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.role), roles);
-        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member };
+        let sso = if member.is_some() { sso::find_rule(tx).await? } else { None };
+        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member, sso };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
             None => Ok((standing.tenant, rank)),
@@ -297,9 +300,18 @@ impl App {
     }
 
     /// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
-    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx, tenant: &Tenant) -> Result<(), Error> {
-        let own = entitlements::find_limit(tx, MEMBERS, t.ctx.now).await?;
-        match t.catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref()) {
+    pub(super) async fn check_seats<S: Scope>(
+        &self,
+        tx: &mut Scoped<S>,
+        ctx: &Ctx,
+        catalogue: &Catalogue,
+        tenant: &Tenant,
+    ) -> Result<(), Error>
+    where
+        Statement<OfTenant>: RunsIn<S>,
+    {
+        let own = entitlements::find_limit(tx, MEMBERS, ctx.now).await?;
+        match catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref()) {
             Some(seats) if memberships::count_active(tx).await? > seats.limit => {
                 Err(Error::SeatsExhausted { seats: seats.limit })
             }

@@ -8,6 +8,7 @@ pub mod domains;
 pub mod entitlements;
 pub mod export;
 pub mod first_start;
+pub mod impersonation;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
@@ -20,6 +21,8 @@ pub mod service_keys;
 pub mod settings;
 pub mod sign_in;
 pub mod slugs;
+pub mod sso;
+pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
@@ -34,6 +37,7 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::error::Error;
 use crate::outside::Resolver;
+use crate::outside::oidc::Oidc;
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
@@ -57,6 +61,8 @@ pub struct App {
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
     pub resolver: Box<dyn Resolver>,
+    /// What asks identity providers who somebody is.
+    pub oidc: Oidc,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }

@@ -258,6 +258,41 @@ impl App {
     }
 }
 
+/// A sign-in through a provider, as it is to be.
+pub(super) struct Entry {
+    /// Who.
+    pub(super) user_id: UserId,
+    /// The account's epoch.
+    pub(super) epoch: i64,
+    /// The only tenant.
+    pub(super) tenant: Option<TenantId>,
+    /// The connection with the provider.
+    pub(super) connection: Option<uuid::Uuid>,
+}
+
+impl App {
+    /// Inserts the session of a sign-in through a provider.
+    pub(super) async fn enter<S: Scope>(&self, tx: &mut Scoped<S>, ctx: &Ctx, entry: &Entry) -> Result<Session, Error>
+    where
+        Statement<OfUser>: RunsIn<S>,
+    {
+        let session = Session {
+            session_id: SessionId(ctx.new_id()),
+            user_id: entry.user_id,
+            epoch: entry.epoch,
+            active_tenant: entry.tenant,
+            auth_time: ctx.now,
+            absolute_expires_at: ctx.now.after(SESSION_LIFETIME),
+            revoked_at: None,
+            bound_tenant: entry.tenant,
+            connection: entry.connection,
+            operator: None,
+        };
+        users::insert_session(tx, &session, ctx.now).await?;
+        Ok(session)
+    }
+}
+
 /// Inserts a sign-in that begins now. `epoch` was read together with the password that was compared.
 async fn new_session<S: Scope>(
     tx: &mut Scoped<S>,
@@ -277,6 +312,9 @@ where
         auth_time: ctx.now,
         absolute_expires_at: ctx.now.after(SESSION_LIFETIME),
         revoked_at: None,
+        bound_tenant: None,
+        connection: None,
+        operator: None,
     };
     users::insert_session(tx, &session, ctx.now).await?;
     Ok(session)

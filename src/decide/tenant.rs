@@ -9,6 +9,7 @@ use crate::domain::host::HostClaim;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -35,6 +36,8 @@ pub struct Standing {
     pub catalogue: Arc<Catalogue>,
     /// The person's membership; none for services alone and operators.
     pub member: Option<Membership>,
+    /// The tenant's own identity provider, where there is one and the call is a person's.
+    pub sso: Option<SsoRule>,
 }
 
 impl Plane {
@@ -86,16 +89,24 @@ impl Plane {
     /// # Errors
     /// `TenantNotFound`.
     pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
-        let member = match caller.person() {
-            Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
-            None => None,
+        // The same for every other tenant, whether it is the person's or not, or is there at all.
+        let bound = caller.person().and_then(|person| person.session.bound_tenant);
+        if bound.is_some_and(|bound| bound != tenant) {
+            return Err(Error::SessionBound);
+        }
+        let (member, sso) = match caller.person() {
+            Some(person) => {
+                let member = self.store.find_membership(tenant, person.user.user_id).await?;
+                (Some(member), self.store.find_sso_rule(tenant).await?)
+            }
+            None => (None, None),
         };
         let found = self.find_settled(tenant, now).await?;
         let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         match member {
             Some(None) => Err(Error::TenantNotFound),
-            Some(member) => Ok(Standing { tenant, catalogue, member }),
-            None => Ok(Standing { tenant, catalogue, member: None }),
+            Some(member) => Ok(Standing { tenant, catalogue, member, sso }),
+            None => Ok(Standing { tenant, catalogue, member: None, sso }),
         }
     }
 

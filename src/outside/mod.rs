@@ -1,6 +1,9 @@
-//! What the server asks of others: so far, the DNS. Traits, because a test or another deployment may answer otherwise.
+//! What the server asks of others: the DNS, by a trait, because a test or another deployment may answer otherwise; and
+//! identity providers.
 
 pub mod dns;
+pub mod http;
+pub mod oidc;
 
 use std::pin::Pin;
 

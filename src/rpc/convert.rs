@@ -160,7 +160,11 @@ pub(super) fn platform_key(key: &PlatformKey) -> v1::PlatformKey {
 /// One reason of a decision; a shortage of several metrics is one reason each.
 pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
     let remedy = match error {
-        Error::CredentialInvalid | Error::TokenExpired | Error::RecentLoginRequired => v1::Remedy::SignIn,
+        Error::CredentialInvalid
+        | Error::TokenExpired
+        | Error::RecentLoginRequired
+        | Error::SsoRequired
+        | Error::SessionBound => v1::Remedy::SignIn,
         Error::PermissionMissing(_)
         | Error::MemberSuspended
         | Error::TenantDeleted(_)

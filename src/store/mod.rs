@@ -21,6 +21,7 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod impersonations;
 pub mod jobs;
 pub mod keys;
 pub mod memberships;
@@ -31,6 +32,7 @@ pub mod scoped;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
+pub mod sso;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -259,6 +261,7 @@ pub fn statements() -> Vec<Listed> {
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
+        impersonations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
@@ -266,6 +269,7 @@ pub fn statements() -> Vec<Listed> {
         purge::STATEMENTS,
         rates::STATEMENTS,
         slugs::STATEMENTS,
+        sso::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

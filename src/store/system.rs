@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Store;
 use super::jobs::JobKind;
 use super::memberships::MembershipRow;
+use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -21,6 +22,7 @@ use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{Permissions, RoleName};
 use crate::domain::secret::KeyKind;
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, Session, User};
 use crate::error::Error;
@@ -29,15 +31,28 @@ use crate::time::Timestamp;
 statements! {
     FIND_SESSION: AcrossTenants = Statement::new(
         "select s.user_id, s.session_id, s.epoch, s.active_tenant_id, s.auth_time, s.absolute_expires_at, s.revoked_at,
+                s.bound_tenant_id, s.sso_connection_id, s.operator_key_id, k.revoked_at as key_revoked_at,
+                k.expires_at as key_expires_at,
                 a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
+         left join platform_key k on k.platform_key_id = s.operator_key_id
          where s.user_id = $1 and s.session_id = $2",
     );
     FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
          where email = $1",
+    );
+    FIND_ACCOUNT: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where user_id = $1",
+    );
+    FIND_SSO_RULE: AcrossTenants = Statement::new(
+        "select connection_id, required
+         from sso_connection
+         where tenant_id = $1",
     );
     FIND_USER: AcrossTenants = Statement::new(
         "select user_id, email, display_name
@@ -173,7 +188,7 @@ statements! {
          union
          select user_id
          from session
-         where active_tenant_id = $1
+         where active_tenant_id = $1 or bound_tenant_id = $1
          limit 200",
     );
     COUNT_TENANTS_OF_PLAN: AcrossTenants = Statement::new(
@@ -242,6 +257,11 @@ struct SessionRow {
     auth_time: Timestamp,
     absolute_expires_at: Timestamp,
     revoked_at: Option<Timestamp>,
+    bound_tenant_id: Option<Uuid>,
+    sso_connection_id: Option<Uuid>,
+    operator_key_id: Option<Uuid>,
+    key_revoked_at: Option<Timestamp>,
+    key_expires_at: Option<Timestamp>,
     #[sqlx(flatten)]
     account: AccountRow,
 }
@@ -445,14 +465,19 @@ impl Store {
         let args = [user.0.into(), session.0.into()];
         let row: Option<SessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
         let Some(row) = row else { return Ok(None) };
+        // A session in a person's place ends with the operator's key.
+        let end = row.key_expires_at.map_or(row.absolute_expires_at, |key| key.min(row.absolute_expires_at));
         let session = Session {
             session_id: SessionId(row.session_id),
             user_id: UserId(row.account.user.user_id),
             epoch: row.epoch,
             active_tenant: row.active_tenant_id.map(TenantId),
             auth_time: row.auth_time,
-            absolute_expires_at: row.absolute_expires_at,
-            revoked_at: row.revoked_at,
+            absolute_expires_at: end,
+            revoked_at: row.revoked_at.or(row.key_revoked_at),
+            bound_tenant: row.bound_tenant_id.map(TenantId),
+            connection: row.sso_connection_id,
+            operator: row.operator_key_id.map(PlatformKeyId),
         };
         Ok(Some((session, account(row.account)?)))
     }
@@ -465,6 +490,24 @@ impl Store {
         let args = [email.as_str().into()];
         let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
         row.map(account).transpose()
+    }
+
+    /// A person's account.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account_of(&self, user: UserId) -> Result<Option<Account>, Error> {
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        row.map(account).transpose()
+    }
+
+    /// What a tenant's own identity provider means for who enters; none without one.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_sso_rule(&self, tenant: TenantId) -> Result<Option<SsoRule>, Error> {
+        let row: Option<SsoRuleRow> = self.across_tenants().await?.optional(&FIND_SSO_RULE, &[tenant.0.into()]).await?;
+        Ok(row.map(SsoRule::from))
     }
 
     /// A person's name and address.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfUser, Statement, statements};
-use crate::domain::id::TenantId;
+use crate::domain::id::{SessionId, TenantId};
 use crate::domain::user::{DEVICES, Session, User};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -64,8 +64,13 @@ statements! {
     );
     INSERT_SESSION: OfUser = Statement::new(
         "insert into session (user_id, session_id, epoch, active_tenant_id, auth_time, created_at,
-                              absolute_expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+                              absolute_expires_at, bound_tenant_id, sso_connection_id, operator_key_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    );
+    REVOKE_SESSION: OfUser = Statement::new(
+        "update session
+         set revoked_at = $3, revoke_reason = $4
+         where user_id = $1 and session_id = $2 and revoked_at is null",
     );
     SET_ACTIVE_TENANT: OfUser = Statement::new(
         "update session
@@ -101,6 +106,22 @@ where
         return Err(Error::EmailTaken);
     }
     tx.execute(&INSERT_CREDENTIAL, &[password_hash.into(), now.into()]).await?;
+    tx.changed(Change::Account(user.user_id));
+    Ok(())
+}
+
+/// Inserts an account without a password, for somebody whom a tenant's identity provider vouches for.
+///
+/// # Errors
+/// `EmailTaken` when somebody was faster.
+pub async fn insert_without_password<S: Scope>(tx: &mut Scoped<S>, user: &User, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let args = [user.email.as_str().into(), user.display_name.as_str().into(), now.into()];
+    if tx.execute(&INSERT, &args).await? == 0 {
+        return Err(Error::EmailTaken);
+    }
     tx.changed(Change::Account(user.user_id));
     Ok(())
 }
@@ -227,8 +248,27 @@ where
         session.auth_time.into(),
         now.into(),
         session.absolute_expires_at.into(),
+        session.bound_tenant.map(|t| t.0).into(),
+        session.connection.into(),
+        session.operator.map(|key| key.0).into(),
     ];
     tx.execute(&INSERT_SESSION, &args).await.map(|_| ())
+}
+
+/// Ends a session; whether it had not been ended before.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn revoke_session<S: Scope>(
+    tx: &mut Scoped<S>,
+    session: SessionId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.execute(&REVOKE_SESSION, &[session.0.into(), now.into(), reason.into()]).await? == 1)
 }
 
 /// Moves a session to another tenant.

@@ -44,6 +44,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost_types", &["rpc/", "cli/"]),
     ("axum", &["http/"]),
     ("hickory_resolver", &["outside/"]),
+    ("reqwest", &["outside/"]),
+    ("openidconnect", &["outside/"]),
     ("clap", &["cli/", "config"]),
 ];
 

@@ -29,6 +29,8 @@ pub(crate) const MARKS: &[(&str, Code, &str)] = &[
     ("pend", Code::PermissionDenied, "TENANT_PENDING"),
     ("maint", Code::Unavailable, "TENANT_IN_MAINTENANCE"),
     ("login", Code::PermissionDenied, "RECENT_LOGIN_REQUIRED"),
+    ("bound", Code::PermissionDenied, "SESSION_BOUND"),
+    ("imper", Code::PermissionDenied, "IMPERSONATED"),
     ("none", Code::NotFound, "TENANT_NOT_FOUND"),
     ("conf", Code::InvalidArgument, "TENANT_CONFLICT"),
     ("meta", Code::InvalidArgument, "METADATA_MALFORMED"),

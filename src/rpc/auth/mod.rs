@@ -2,8 +2,10 @@
 
 mod authorize;
 mod identity;
+mod impersonation;
 mod service_keys;
 mod sign_in;
+mod sso;
 
 use super::fields::Fields;
 use super::{Services, v1};
@@ -14,6 +16,11 @@ super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
     login(LoginRequest) -> LoginResponse = sign_in;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
+    complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
+    impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
+    list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
+    end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = service_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;
