@@ -68,6 +68,31 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_AUDIENCE", default_value = "tenantry", help_heading = "Keys and tokens")]
     pub audience: String,
 
+    /// Seconds after which a session ends that is not refreshed
+    #[arg(long, env = "TENANTRY_SESSION_IDLE", default_value = "43200", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Sessions")]
+    pub session_idle: Duration,
+
+    /// Seconds that a session lasts at most; a tenant's settings may shorten it
+    #[arg(long, env = "TENANTRY_SESSION_LENGTH", default_value = "604800", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Sessions")]
+    pub session_length: Duration,
+
+    /// --session-idle for those who asked to be remembered
+    #[arg(long, env = "TENANTRY_REMEMBERED_SESSION_IDLE", default_value = "2592000", value_name = "SECONDS")]
+    #[arg(value_parser = seconds, help_heading = "Sessions")]
+    pub remembered_session_idle: Duration,
+
+    /// --session-length for those who asked to be remembered
+    #[arg(long, env = "TENANTRY_REMEMBERED_SESSION_LENGTH", default_value = "7776000", value_name = "SECONDS")]
+    #[arg(value_parser = seconds, help_heading = "Sessions")]
+    pub remembered_session_length: Duration,
+
+    /// Sessions that an account has at most; beyond it, those that were not refreshed for longest end
+    #[arg(long, env = "TENANTRY_MAX_SESSIONS", default_value_t = 50, value_name = "N", help_heading = "Sessions")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_sessions: u16,
+
     /// Domain under which tenants are found by subdomain: with example.com, acme.example.com is tenant acme
     #[arg(long, env = "TENANTRY_BASE_DOMAIN", value_name = "DOMAIN", value_parser = base_domain)]
     #[arg(help_heading = "Finding the tenant")]

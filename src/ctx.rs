@@ -11,8 +11,9 @@ use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::role::{Permissions, Rank, RoleName, Roles};
 use crate::domain::secret::KeyKind;
+use crate::domain::session::Session;
 use crate::domain::tenant::{SuspendedBy, Tenant};
-use crate::domain::user::{Session, User};
+use crate::domain::user::User;
 use crate::entropy;
 use crate::time::Timestamp;
 

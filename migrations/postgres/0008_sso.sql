@@ -1,8 +1,7 @@
 -- Single sign-on and impersonation: see ../README.md for the rules.
 
 -- A session that did not begin with the person's own credentials opens one tenant only: because that tenant's identity
--- provider said who it is, or because an operator is in the person's place.
-alter table session add column bound_tenant_id uuid;
+-- provider said who it is, or because an operator is in the person's place. Its end is found here.
 alter table session add column sso_connection_id uuid;
 alter table session add column operator_key_id uuid;
 create index session_bound_tenant on session (bound_tenant_id) where bound_tenant_id is not null;
@@ -82,6 +81,4 @@ create policy tenant_only on impersonation for all to tenantry_app
   with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
 grant select, insert, update, delete on impersonation to tenantry_app;
 
-grant select (bound_tenant_id, sso_connection_id, operator_key_id) on session to tenantry_system;
--- A purge ends the sessions that open the purged tenant only.
-grant delete on session to tenantry_app;
+grant select (sso_connection_id, operator_key_id) on session to tenantry_system;

@@ -1,8 +1,7 @@
 -- Single sign-on and impersonation: see ../README.md for the rules.
 
 -- A session that did not begin with the person's own credentials opens one tenant only: because that tenant's identity
--- provider said who it is, or because an operator is in the person's place.
-alter table session add column bound_tenant_id blob;
+-- provider said who it is, or because an operator is in the person's place. Its end is found here.
 alter table session add column sso_connection_id blob;
 alter table session add column operator_key_id blob;
 create index session_bound_tenant on session (bound_tenant_id) where bound_tenant_id is not null;

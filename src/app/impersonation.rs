@@ -12,10 +12,11 @@ use crate::domain::id::{SessionId, UserId};
 use crate::domain::impersonation::Impersonation;
 use crate::domain::membership::MemberStatus;
 use crate::domain::secret::{Secret, sealed};
-use crate::domain::user::{AccountStatus, Session};
+use crate::domain::session::{Device, Session, SessionKind};
+use crate::domain::user::AccountStatus;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, InTenantAsUser, impersonations, memberships, users};
+use crate::store::{InTenant, InTenantAsUser, impersonations, memberships, sessions};
 
 /// What an operator is given: kept, sealed, for a repetition.
 #[derive(Serialize, Deserialize)]
@@ -66,14 +67,22 @@ impl App {
             user_id,
             epoch: account.session_epoch,
             active_tenant: Some(tenant_id),
+            kind: SessionKind::Impersonation,
+            methods: Vec::new(),
+            aal: 1,
             auth_time: now,
+            created_at: now,
+            remember: false,
+            idle_expires_at: end,
             absolute_expires_at: end,
             revoked_at: None,
             bound_tenant: Some(tenant_id),
             connection: None,
             operator: Some(operator.platform_key_id),
         };
-        users::insert_session(&mut open.tx, &session, now).await?;
+        // Not the person's own: no other session gives way to it.
+        let device = Device::default();
+        sessions::insert(&mut open.tx, &session, None, &device, None).await?;
         let impersonation = Impersonation {
             session_id: session.session_id,
             user_id,
@@ -129,7 +138,7 @@ impl App {
             Begun::Open(open) => open,
         };
         impersonations::end(&mut open.tx, id, t.ctx.now).await?;
-        users::revoke_session(&mut open.tx, id, "impersonation ended", t.ctx.now).await?;
+        sessions::revoke(&mut open.tx, id, "impersonation ended", t.ctx.now).await?;
         let ended = impersonations::get(&mut open.tx, id).await?;
         let audit = Audit::of(user_id.0).set("impersonation_id", id.to_string()).set("ended", true);
         self.finish(open, &t.ctx, audit, ended).await

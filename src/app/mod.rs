@@ -17,7 +17,9 @@ pub mod mutation;
 pub mod passwords;
 pub mod provisioning;
 pub mod purge;
+pub mod refresh;
 pub mod service_keys;
+pub mod sessions;
 pub mod settings;
 pub mod sign_in;
 pub mod slugs;
@@ -35,6 +37,7 @@ use crate::domain::host::OwnHosts;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
+use crate::domain::session::SessionLimits;
 use crate::error::Error;
 use crate::outside::Resolver;
 use crate::outside::oidc::Oidc;
@@ -53,6 +56,8 @@ pub struct App {
     pub master: MasterKey,
     /// How passwords are hashed.
     pub passwords: Passwords,
+    /// How long sign-ins last.
+    pub sessions: SessionLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// What time it is.

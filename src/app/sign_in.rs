@@ -6,19 +6,20 @@ use uuid::Builder;
 use super::App;
 use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
+use super::sessions::{Opened, SignIn, Tokens};
 use super::tenants::{first_subscription, new_tenant};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
-use crate::domain::id::{SessionId, TenantId, UserId};
+use crate::domain::id::{TenantId, UserId};
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
+use crate::domain::session::{Device, Proof, Session};
 use crate::domain::tenant::Tenant;
-use crate::domain::user::{AccountStatus, SESSION_LIFETIME, Session, User};
+use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::tx::{OfUser, Statement};
-use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, scoped::RunsIn, users};
+use crate::store::{AsUser, InTenantAsUser, sessions, users};
 use crate::time::Timestamp;
 
 /// An account to be.
@@ -31,6 +32,10 @@ pub struct NewAccount {
     pub display_name: String,
     /// A tenant to create with it: its name and slug.
     pub tenant: Option<(String, Slug)>,
+    /// Whether the sign-in is to outlast the day.
+    pub remember: bool,
+    /// From where.
+    pub device: Device,
 }
 
 /// A new account, signed in.
@@ -41,17 +46,31 @@ pub struct SignedUp {
     /// The tenant, when one was asked for.
     pub tenant: Option<Tenant>,
     /// The sign-in.
-    pub session: Session,
+    pub opened: Opened,
+}
+
+/// What somebody signs in with.
+pub struct Credentials {
+    /// The address.
+    pub email: Email,
+    /// The password.
+    pub password: Secret<String>,
+    /// The tenant to work in; the account's default when none.
+    pub tenant: Option<TenantName>,
+    /// What an earlier sign-in on the device was given; empty when nothing.
+    pub device_token: String,
+    /// Whether the sign-in is to outlast the day.
+    pub remember: bool,
+    /// From where.
+    pub device: Device,
 }
 
 /// A sign-in that worked.
 pub struct LoggedIn {
     /// The person.
     pub user: User,
-    /// The sign-in.
-    pub session: Session,
     /// What proves it.
-    pub token: Minted,
+    pub tokens: Tokens,
     /// What tells this device next time.
     pub device_token: Secret<String>,
 }
@@ -67,7 +86,7 @@ impl App {
         ctx: &Ctx,
         new: NewAccount,
         key: Option<RequestKey>,
-    ) -> Result<(SignedUp, Minted), Error> {
+    ) -> Result<(User, Option<Tenant>, Tokens), Error> {
         // Asked before the hash is paid for; counted with the account.
         self.look_at_rate(ctx, None).await?;
         let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
@@ -75,9 +94,20 @@ impl App {
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
         let password_hash = self.passwords.hash(new.password.clone()).await?;
         let email = user.email.clone();
+        let sign_in = SignIn {
+            user_id,
+            proof: Proof::password(FIRST_EPOCH),
+            tenant: None,
+            bound_tenant: None,
+            connection: None,
+            remember: new.remember,
+            terms: self.session_terms_of_new(new.remember, new.tenant.is_some()),
+            device: new.device,
+        };
+        let account = (user, password_hash.as_str(), sign_in);
         let done = match new.tenant {
-            None => self.sign_up_alone(ctx, user, &password_hash, key).await,
-            Some(tenant) => self.sign_up_with_tenant(ctx, user, &password_hash, tenant, key).await,
+            None => self.sign_up_alone(ctx, account, key).await,
+            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, key).await,
         };
         // A hash was paid for: whatever came of it counts.
         let (done, repeated) = match done {
@@ -95,8 +125,7 @@ impl App {
             self.charge_alone(ctx, None).await?;
             self.prove_repetition(&done, new.password).await?;
         }
-        let token = self.plane.tokens.mint(&done.session, done.session.active_tenant, ctx.now, None)?;
-        Ok((done, token))
+        Ok((done.user, done.tenant, self.tokens(done.opened, ctx.now)?))
     }
 
     /// Passwords are no part of what a repetition is compared by, and its answer is a sign-in: so the password must be the
@@ -114,8 +143,7 @@ impl App {
     async fn sign_up_alone(
         &self,
         ctx: &Ctx,
-        user: User,
-        password_hash: &str,
+        (user, password_hash, sign_in): (User, &str, SignIn),
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
@@ -123,16 +151,15 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
-        let session = new_session(&mut open.tx, ctx, user.user_id, 1, None).await?;
+        let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
-        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, session }).await?, false))
+        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, opened }).await?, false))
     }
 
     async fn sign_up_with_tenant(
         &self,
         ctx: &Ctx,
-        user: User,
-        password_hash: &str,
+        (user, password_hash, sign_in): (User, &str, SignIn),
         (display_name, slug): (String, Slug),
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
@@ -147,12 +174,13 @@ impl App {
         let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
         self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, user.user_id)).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
-        let session = new_session(&mut open.tx, ctx, user.user_id, 1, Some(tenant_id)).await?;
+        let sign_in = SignIn { tenant: Some(tenant_id), ..sign_in };
+        let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;
         let audit = Audit::of(user.user_id.0)
             .set("email", user.email.as_str())
             .set("slug", tenant.slug.as_str())
             .set("display_name", tenant.display_name.as_str());
-        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: Some(tenant), session }).await?, false))
+        Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: Some(tenant), opened }).await?, false))
     }
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
@@ -169,40 +197,47 @@ impl App {
     /// # Errors
     /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
     /// the person's, `Overloaded`.
-    pub async fn login(
-        &self,
-        ctx: &Ctx,
-        email: &Email,
-        password: Secret<String>,
-        tenant: Option<&TenantName>,
-        device: &str,
-    ) -> Result<LoggedIn, Error> {
-        let account = self.store.find_account(email).await?.filter(|a| a.status == AccountStatus::Active);
-        let digest = sha256(device.as_bytes());
+    pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<LoggedIn, Error> {
+        let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
+        let digest = sha256(with.device_token.as_bytes());
         // Nobody's id where there is no account: the same look-ups, finding nothing.
         let user_id = account.as_ref().map_or_else(|| UserId(ctx.new_id()), |a| a.user.user_id);
         let mut tx = self.store.read(AsUser(user_id)).await?;
         let known = users::knows_device(&mut tx, &digest).await?;
-        let sign_in = users::find_sign_in(&mut tx).await?;
+        let stored = users::find_sign_in(&mut tx).await?;
         drop(tx);
-        let stored = sign_in.as_ref().map(|row| row.password_hash.clone());
-        let comparison = self.passwords.compare(password, stored, known).await?;
-        let (Some(account), Some(sign_in)) = (account, sign_in) else { return Err(Error::PasswordWrong) };
+        let hash = stored.as_ref().map(|row| row.password_hash.clone());
+        let comparison = self.passwords.compare(with.password, hash, known).await?;
+        let (Some(account), Some(stored)) = (account, stored) else { return Err(Error::PasswordWrong) };
         if comparison == Comparison::Wrong {
             return Err(Error::PasswordWrong);
         }
-        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, tenant, ctx.now).await?;
+        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
+        let sign_in = SignIn {
+            user_id,
+            proof: Proof::password(stored.session_epoch),
+            tenant,
+            bound_tenant: None,
+            connection: None,
+            remember: with.remember,
+            terms: self.session_terms(user_id, with.remember).await?,
+            device: with.device,
+        };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
+        let opened = match self.open_session(&mut tx, ctx, sign_in).await {
+            // The password that was compared is the account's no more.
+            Err(Error::CredentialInvalid) => return Err(Error::PasswordWrong),
+            opened => opened?,
+        };
         if let Comparison::RightButOld(hash) = &comparison {
-            users::rehash(&mut tx, &sign_in.password_hash, hash, ctx.now).await?;
+            users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
         }
-        let device_token = if known { Secret::new(device.to_owned()) } else { device_token() };
+        let device_token = if known { Secret::new(with.device_token) } else { device_token() };
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
-        let session = new_session(&mut tx, ctx, user_id, sign_in.session_epoch, tenant).await?;
-        tx.commit(ctx, Audit::of(user_id.0).set("session_id", session.session_id.to_string())).await?;
-        let token = self.plane.tokens.mint(&session, tenant, ctx.now, None)?;
-        Ok(LoggedIn { user: account.user, session, token, device_token })
+        let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
+        tx.commit(ctx, audit).await?;
+        Ok(LoggedIn { user: account.user, tokens: self.tokens(opened, ctx.now)?, device_token })
     }
 
     async fn tenant_at_sign_in(
@@ -242,7 +277,7 @@ impl App {
             Begun::Done(first) => first,
             Begun::Open(mut open) => {
                 let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
-                users::set_active_tenant(&mut open.tx, session.session_id.0, tenant).await?;
+                sessions::set_active_tenant(&mut open.tx, session.session_id, tenant).await?;
                 let audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
                 self.finish(open, ctx, audit, session).await?
             }
@@ -256,66 +291,4 @@ impl App {
         let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now, Some(person.token_expires_at))?;
         Ok((session, token))
     }
-}
-
-/// A sign-in through a provider, as it is to be.
-pub(super) struct Entry {
-    /// Who.
-    pub(super) user_id: UserId,
-    /// The account's epoch.
-    pub(super) epoch: i64,
-    /// The only tenant.
-    pub(super) tenant: Option<TenantId>,
-    /// The connection with the provider.
-    pub(super) connection: Option<uuid::Uuid>,
-}
-
-impl App {
-    /// Inserts the session of a sign-in through a provider.
-    pub(super) async fn enter<S: Scope>(&self, tx: &mut Scoped<S>, ctx: &Ctx, entry: &Entry) -> Result<Session, Error>
-    where
-        Statement<OfUser>: RunsIn<S>,
-    {
-        let session = Session {
-            session_id: SessionId(ctx.new_id()),
-            user_id: entry.user_id,
-            epoch: entry.epoch,
-            active_tenant: entry.tenant,
-            auth_time: ctx.now,
-            absolute_expires_at: ctx.now.after(SESSION_LIFETIME),
-            revoked_at: None,
-            bound_tenant: entry.tenant,
-            connection: entry.connection,
-            operator: None,
-        };
-        users::insert_session(tx, &session, ctx.now).await?;
-        Ok(session)
-    }
-}
-
-/// Inserts a sign-in that begins now. `epoch` was read together with the password that was compared.
-async fn new_session<S: Scope>(
-    tx: &mut Scoped<S>,
-    ctx: &Ctx,
-    user_id: UserId,
-    epoch: i64,
-    tenant: Option<TenantId>,
-) -> Result<Session, Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    let session = Session {
-        session_id: SessionId(ctx.new_id()),
-        user_id,
-        epoch,
-        active_tenant: tenant,
-        auth_time: ctx.now,
-        absolute_expires_at: ctx.now.after(SESSION_LIFETIME),
-        revoked_at: None,
-        bound_tenant: None,
-        connection: None,
-        operator: None,
-    };
-    users::insert_session(tx, &session, ctx.now).await?;
-    Ok(session)
 }

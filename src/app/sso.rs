@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
-use super::sign_in::{Entry, LoggedIn};
+use super::sessions::{SignIn, Tokens};
 use super::tenants::new_membership;
 use crate::ctx::Ctx;
 use crate::domain::catalogue::Catalogue;
@@ -19,8 +19,9 @@ use crate::domain::membership::Membership;
 use crate::domain::name::{Email, TenantName, display_name};
 use crate::domain::role::RoleName;
 use crate::domain::secret::{Secret, binding_token, random_text, sha256};
+use crate::domain::session::{Device, Method, Proof};
 use crate::domain::sso::{SsoConnection, groups, is_subject};
-use crate::domain::user::{AccountStatus, User};
+use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
@@ -51,6 +52,20 @@ pub struct SsoCallback {
     pub issuer: String,
     /// What the browser kept.
     pub binding_token: Secret<String>,
+    /// Whether the session is to outlast the day.
+    pub remember: bool,
+    /// From where.
+    pub device: Device,
+}
+
+/// Somebody who was let in.
+pub struct SsoDone {
+    /// The person.
+    pub user: User,
+    /// What proves it.
+    pub tokens: Tokens,
+    /// Whether they became a member just now.
+    pub joined: bool,
 }
 
 /// What a state holds. Sealed, because the verifier is nobody's to know but the provider's, at the end.
@@ -121,7 +136,7 @@ impl App {
     /// # Errors
     /// `SsoStateInvalid`, `SsoNotConfigured`, `SsoProviderUnavailable`, `SsoRefused`, `SsoAddressRefused`,
     /// `SsoMemberRefused`, `SeatsExhausted`.
-    pub async fn complete_sso(&self, ctx: &Ctx, back: &SsoCallback) -> Result<(LoggedIn, bool), Error> {
+    pub async fn complete_sso(&self, ctx: &Ctx, back: &SsoCallback) -> Result<SsoDone, Error> {
         let state = self.open_state(&back.state).ok_or(Error::SsoStateInvalid)?;
         let bound = sha256(back.binding_token.expose().as_bytes());
         let same_browser = aws_lc_rs::constant_time::verify_slices_are_equal(&bound, &state.binding).is_ok();
@@ -148,8 +163,9 @@ impl App {
             return Err(Error::SsoRefused("the provider names nobody".to_owned()));
         }
         // Whoever is made an account at the same moment is found at the second look.
-        match self.let_in(ctx, (tenant, &catalogue), &connection, &identity).await {
-            Err(Error::EmailTaken) => self.let_in(ctx, (tenant, &catalogue), &connection, &identity).await,
+        let who = (&connection, &identity);
+        match self.let_in(ctx, (tenant, &catalogue), who, back).await {
+            Err(Error::EmailTaken) => self.let_in(ctx, (tenant, &catalogue), who, back).await,
             other => other,
         }
     }
@@ -159,11 +175,16 @@ impl App {
         &self,
         ctx: &Ctx,
         (tenant, catalogue): (TenantId, &Catalogue),
-        connection: &SsoConnection,
-        identity: &Identity,
-    ) -> Result<(LoggedIn, bool), Error> {
+        (connection, identity): (&SsoConnection, &Identity),
+        back: &SsoCallback,
+    ) -> Result<SsoDone, Error> {
         let guest = self.guest(ctx, tenant, connection, identity).await?;
         let user_id = guest.user.user_id;
+        // Before the transaction: no other connection is waited for while the tenant is locked.
+        let terms = match guest.epoch {
+            Some(_) => self.session_terms(user_id, back.remember).await?,
+            None => self.session_terms_of_new(back.remember, true),
+        };
         let mut tx = self.store.write(InTenantAsUser(tenant, user_id)).await?;
         let locked = self.lock_settled(&mut tx, ctx, catalogue).await?;
         // Asked again under the lock: a connection that was changed meanwhile said nothing about this person.
@@ -180,19 +201,25 @@ impl App {
             let name = (connection.terms.issuer.as_str(), identity.subject.as_str());
             sso::insert_identity(&mut tx, name, user_id, ctx.now).await?;
         }
-        let entry = Entry {
+        let sign_in = SignIn {
             user_id,
-            epoch: guest.epoch.unwrap_or(1),
+            proof: Proof { methods: vec![Method::Oidc], aal: 1, epoch: guest.epoch.unwrap_or(FIRST_EPOCH) },
             tenant: Some(tenant),
+            bound_tenant: Some(tenant),
             connection: Some(connection.connection_id),
+            remember: back.remember,
+            terms,
+            device: back.device.clone(),
         };
-        let session = self.enter(&mut tx, ctx, &entry).await?;
+        let opened = match self.open_session(&mut tx, ctx, sign_in).await {
+            Err(Error::CredentialInvalid) => return Err(Error::SsoMemberRefused(CLOSED)),
+            opened => opened?,
+        };
         let audit = Audit::of(user_id.0)
-            .set("session_id", session.session_id.to_string())
+            .set("session_id", opened.session.session_id.to_string())
             .set("issuer", connection.terms.issuer.as_str());
         tx.commit(ctx, audit).await?;
-        let token = self.plane.tokens.mint(&session, Some(tenant), ctx.now, None)?;
-        Ok((LoggedIn { user: guest.user, session, token, device_token: Secret::new(String::new()) }, joined))
+        Ok(SsoDone { user: guest.user, tokens: self.tokens(opened, ctx.now)?, joined })
     }
 
     /// Who it is: whom the provider's name stands for already, else whose address it is.

@@ -83,6 +83,7 @@ impl App {
         }
         let tenant_id = t.tenant_id();
         if change.validate_only {
+            check_etag(&change.etag, t.tenant.version)?;
             let mut tx = self.store.read(InTenant(tenant_id)).await?;
             return changed(&mut tx, t, t.tenant.clone(), change, (of, plan)).await;
         }

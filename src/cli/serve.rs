@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -24,6 +25,7 @@ use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
+use crate::domain::session::SessionLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
 use crate::outside::dns::Dns;
@@ -214,6 +216,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         store,
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
+        sessions: session_limits(config),
         denials: Denials::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
@@ -222,6 +225,18 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// How long sessions last. A configuration beyond chrono's hundreds of thousands of years is one of for ever.
+fn session_limits(config: &Serve) -> SessionLimits {
+    let span = |duration: Duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+    SessionLimits {
+        idle: span(config.session_idle),
+        length: span(config.session_length),
+        remembered_idle: span(config.remembered_session_idle),
+        remembered_length: span(config.remembered_session_length),
+        per_account: config.max_sessions.into(),
+    }
 }
 
 /// Everything that gRPC serves, behind the front and the gate.

@@ -5,8 +5,8 @@ use super::tenant::Standing;
 use crate::ctx::{Caller, Needs, SignedIn};
 use crate::domain::membership::MemberStatus;
 use crate::domain::role::Permissions;
+use crate::domain::session::RECENT_LOGIN;
 use crate::domain::tenant::{SuspendCause, TenantStatus};
-use crate::domain::user::RECENT_LOGIN;
 use crate::error::Error;
 use crate::time::Timestamp;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::impersonation::LONGEST;
 use crate::domain::secret::Secret;
-use crate::domain::user::{ACCESS_TOKEN_LIFETIME, Session};
+use crate::domain::session::{ACCESS_TOKEN_LIFETIME, Session};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -39,6 +39,8 @@ struct Claims {
     iat: i64,
     exp: i64,
     auth_time: i64,
+    #[serde(default)]
+    aal: i64,
     /// The operator who is in the person's place (RFC 8693). For others to see; the session's row decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     act: Option<Act>,
@@ -94,7 +96,7 @@ impl Tokens {
     ) -> Result<Minted, Error> {
         // In somebody's place there is no refreshing: the token is good for all of the time.
         let lifetime = if session.operator.is_some() { LONGEST } else { ACCESS_TOKEN_LIFETIME };
-        let exp = now.after(lifetime).min(session.absolute_expires_at);
+        let exp = now.after(lifetime).min(session.idle_expires_at).min(session.absolute_expires_at);
         let exp = not_after.map_or(exp, |end| exp.min(end));
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -105,6 +107,7 @@ impl Tokens {
             iat: now.seconds(),
             exp: exp.seconds(),
             auth_time: session.auth_time.seconds(),
+            aal: session.aal,
             act: session.operator.map(|key| Act { sub: key.0 }),
         };
         let mut header = Header::new(Algorithm::EdDSA);

@@ -1,5 +1,6 @@
 //! The rules and values of tenancy. Pure: no async, no SQL, no gRPC, no clock; time and random bytes are arguments.
 
+mod base62;
 pub mod catalogue;
 #[expect(clippy::module_inception, reason = "a tenant's domain, among the rules of the domain")]
 pub mod domain;
@@ -15,9 +16,11 @@ pub mod notice;
 pub mod password;
 pub mod period;
 pub mod plan;
+pub mod refresh_token;
 pub mod role;
 pub mod seal;
 pub mod secret;
+pub mod session;
 pub mod settings;
 pub mod sso;
 pub mod subscription;

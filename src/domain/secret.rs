@@ -3,6 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::base62;
 use crate::entropy;
 
 /// Something that must not be seen: no `Debug`, no `Display`, no `Serialize`. Whoever needs the value says `expose`.
@@ -61,15 +62,13 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-
 /// So many random characters of base62, all equally likely; 43 have 256 bits.
 pub(super) fn random_base62(length: usize) -> String {
     let mut text = String::with_capacity(length);
     while text.len() < length {
         // 248 = 4 x 62: bytes above would make the first characters likelier.
         let fair = entropy::bytes::<64>().into_iter().filter(|b| *b < 248);
-        text.extend(fair.take(length - text.len()).map(|b| char::from(BASE62[usize::from(b % 62)])));
+        text.extend(fair.take(length - text.len()).map(|b| base62::digit(usize::from(b % 62))));
     }
     text
 }
@@ -77,12 +76,12 @@ pub(super) fn random_base62(length: usize) -> String {
 /// The CRC-32 of a key's text as six characters: tells a mistyped or invented key without a look into the database.
 fn checksum(text: &str) -> String {
     let mut rest = crc32fast::hash(text.as_bytes()) as usize;
-    let mut out = [b'0'; 6];
+    let mut out = ['0'; 6];
     for slot in out.iter_mut().rev() {
-        *slot = BASE62[rest % 62];
+        *slot = base62::digit(rest % 62);
         rest /= 62;
     }
-    out.iter().map(|b| char::from(*b)).collect()
+    out.into_iter().collect()
 }
 
 /// What a key opens, by its prefix.

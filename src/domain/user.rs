@@ -1,22 +1,12 @@
-//! People and their sign-ins.
+//! People and their accounts.
 
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use uuid::Uuid;
-
-use super::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use super::id::{TenantId, UserId};
 use super::name::Email;
-use crate::time::Timestamp;
 
-/// How long a sign-in lasts at most.
-pub const SESSION_LIFETIME: TimeDelta = TimeDelta::days(30);
-
-/// How long an access token is good for.
-pub const ACCESS_TOKEN_LIFETIME: TimeDelta = TimeDelta::minutes(5);
-
-/// How fresh a sign-in must be for a method that asks for a recent one.
-pub const RECENT_LOGIN: TimeDelta = TimeDelta::minutes(10);
+/// The epoch of the sessions of a new account.
+pub const FIRST_EPOCH: i64 = 1;
 
 /// How many devices of a user are remembered; the one unseen for longest is forgotten first.
 pub const DEVICES: i64 = 20;
@@ -52,44 +42,4 @@ pub struct Account {
     pub session_epoch: i64,
     /// Where calls go when nothing names a tenant.
     pub default_tenant: Option<TenantId>,
-}
-
-/// A sign-in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// Its id.
-    pub session_id: SessionId,
-    /// Whose it is.
-    pub user_id: UserId,
-    /// The account's epoch when the password was verified.
-    pub epoch: i64,
-    /// The tenant that new access tokens name.
-    pub active_tenant: Option<TenantId>,
-    /// When the person proved who they are.
-    pub auth_time: Timestamp,
-    /// When it ends in any case.
-    pub absolute_expires_at: Timestamp,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
-    /// The only tenant that it opens; none opens all that the person has.
-    #[serde(default)]
-    pub bound_tenant: Option<TenantId>,
-    /// The connection with the tenant's own identity provider that said who it is; the session ends with it.
-    #[serde(default)]
-    pub connection: Option<Uuid>,
-    /// The key of the operator who is in the person's place; the session ends with it.
-    #[serde(default)]
-    pub operator: Option<PlatformKeyId>,
-}
-
-impl Session {
-    /// Whether calls in this session are still the account's: not revoked, not over, and of the account's epoch.
-    #[must_use]
-    pub fn is_live(&self, account: &Account, now: Timestamp) -> bool {
-        self.revoked_at.is_none()
-            && now < self.absolute_expires_at
-            && self.user_id == account.user.user_id
-            && self.epoch == account.session_epoch
-            && account.status == AccountStatus::Active
-    }
 }

@@ -7,13 +7,15 @@ use super::status::told;
 use super::v1;
 use crate::app::members::Member;
 use crate::app::mutation::etag;
+use crate::app::sessions::Tokens;
 use crate::app::tenants::MyTenant;
 use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::membership::MemberStatus;
+use crate::domain::session::Session;
 use crate::domain::tenant::{SuspendCause, Tenant, TenantStatus};
-use crate::domain::user::{Session, User};
+use crate::domain::user::User;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -144,6 +146,14 @@ pub(super) fn access_token(session: &Session, minted: &Minted) -> v1::AccessToke
         expires_in: Some(duration(minted.expires_in)),
         tenant_id: session.active_tenant.map(|t| t.to_string()).unwrap_or_default(),
         session_id: session.session_id.to_string(),
+    }
+}
+
+pub(super) fn refresh_token(tokens: &Tokens) -> v1::RefreshToken {
+    v1::RefreshToken {
+        token: tokens.refresh.expose().clone(),
+        idle_expire_time: Some(time(tokens.session.idle_expires_at)),
+        expire_time: Some(time(tokens.session.absolute_expires_at)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! what is `for update` on PostgreSQL is a plain read there.
 
 use super::tenants::tenant_columns;
-use super::tx::{OfPlatform, OfTenant, Statement, statements};
+use super::tx::{OfPlatform, OfTenant, OfUser, Statement, statements};
 
 statements! {
     /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
@@ -50,5 +50,21 @@ statements! {
     pub(super) LOCK_RATE: OfPlatform = Statement::each(
         "select hits from rpc_rate where method = $1 and subject = $2 for update",
         "select hits from rpc_rate where method = $1 and subject = $2",
+    );
+
+    /// Reads the account and keeps its epoch and its number of sessions from changing.
+    pub(super) LOCK_ACCOUNT: OfUser = Statement::each(
+        "select status, session_epoch from user_account where user_id = $1 for no key update",
+        "select status, session_epoch from user_account where user_id = $1",
+    );
+
+    /// Reads the refresh tokens of a session and keeps them from changing.
+    pub(super) LOCK_REFRESH: OfUser = Statement::each(
+        "select refresh_gen, refresh_cur, refresh_prev, refresh_sealed, refreshed_at, revoked_at
+         from session
+         where user_id = $1 and session_id = $2 for update",
+        "select refresh_gen, refresh_cur, refresh_prev, refresh_sealed, refreshed_at, revoked_at
+         from session
+         where user_id = $1 and session_id = $2",
     );
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
-use crate::domain::id::{PlatformKeyId, TenantId, UserId};
+use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
 use crate::error::Error;
@@ -29,6 +29,8 @@ pub enum Change {
     Membership(TenantId, UserId),
     /// An account: disabled, sessions ended, default tenant.
     Account(UserId),
+    /// A sign-in of a person that was revoked.
+    Session(UserId, SessionId),
     /// A key of a service or operator.
     PlatformKey(PlatformKeyId, String),
     /// The keys that sign access tokens.
@@ -47,6 +49,7 @@ impl Change {
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
             Self::Catalogue => 8,
+            Self::Session(..) => 30,
         }
     }
 
@@ -60,6 +63,7 @@ impl Change {
     const fn keys(&self) -> (Option<Uuid>, Option<Uuid>) {
         match self {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
+            Self::Session(user, session) => (Some(session.0), Some(user.0)),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::Tenant(_) | Self::Host(..) | Self::SigningKeys | Self::Catalogue => (None, None),
         }

@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod purge;
 pub mod rates;
 pub mod scoped;
+pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
@@ -268,6 +269,7 @@ pub fn statements() -> Vec<Listed> {
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,
+        sessions::STATEMENTS,
         slugs::STATEMENTS,
         sso::STATEMENTS,
         settings::STATEMENTS,

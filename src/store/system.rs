@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Store;
 use super::jobs::JobKind;
 use super::memberships::MembershipRow;
+use super::sessions::{SessionRow, session_columns};
 use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
@@ -22,22 +24,31 @@ use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{Permissions, RoleName};
 use crate::domain::secret::KeyKind;
+use crate::domain::session::Session;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
-use crate::domain::user::{Account, AccountStatus, Session, User};
+use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
 use crate::time::Timestamp;
 
 statements! {
-    FIND_SESSION: AcrossTenants = Statement::new(
-        "select s.user_id, s.session_id, s.epoch, s.active_tenant_id, s.auth_time, s.absolute_expires_at, s.revoked_at,
-                s.bound_tenant_id, s.sso_connection_id, s.operator_key_id, k.revoked_at as key_revoked_at,
-                k.expires_at as key_expires_at,
+    FIND_SESSION: AcrossTenants = Statement::new(concat!(
+        "select ",
+        session_columns!("s."),
+        ", s.user_id, k.revoked_at as key_revoked_at, k.expires_at as key_expires_at,
                 a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
          left join platform_key k on k.platform_key_id = s.operator_key_id
          where s.user_id = $1 and s.session_id = $2",
+    ));
+    /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
+    FIND_STRICTEST_SESSION: AcrossTenants = Statement::new(
+        "select min(coalesce(s.session_length_seconds, $2)) as seconds
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         left join tenant_settings s on s.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and t.status <> 6",
     );
     FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
@@ -250,20 +261,18 @@ struct One {
 }
 
 #[derive(sqlx::FromRow)]
-struct SessionRow {
-    session_id: Uuid,
-    epoch: i64,
-    active_tenant_id: Option<Uuid>,
-    auth_time: Timestamp,
-    absolute_expires_at: Timestamp,
-    revoked_at: Option<Timestamp>,
-    bound_tenant_id: Option<Uuid>,
-    sso_connection_id: Option<Uuid>,
-    operator_key_id: Option<Uuid>,
+struct FoundSessionRow {
+    #[sqlx(flatten)]
+    session: SessionRow,
     key_revoked_at: Option<Timestamp>,
     key_expires_at: Option<Timestamp>,
     #[sqlx(flatten)]
     account: AccountRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct StrictestRow {
+    seconds: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -463,23 +472,29 @@ impl Store {
     /// `DatabaseUnavailable`.
     pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
         let args = [user.0.into(), session.0.into()];
-        let row: Option<SessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
+        let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
         let Some(row) = row else { return Ok(None) };
+        let mut session = row.session.of(user);
         // A session in a person's place ends with the operator's key.
-        let end = row.key_expires_at.map_or(row.absolute_expires_at, |key| key.min(row.absolute_expires_at));
-        let session = Session {
-            session_id: SessionId(row.session_id),
-            user_id: UserId(row.account.user.user_id),
-            epoch: row.epoch,
-            active_tenant: row.active_tenant_id.map(TenantId),
-            auth_time: row.auth_time,
-            absolute_expires_at: end,
-            revoked_at: row.revoked_at.or(row.key_revoked_at),
-            bound_tenant: row.bound_tenant_id.map(TenantId),
-            connection: row.sso_connection_id,
-            operator: row.operator_key_id.map(PlatformKeyId),
-        };
+        session.revoked_at = session.revoked_at.or(row.key_revoked_at);
+        session.absolute_expires_at =
+            row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
         Ok(Some((session, account(row.account)?)))
+    }
+
+    /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
+    /// itself.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_strictest_session(
+        &self,
+        user: UserId,
+        default: Option<TimeDelta>,
+    ) -> Result<Option<TimeDelta>, Error> {
+        let args = [user.0.into(), default.map(|length| length.num_seconds()).into()];
+        let row: Option<StrictestRow> = self.across_tenants().await?.optional(&FIND_STRICTEST_SESSION, &args).await?;
+        Ok(row.and_then(|row| row.seconds).map(TimeDelta::seconds))
     }
 
     /// The account of an address.

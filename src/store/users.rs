@@ -1,12 +1,10 @@
-//! Rows of people: accounts, passwords, devices and sessions. Seen only by a transaction bound to the person.
-
-use uuid::Uuid;
+//! Rows of people: accounts, passwords and devices. Seen only by a transaction bound to the person.
 
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfUser, Statement, statements};
-use crate::domain::id::{SessionId, TenantId};
-use crate::domain::user::{DEVICES, Session, User};
+use crate::domain::id::TenantId;
+use crate::domain::user::{DEVICES, User};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -61,21 +59,6 @@ statements! {
         "delete from device
          where user_id = $1
            and digest not in (select digest from device where user_id = $1 order by seen_at desc limit $2)",
-    );
-    INSERT_SESSION: OfUser = Statement::new(
-        "insert into session (user_id, session_id, epoch, active_tenant_id, auth_time, created_at,
-                              absolute_expires_at, bound_tenant_id, sso_connection_id, operator_key_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    );
-    REVOKE_SESSION: OfUser = Statement::new(
-        "update session
-         set revoked_at = $3, revoke_reason = $4
-         where user_id = $1 and session_id = $2 and revoked_at is null",
-    );
-    SET_ACTIVE_TENANT: OfUser = Statement::new(
-        "update session
-         set active_tenant_id = $3
-         where user_id = $1 and session_id = $2 and revoked_at is null",
     );
 }
 
@@ -231,56 +214,4 @@ where
 {
     tx.execute(&KEEP_DEVICE, &[digest.into(), now.into()]).await?;
     tx.execute(&FORGET_DEVICES, &[DEVICES.into()]).await.map(|_| ())
-}
-
-/// Inserts a new session. No change is noted: its id is random, so nobody can have cached its absence.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn insert_session<S: Scope>(tx: &mut Scoped<S>, session: &Session, now: Timestamp) -> Result<(), Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    let args = [
-        session.session_id.0.into(),
-        session.epoch.into(),
-        session.active_tenant.map(|t| t.0).into(),
-        session.auth_time.into(),
-        now.into(),
-        session.absolute_expires_at.into(),
-        session.bound_tenant.map(|t| t.0).into(),
-        session.connection.into(),
-        session.operator.map(|key| key.0).into(),
-    ];
-    tx.execute(&INSERT_SESSION, &args).await.map(|_| ())
-}
-
-/// Ends a session; whether it had not been ended before.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn revoke_session<S: Scope>(
-    tx: &mut Scoped<S>,
-    session: SessionId,
-    reason: &str,
-    now: Timestamp,
-) -> Result<bool, Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    Ok(tx.execute(&REVOKE_SESSION, &[session.0.into(), now.into(), reason.into()]).await? == 1)
-}
-
-/// Moves a session to another tenant.
-///
-/// # Errors
-/// `CredentialInvalid` when the session has been revoked meanwhile.
-pub async fn set_active_tenant<S: Scope>(tx: &mut Scoped<S>, session: Uuid, tenant: TenantId) -> Result<(), Error>
-where
-    Statement<OfUser>: RunsIn<S>,
-{
-    if tx.execute(&SET_ACTIVE_TENANT, &[session.into(), tenant.0.into()]).await? == 0 {
-        return Err(Error::CredentialInvalid);
-    }
-    Ok(())
 }

@@ -160,4 +160,6 @@ server.on('request', (request, response) => {
 });
 
 console.log(issuer);
+// Nobody reads on.
+console.log = console.info = console.error;
 process.stdin.on('end', () => process.exit(0)).resume();

@@ -28,6 +28,7 @@ async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &B
         id: done.user.unwrap().user_id,
         email: format!("{slug}@example.com"),
         token: done.access_token.unwrap().token,
+        refresh: done.refresh_token.unwrap().token,
     };
     let acme = crate::harness::Tenant { id: tenant.tenant_id, slug, owner };
 

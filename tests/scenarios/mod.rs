@@ -33,7 +33,8 @@ async fn provisioned(t: &Bed, request: v1::ProvisionTenantRequest) -> Tenant {
     let login = v1::LoginRequest { email: email.clone(), password: done.admin_password, ..Default::default() };
     let signed_in = t.anonymous().auth.login(login).await.expect("signs in").into_inner();
     let token = signed_in.access_token.expect("a token").token;
-    Tenant { id, slug, owner: Person { id: signed_in.user.expect("a user").user_id, email, token } }
+    let refresh = signed_in.refresh_token.expect("a refresh token").token;
+    Tenant { id, slug, owner: Person { id: signed_in.user.expect("a user").user_id, email, token, refresh } }
 }
 
 /// The tenant as the operator sees it.

@@ -42,6 +42,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tonic_health", &["cli/pulse.rs", "cli/serve.rs"]),
     ("tonic_reflection", &["cli/serve.rs"]),
     ("prost_types", &["rpc/", "cli/"]),
+    ("prost_reflect", &["cli/"]),
     ("axum", &["http/"]),
     ("hickory_resolver", &["outside/"]),
     ("reqwest", &["outside/"]),

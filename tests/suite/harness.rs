@@ -275,7 +275,8 @@ impl Bed {
         let done = self.anonymous().auth.sign_up(request).await.expect("signs up").into_inner();
         let user = done.user.expect("a user");
         let token = done.access_token.expect("a token").token;
-        (Person { id: user.user_id, email, token }, done.tenant)
+        let refresh = done.refresh_token.expect("a refresh token").token;
+        (Person { id: user.user_id, email, token, refresh }, done.tenant)
     }
 
     /// Makes somebody a member, by the operator, who is under no rate.
@@ -306,7 +307,8 @@ impl Bed {
             ..Default::default()
         };
         let done = self.anonymous().auth.login(request).await.expect("signs in").into_inner();
-        Person { token: done.access_token.expect("a token").token, ..person.clone() }
+        let refresh = done.refresh_token.expect("a refresh token").token;
+        Person { token: done.access_token.expect("a token").token, refresh, ..person.clone() }
     }
 
     /// A service's key with these permissions.
@@ -356,6 +358,7 @@ pub(crate) struct Person {
     pub(crate) id: String,
     pub(crate) email: String,
     pub(crate) token: String,
+    pub(crate) refresh: String,
 }
 
 /// A tenant with its first owner, who is signed in to it.
@@ -387,7 +390,7 @@ impl Interceptor for Headers {
     }
 }
 
-type Inner = InterceptedService<Channel, Headers>;
+pub(crate) type Inner = InterceptedService<Channel, Headers>;
 
 /// A client of each service.
 #[derive(Clone)]

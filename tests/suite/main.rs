@@ -37,6 +37,7 @@ mod provisioning;
 mod purge;
 mod rates;
 mod raw;
+mod refresh;
 mod repeats;
 mod rows;
 mod sabotage;

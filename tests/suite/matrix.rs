@@ -107,7 +107,8 @@ async fn bound(t: &Bed, home: &Tenant) -> Caller {
     let done = oidc::sign_in(t, &other.id, &somebody).await.expect("signs in").into_inner();
     let user = done.user.expect("a user");
     let token = done.access_token.expect("a token").token;
-    let person = Person { id: user.user_id, email: user.email, token };
+    let refresh = done.refresh_token.expect("a token").token;
+    let person = Person { id: user.user_id, email: user.email, token, refresh };
     t.join(home, &person, "owner").await;
     Caller::person("bound", "owner, by a session of another tenant's identity provider", &person)
 }

@@ -154,6 +154,7 @@ pub(crate) fn callback(back: &BTreeMap<String, String>, binding: &str) -> v1::Co
         state: said("state"),
         iss: said("iss"),
         binding_token: binding.to_owned(),
+        ..Default::default()
     }
 }
 

@@ -176,6 +176,7 @@ fn sign_up(email: &str, request_id: &str, slug: Option<&str>) -> v1::SignUpReque
         password: PASSWORD.to_owned(),
         display_name: "Ada".to_owned(),
         tenant: slug.map(|slug| v1::NewTenant { display_name: slug.to_owned(), slug: slug.to_owned() }),
+        ..Default::default()
     }
 }
 

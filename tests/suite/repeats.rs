@@ -205,6 +205,7 @@ async fn parallel_duplicates_have_one_effect(t: &Bed) {
         password: PASSWORD.to_owned(),
         display_name: "Ann".to_owned(),
         tenant: Some(v1::NewTenant { display_name: slug.clone(), slug }),
+        ..Default::default()
     };
     let calls = (0..20).map(|_| {
         let (mut clients, asked) = (t.anonymous(), asked.clone());

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tenantry::rpc::v1;
+use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
 use tonic::{Code, Response, Status};
 
 use crate::cluster::{Cluster, Database};
-use crate::harness::{Engine, Headers, request_id, unique};
+use crate::harness::{Engine, Headers, Inner, request_id, unique};
 use crate::program::{Program, get, serve};
 use crate::startup::{connect, run};
 
@@ -63,10 +64,12 @@ async fn scenario(server: &Program, known: &mut Known) {
         password: password.clone(),
         display_name: "Ada".to_owned(),
         tenant: Some(v1::NewTenant { display_name: "Acme".to_owned(), slug: slug.clone() }),
+        ..Default::default()
     };
     let done = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     let token = done.access_token.unwrap().token;
     known.token("first token", &token);
+    known.add("first refresh token", &done.refresh_token.unwrap().token);
     let again = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     known.token("token of a repetition", &again.access_token.unwrap().token);
     // Address and slug are taken: what PostgreSQL says of a conflict quotes the row.
@@ -78,24 +81,7 @@ async fn scenario(server: &Program, known: &mut Known) {
     let weak = v1::SignUpRequest { password: "password".to_owned(), ..sign_up.clone() };
     assert_eq!(known.counted(auth.sign_up(weak).await).err(), Some(Code::InvalidArgument));
 
-    let login = |password: &str, device_token: &str| v1::LoginRequest {
-        email: sign_up.email.clone(),
-        password: password.to_owned(),
-        device_token: device_token.to_owned(),
-        tenant: slug.clone(),
-    };
-    let signed_in = known.counted(auth.login(login(&password, "")).await).unwrap();
-    known.add("device token", &signed_in.device_token);
-    known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
-    let again = known.counted(auth.login(login(&password, &signed_in.device_token)).await).unwrap();
-    known.token("token of a known device", &again.access_token.unwrap().token);
-    let wrong = unique("wrong-password");
-    known.add("wrong password", &wrong);
-    known.add("invented device token", "an-invented-device-token");
-    assert_eq!(
-        known.counted(auth.login(login(&wrong, "an-invented-device-token")).await).err(),
-        Some(Code::Unauthenticated)
-    );
+    sign_ins(&mut auth, known, (&sign_up.email, &password, &slug)).await;
 
     let mut operator = server.operator();
     let key = v1::CreateServiceKeyRequest {
@@ -152,6 +138,48 @@ async fn scenario(server: &Program, known: &mut Known) {
     let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
+}
+
+/// Sign-ins that work and one that does not, and what comes after them.
+async fn sign_ins(auth: &mut AuthServiceClient<Inner>, known: &mut Known, (email, password, slug): (&str, &str, &str)) {
+    let login = |password: &str, device_token: &str| v1::LoginRequest {
+        email: email.to_owned(),
+        password: password.to_owned(),
+        device_token: device_token.to_owned(),
+        tenant: slug.to_owned(),
+        ..Default::default()
+    };
+    let signed_in = known.counted(auth.login(login(password, "")).await).unwrap();
+    known.add("device token", &signed_in.device_token);
+    known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
+    let again = known.counted(auth.login(login(password, &signed_in.device_token)).await).unwrap();
+    known.token("token of a known device", &again.access_token.unwrap().token);
+    refreshes(auth, known, &signed_in.refresh_token.unwrap().token, &again.refresh_token.unwrap().token).await;
+    let wrong = unique("wrong-password");
+    known.add("wrong password", &wrong);
+    known.add("invented device token", "an-invented-device-token");
+    assert_eq!(
+        known.counted(auth.login(login(&wrong, "an-invented-device-token")).await).err(),
+        Some(Code::Unauthenticated)
+    );
+}
+
+/// A refresh, its repetition, and a token that comes back after it was spent.
+async fn refreshes(auth: &mut AuthServiceClient<Inner>, known: &mut Known, token: &str, spent: &str) {
+    let asked = |token: &str| v1::RefreshTokenRequest { refresh_token: token.to_owned() };
+    known.add("refresh token of a sign-in", token);
+    known.add("refresh token that is spent", spent);
+    let done = known.counted(auth.refresh_token(asked(token)).await).unwrap();
+    known.token("token of a refresh", &done.access_token.unwrap().token);
+    known.add("second refresh token", &done.refresh_token.unwrap().token);
+    let again = known.counted(auth.refresh_token(asked(token)).await).unwrap();
+    known.token("token of a repeated refresh", &again.access_token.unwrap().token);
+    let mut token = spent.to_owned();
+    for turn in 0..2 {
+        token = known.counted(auth.refresh_token(asked(&token)).await).unwrap().refresh_token.unwrap().token;
+        known.add(&format!("refresh token {turn} of the first sign-in"), &token);
+    }
+    known.counted(auth.refresh_token(asked(spent)).await).unwrap_err();
 }
 
 /// Every row of every table, as text.

@@ -72,9 +72,13 @@ async fn every_field_that_is_wrong_is_named(t: &Bed) {
         password: "short".to_owned(),
         display_name: " ".to_owned(),
         tenant: Some(v1::NewTenant { display_name: String::new(), slug: "admin".to_owned() }),
+        device: Some(v1::Device { display_name: "x".repeat(101), user_agent: "\u{7}".to_owned() }),
+        ..Default::default()
     };
     let wrong = wrong_fields(t.anonymous().auth.sign_up(asked).await);
+    let of_device = ["device.display_name", "device.user_agent"];
     let all = ["request_id", "email", "display_name", "password", "tenant.display_name", "tenant.slug"];
+    let all = [&all[..], &of_device[..]].concat();
     assert_eq!(wrong, all);
 }
 

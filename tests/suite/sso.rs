@@ -166,8 +166,9 @@ async fn a_provider_that_does_not_answer_is_told_apart(t: &Bed) {
     connect(t, &acme, connection(&crooked(), "us")).await;
     let endless = with(&somebody(&domain), json!({ "wrong": "endless" }));
     assert_refused(sign_in(t, &acme.id, &endless).await, Code::Unavailable, "SSO_PROVIDER_UNAVAILABLE");
+    // Neither is anybody followed to where a provider points.
     let redirect = with(&somebody(&domain), json!({ "wrong": "redirect" }));
-    assert_refused(sign_in(t, &acme.id, &redirect).await, Code::Unauthenticated, "SSO_REFUSED");
+    assert_refused(sign_in(t, &acme.id, &redirect).await, Code::Unavailable, "SSO_PROVIDER_UNAVAILABLE");
 }
 
 async fn an_answer_in_another_providers_name_is_refused(t: &Bed) {
@@ -221,7 +222,8 @@ async fn sign_up(t: &Bed, email: &str) -> Person {
         ..Default::default()
     };
     let done = t.anonymous().auth.sign_up(request).await.expect("signs up").into_inner();
-    Person { id: done.user.unwrap().user_id, email: email.to_owned(), token: done.access_token.unwrap().token }
+    let (token, refresh) = (done.access_token.unwrap().token, done.refresh_token.unwrap().token);
+    Person { id: done.user.unwrap().user_id, email: email.to_owned(), token, refresh }
 }
 
 async fn somebody_who_has_an_account_is_known_by_their_address(t: &Bed) {

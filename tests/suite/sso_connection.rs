@@ -208,7 +208,7 @@ async fn a_connection_wants_a_recent_sign_in(t: Bed) {
 async fn where_the_catalogue_sells_it_the_plan_must_include_it() {
     let catalogue = CATALOGUE.replace(
         "[plans.free.limits]",
-        "[features.sso]\n[features.other]\n[plans.free]\nfeatures = [\"other\"]\n[plans.free.limits]",
+        "[features]\nsso = \"\"\nother = \"\"\n[plans.free]\nfeatures = [\"other\"]\n[plans.free.limits]",
     );
     let t = Bed::of_product(Engine::Sqlite, &catalogue).await;
     let acme = t.tenant("acme").await;

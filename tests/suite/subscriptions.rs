@@ -228,7 +228,9 @@ async fn a_downgrade_is_refused_forced_or_waits(t: &Bed) {
         ..change("free")
     };
     let stale = v1::ChangePlanRequest { etag: "\"v1\"".to_owned(), ..later.clone() };
-    assert_refused(clients.tenants.change_plan(stale).await, Code::Aborted, "ETAG_MISMATCH");
+    assert_refused(clients.tenants.change_plan(stale.clone()).await, Code::Aborted, "ETAG_MISMATCH");
+    let only = v1::ChangePlanRequest { validate_only: true, ..stale };
+    assert_refused(clients.tenants.change_plan(only).await, Code::Aborted, "ETAG_MISMATCH");
     let s = clients.tenants.change_plan(later.clone()).await.unwrap().into_inner().subscription.unwrap();
     assert_eq!((s.plan.as_str(), s.next_plan.as_str()), ("pro", "free"));
     // Taken back, and asked for again.

@@ -4,6 +4,7 @@ mod authorize;
 mod identity;
 mod impersonation;
 mod service_keys;
+mod sessions;
 mod sign_in;
 mod sso;
 
@@ -11,10 +12,12 @@ use super::fields::Fields;
 use super::{Services, v1};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
+use crate::domain::session::Device;
 
 super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
     login(LoginRequest) -> LoginResponse = sign_in;
+    refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
     begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
     complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
@@ -37,4 +40,12 @@ fn optional_tenant(f: &mut Fields, field: &str, text: &str) -> Option<Option<Ten
         return Some(None);
     }
     f.read(field, TenantName::parse(text)).map(Some)
+}
+
+/// What the caller tells of the device that somebody signs in on.
+fn device(f: &mut Fields, device: Option<&v1::Device>) -> Option<Device> {
+    let Some(device) = device else { return Some(Device::default()) };
+    let display_name = f.text("device.display_name", &device.display_name, 100);
+    let user_agent = f.text("device.user_agent", &device.user_agent, 500);
+    Some(Device { display_name: display_name?, user_agent: user_agent? })
 }

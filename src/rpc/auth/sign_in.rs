@@ -2,8 +2,8 @@
 
 use tonic::Request;
 
-use super::optional_tenant;
-use crate::app::sign_in::NewAccount;
+use super::{device, optional_tenant};
+use crate::app::sign_in::{Credentials, NewAccount};
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::domain::password;
 use crate::domain::secret::Secret;
@@ -27,16 +27,20 @@ pub(super) async fn sign_up(s: &Services, request: Request<v1::SignUpRequest>) -
             name.zip(slug).map(Some)
         }
     };
-    let (Some(key), Some(email), Some(display_name), Some(()), Some(tenant)) = (key, email, name, password, tenant)
+    let device = device(&mut f, m.device.as_ref());
+    let (Some(key), Some(email), Some(display_name), Some(()), Some(tenant), Some(device)) =
+        (key, email, name, password, tenant, device)
     else {
         return Err(f.refuse());
     };
-    let new = NewAccount { email, password: Secret::new(secret), display_name, tenant };
-    let (done, token) = s.0.app.sign_up(&ctx, new, key).await?;
+    let password = Secret::new(secret);
+    let new = NewAccount { email, password, display_name, tenant, remember: m.remember_me, device };
+    let (user, tenant, tokens) = s.0.app.sign_up(&ctx, new, key).await?;
     Ok(v1::SignUpResponse {
-        user: Some(convert::user(&done.user)),
-        tenant: done.tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
-        access_token: Some(convert::access_token(&done.session, &token)),
+        user: Some(convert::user(&user)),
+        tenant: tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
+        access_token: Some(convert::access_token(&tokens.session, &tokens.access)),
+        refresh_token: Some(convert::refresh_token(&tokens)),
     })
 }
 
@@ -46,17 +50,20 @@ pub(super) async fn login(s: &Services, request: Request<v1::LoginRequest>) -> R
     let email = f.read("email", Email::parse(&m.email));
     let password = if m.password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
     let password = f.read("password", password);
-    let device = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
-    let device = f.read("device_token", device);
+    let known = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
+    let known = f.read("device_token", known);
     let tenant = optional_tenant(&mut f, "tenant", &m.tenant);
-    let (Some(email), Some(()), Some(()), Some(tenant)) = (email, password, device, tenant) else {
+    let device = device(&mut f, m.device.as_ref());
+    let (Some(email), Some(()), Some(()), Some(tenant), Some(device)) = (email, password, known, tenant, device) else {
         return Err(f.refuse());
     };
-    let secret = Secret::new(m.password);
-    let done = s.0.app.login(&ctx, &email, secret, tenant.as_ref(), &m.device_token).await?;
+    let password = Secret::new(m.password);
+    let (device_token, remember) = (m.device_token, m.remember_me);
+    let done = s.0.app.login(&ctx, Credentials { email, password, tenant, device_token, remember, device }).await?;
     Ok(v1::LoginResponse {
         user: Some(convert::user(&done.user)),
-        access_token: Some(convert::access_token(&done.session, &done.token)),
+        access_token: Some(convert::access_token(&done.tokens.session, &done.tokens.access)),
+        refresh_token: Some(convert::refresh_token(&done.tokens)),
         device_token: done.device_token.expose().clone(),
     })
 }

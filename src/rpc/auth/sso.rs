@@ -2,6 +2,7 @@
 
 use tonic::Request;
 
+use super::device;
 use crate::app::sso::SsoCallback;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
@@ -41,20 +42,22 @@ pub(super) async fn complete_sso(
         f.read("iss", bounded(&m.iss, 0)),
         f.read("binding_token", bounded(&m.binding_token, 1)),
     ];
-    if read.iter().any(Option::is_none) {
-        return Err(f.refuse());
-    }
+    let device = device(&mut f, m.device.as_ref());
+    let (true, Some(device)) = (read.iter().all(Option::is_some), device) else { return Err(f.refuse()) };
     let back = SsoCallback {
         code: Secret::new(m.code),
         state: m.state,
         issuer: m.iss,
         binding_token: Secret::new(m.binding_token),
+        remember: m.remember_me,
+        device,
     };
-    let (done, joined) = s.0.app.complete_sso(&ctx, &back).await?;
+    let done = s.0.app.complete_sso(&ctx, &back).await?;
     Ok(v1::CompleteSsoResponse {
         user: Some(convert::user(&done.user)),
-        access_token: Some(convert::access_token(&done.session, &done.token)),
-        joined,
+        access_token: Some(convert::access_token(&done.tokens.session, &done.tokens.access)),
+        refresh_token: Some(convert::refresh_token(&done.tokens)),
+        joined: done.joined,
     })
 }
 
