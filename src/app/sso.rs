@@ -21,7 +21,7 @@ use crate::domain::role::RoleName;
 use crate::domain::secret::{Secret, binding_token, random_text, sha256};
 use crate::domain::session::{Device, Method, Proof};
 use crate::domain::sso::{SsoConnection, groups, is_subject};
-use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
+use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
@@ -87,6 +87,16 @@ struct Guest {
     epoch: Option<i64>,
     /// Whether the provider's name for them is kept already.
     known: bool,
+}
+
+impl Guest {
+    /// Somebody who has an account.
+    fn of(account: Account, known: bool) -> Result<Self, Error> {
+        if account.status != AccountStatus::Active {
+            return Err(Error::SsoMemberRefused(CLOSED));
+        }
+        Ok(Self { user: account.user, epoch: Some(account.session_epoch), known })
+    }
 }
 
 impl App {
@@ -232,30 +242,20 @@ impl App {
     ) -> Result<Guest, Error> {
         let mut tx = self.store.read(InTenant(tenant)).await?;
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
-        let (account, known) = match known {
-            Some(user) => {
-                drop(tx);
-                (self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?, true)
-            }
-            None => {
-                let email = vouched(&mut tx, connection, identity).await?;
-                drop(tx);
-                match self.store.find_account(&email).await? {
-                    Some(account) => (account, false),
-                    None => {
-                        let user_id = UserId(ctx.new_id());
-                        let called = identity.name.as_deref().and_then(|name| display_name(name).ok());
-                        let called = called.unwrap_or_else(|| email.as_str().to_owned());
-                        let user = User { user_id, email, display_name: called };
-                        return Ok(Guest { user, epoch: None, known: false });
-                    }
-                }
-            }
-        };
-        if account.status != AccountStatus::Active {
-            return Err(Error::SsoMemberRefused(CLOSED));
+        if let Some(user) = known {
+            drop(tx);
+            let account = self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            return Guest::of(account, true);
         }
-        Ok(Guest { user: account.user, epoch: Some(account.session_epoch), known })
+        let email = vouched(&mut tx, connection, identity).await?;
+        drop(tx);
+        if let Some(account) = self.store.find_account(&email).await? {
+            return Guest::of(account, false);
+        }
+        let called = identity.name.as_deref().and_then(|name| display_name(name).ok());
+        let called = called.unwrap_or_else(|| email.as_str().to_owned());
+        let user = User { user_id: UserId(ctx.new_id()), email, display_name: called };
+        Ok(Guest { user, epoch: None, known: false })
     }
 
     /// Gives somebody their place in the tenant: the one that they have, in the role that their groups stand for, or a new

@@ -70,16 +70,23 @@ impl Reach {
 /// Whether the address is one of the public Internet, by the registry of special purposes (RFC 6890).
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
-    let special = match (a, b, c) {
-        (0 | 10 | 127, ..) | (169, 254, _) | (192, 168, _) | (192, 0, 0 | 2) => true,
-        (100, 64..=127, _) | (172, 16..=31, _) | (198, 18 | 19, _) => true,
-        (198, 51, 100) | (203, 0, 113) | (192, 88, 99) => true,
-        _ => a >= 224,
-    };
+    let special = matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224.., ..)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (198, 18 | 19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    );
     !special
 }
 
-/// Of IPv6 only 2000::/3 is public, and in it not the documentation's networks, nor those that stand for an IPv4 address.
+/// Of IPv6 only `2000::/3` is public, and in it not the documentation's networks, nor those that stand for an IPv4 address.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
     let special = match (first, second) {

@@ -9,7 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain/", &["error", "time", "entropy"]),
     ("store/", &["domain", "ctx", "error", "time", "entropy"]),
     ("decide/", &["store", "domain", "ctx", "error", "time", "entropy"]),
-    ("outside/", &["domain", "error"]),
+    ("outside/", &["domain", "error", "time"]),
     ("app/", &["domain", "decide", "store", "outside", "ctx", "error", "time", "entropy"]),
     // The gate asks the decision plane; front.rs continues the caller's trace.
     ("rpc/", &["app", "decide", "domain", "ctx", "error", "time", "entropy", "telemetry"]),

@@ -31,6 +31,7 @@ pub(crate) const MARKS: &[(&str, Code, &str)] = &[
     ("login", Code::PermissionDenied, "RECENT_LOGIN_REQUIRED"),
     ("bound", Code::PermissionDenied, "SESSION_BOUND"),
     ("imper", Code::PermissionDenied, "IMPERSONATED"),
+    ("nosso", Code::NotFound, "SSO_NOT_CONFIGURED"),
     ("none", Code::NotFound, "TENANT_NOT_FOUND"),
     ("conf", Code::InvalidArgument, "TENANT_CONFLICT"),
     ("meta", Code::InvalidArgument, "METADATA_MALFORMED"),
