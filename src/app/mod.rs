@@ -12,6 +12,7 @@ pub mod impersonation;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod mail;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
@@ -39,11 +40,12 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
-use crate::outside::Resolver;
 use crate::outside::oidc::Oidc;
+use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use mail::Letters;
 use passwords::Passwords;
 
 /// Everything that a use case may need, made once at the start.
@@ -68,6 +70,10 @@ pub struct App {
     pub resolver: Box<dyn Resolver>,
     /// What asks identity providers who somebody is.
     pub oidc: Oidc,
+    /// How letters read.
+    pub letters: Letters,
+    /// What sends them.
+    pub mailer: Box<dyn Mailer>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }

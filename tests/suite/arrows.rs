@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The gate asks the decision plane; front.rs continues the caller's trace.
     ("rpc/", &["app", "decide", "domain", "ctx", "error", "time", "entropy", "telemetry"]),
     ("http/", &["app"]),
-    ("jobs/", &["app"]),
+    ("jobs/", &["app", "error"]),
     (
         "cli/serve.rs",
         &["app", "config", "decide", "domain", "http", "jobs", "outside", "rpc", "store", "telemetry", "time"],
@@ -47,6 +47,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["outside/"]),
     ("reqwest", &["outside/"]),
     ("openidconnect", &["outside/"]),
+    ("lettre", &["outside/"]),
+    ("minijinja", &["app/mail/"]),
     ("clap", &["cli/", "config"]),
 ];
 
