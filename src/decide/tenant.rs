@@ -34,7 +34,7 @@ pub struct Standing {
     pub tenant: Tenant,
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
-    /// The person's membership; none for services alone and operators.
+    /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
     /// The tenant's own identity provider, where there is one and the call is a person's.
     pub sso: Option<SsoRule>,
@@ -94,15 +94,25 @@ impl Plane {
         if bound.is_some_and(|bound| bound != tenant) {
             return Err(Error::SessionBound);
         }
-        let (member, sso) = match caller.person() {
-            Some(person) => {
-                let member = self.store.find_membership(tenant, person.user.user_id).await?;
-                (Some(member), self.store.find_sso_rule(tenant).await?)
-            }
-            None => (None, None),
+        let member = match caller.user() {
+            Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
+            None => None,
+        };
+        let sso = match caller.person() {
+            Some(_) => self.store.find_sso_rule(tenant).await?,
+            None => None,
         };
         let found = self.find_settled(tenant, now).await?;
         let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
+            return Err(Error::TenantNotFound);
+        }
+        // A member's key is of one stay: who came back has come back without it.
+        if let (Caller::Personal(key, _), Some(Some(member))) = (caller, &member)
+            && key.membership_id != Some(member.membership_id)
+        {
+            return Err(Error::CredentialInvalid);
+        }
         match member {
             Some(None) => Err(Error::TenantNotFound),
             Some(member) => Ok(Standing { tenant, catalogue, member, sso }),
