@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::seats::check_seats;
 use super::sessions::{SignIn, Tokens};
 use super::tenants::new_membership;
 use crate::ctx::Ctx;
+use crate::decide::roles::together;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::domain::DomainStatus;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, TenantName, display_name};
-use crate::domain::role::RoleName;
+use crate::domain::role::{RoleName, RoleNames};
 use crate::domain::secret::{Secret, binding_token, random_text, sha256};
 use crate::domain::session::{Device, Method, Proof};
 use crate::domain::sso::{SsoConnection, groups, is_subject};
@@ -25,7 +27,7 @@ use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
-use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, sso, users};
+use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, roles, sso, users};
 use crate::time::Timestamp;
 
 /// How long a sign-in may take, from its beginning to its end.
@@ -269,18 +271,21 @@ impl App {
         identity: &Identity,
     ) -> Result<bool, Error> {
         let InTenantAsUser(_, user_id) = *tx.scope();
-        let (terms, roles) = (&connection.terms, &catalogue.definition.roles);
+        // Under the tenant's lock, so that no role is given that has just gone.
+        let roles = together(catalogue, &roles::list(tx).await?);
+        let terms = &connection.terms;
         let highest = roles.rank(&connection.highest_role);
         let held = groups(identity.claims.get(&terms.group_claim));
-        let mapped = terms.role_of(&held, roles).or_else(|| roles.get(&terms.default_role));
+        let mapped = terms.role_of(&held, &roles).or_else(|| roles.get(&terms.default_role));
         // A role that is gone, or has risen above what the connection may give, is given to nobody.
         let wanted = mapped.filter(|role| role.rank <= highest && role.name != roles.top().name);
         match memberships::get(tx, user_id).await {
-            Ok(member) if roles.rank(&member.role) > highest => Err(Error::SsoMemberRefused(ABOVE)),
+            Ok(member) if roles.rank_of(&member.roles) > highest => Err(Error::SsoMemberRefused(ABOVE)),
             Ok(member) => {
-                let follows = terms.follows_groups() && member.role != roles.top().name;
-                if let Some(role) = wanted.filter(|role| follows && role.name != member.role) {
-                    self.follow_groups(tx, ctx, member, role.name.clone()).await?;
+                let follows = terms.follows_groups() && !member.roles.contains(&roles.top().name);
+                let wanted = wanted.filter(|_| follows).map(|role| RoleNames::one(role.name.clone()));
+                if let Some(wanted) = wanted.filter(|wanted| *wanted != member.roles) {
+                    follow_groups(tx, ctx, (member, wanted), &roles.top().name).await?;
                 }
                 Ok(false)
             }
@@ -289,29 +294,15 @@ impl App {
             }
             Err(Error::MemberNotFound) => {
                 let role = wanted.ok_or(Error::SsoMemberRefused(NO_ROLE))?;
-                let member = new_membership(ctx, user_id, role.name.clone());
-                memberships::insert(tx, &member).await?;
-                self.check_seats(tx, ctx, catalogue, tenant).await?;
-                let audit = Audit::of(user_id.0).set("role", member.role.as_str()).set("status", "active");
+                let member = new_membership(ctx, user_id, RoleNames::one(role.name.clone()));
+                memberships::insert(tx, &member, &roles.top().name).await?;
+                check_seats(tx, catalogue, tenant, ctx.now).await?;
+                let audit = Audit::of(user_id.0).set("roles", member.roles.texts()).set("status", "active");
                 tx.note(&ctx.as_system("System/JoinBySso"), audit).await?;
                 Ok(true)
             }
             Err(other) => Err(other),
         }
-    }
-
-    /// Gives a member the role that their groups stand for today. Owners are left as they are.
-    async fn follow_groups(
-        &self,
-        tx: &mut Scoped<InTenantAsUser>,
-        ctx: &Ctx,
-        before: Membership,
-        role: RoleName,
-    ) -> Result<(), Error> {
-        let mut after = Membership { role, ..before.clone() };
-        memberships::update(tx, &mut after, ctx.now).await?;
-        let audit = Audit::of(after.user_id.0).field("role", before.role.as_str(), after.role.as_str());
-        tx.note(&ctx.as_system("System/FollowGroups"), audit).await
     }
 
     /// The catalogue for a tenant that can be signed in to. One that is not there is like one without a provider.
@@ -334,6 +325,19 @@ impl App {
         let plain = self.master.open(&[b"sso state"], b"", &sealed)?;
         serde_json::from_slice(&plain).ok()
     }
+}
+
+/// Gives a member the role that their groups stand for today, in the place of those that they had. Owners are not asked about.
+async fn follow_groups(
+    tx: &mut Scoped<InTenantAsUser>,
+    ctx: &Ctx,
+    (before, wanted): (Membership, RoleNames),
+    top: &RoleName,
+) -> Result<(), Error> {
+    let mut after = Membership { roles: wanted, ..before.clone() };
+    memberships::update(tx, (&before, &mut after), top, ctx.now).await?;
+    let audit = Audit::of(after.user_id.0).field("roles", before.roles.texts(), after.roles.texts());
+    tx.note(&ctx.as_system("System/FollowGroups"), audit).await
 }
 
 // Why somebody is not let in, as the end of a sentence.

@@ -9,6 +9,7 @@ use crate::domain::host::HostClaim;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
+use crate::domain::role::Roles;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
@@ -34,6 +35,8 @@ pub struct Standing {
     pub tenant: Tenant,
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
+    /// The tenant's roles: the catalogue's and its own.
+    pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
     /// The tenant's own identity provider, where there is one and the call is a person's.
@@ -113,11 +116,13 @@ impl Plane {
         {
             return Err(Error::CredentialInvalid);
         }
-        match member {
-            Some(None) => Err(Error::TenantNotFound),
-            Some(member) => Ok(Standing { tenant, catalogue, member, sso }),
-            None => Ok(Standing { tenant, catalogue, member: None, sso }),
-        }
+        let member = match member {
+            Some(None) => return Err(Error::TenantNotFound),
+            Some(member) => member,
+            None => None,
+        };
+        let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
+        Ok(Standing { tenant, catalogue, roles, member, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

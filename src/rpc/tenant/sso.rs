@@ -35,7 +35,7 @@ pub(super) async fn set_sso_connection(
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
     let fits = if secret.len() <= LONGEST_SECRET { Ok(()) } else { Err("must be at most 4 KiB") };
     let fits = f.read("client_secret", fits);
-    let terms = terms(&mut f, s, &t.catalogue.definition.roles, &m.connection.unwrap_or_default());
+    let terms = terms(&mut f, s, &t.roles, &m.connection.unwrap_or_default());
     let (Some(key), Some(()), Some(terms)) = (key, fits, terms) else { return Err(f.refuse()) };
     let secret = (!secret.is_empty()).then(|| Secret::new(secret));
     let done = s.0.app.set_sso_connection(&t, terms, secret, &m.etag, key).await?;
@@ -79,13 +79,16 @@ fn terms(f: &mut Fields, s: &Services, roles: &Roles, m: &v1::SsoConnection) -> 
     let redirects = list(f, "connection.redirect_uris", &m.redirect_uris, 1, redirect_uri);
     let claim = f.read("connection.group_claim", sso::claim(&m.group_claim));
     let domains = list(f, "connection.domains", &m.domains, 0, DomainName::parse);
-    let default_role = f.role("connection.default_role", &m.default_role, roles, roles.default());
+    let default_role = match roles.default() {
+        Some(role) if m.default_role.is_empty() => Some(role),
+        _ => f.read("connection.default_role", roles.parse(&m.default_role)),
+    };
     let count = if m.group_roles.len() <= MOST_GROUPS { Ok(()) } else { Err("must be at most 100") };
     f.read("connection.group_roles", count);
     let mut group_roles = Vec::new();
     for (i, one) in m.group_roles.iter().take(MOST_GROUPS).enumerate() {
         let group = f.read(&format!("connection.group_roles[{i}].group"), sso::group(&one.group));
-        let role = f.role(&format!("connection.group_roles[{i}].role"), &one.role, roles, None);
+        let role = f.read(&format!("connection.group_roles[{i}].role"), roles.parse(&one.role));
         group_roles.extend(group.zip(role).map(|(group, role)| GroupRole { group, role: role.name.clone() }));
     }
     if !m.group_roles.is_empty() && m.group_claim.is_empty() {
