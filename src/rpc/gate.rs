@@ -179,6 +179,13 @@ impl Gate {
             if admission.access.recent_login && is_stale(&ctx.caller, ctx.now) {
                 return Err(Error::RecentLoginRequired);
             }
+            // What is without a tenant is the account's own.
+            if let Some(person) = ctx.caller.person()
+                && !admission.access.allow_bound
+                && person.session.bound_tenant.is_some()
+            {
+                return Err(Error::SessionBound);
+            }
             return Ok(None);
         }
         let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
@@ -218,12 +225,13 @@ impl Gate {
             writes: access.writes && !access.allow_maintenance,
             allow_mfa_missing: access.allow_mfa_missing,
             recent_login: access.recent_login,
+            deny_impersonated: access.deny_impersonated,
         };
         if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, policy, roles, member } = standing;
+        let Standing { tenant, catalogue, policy, roles, member, .. } = standing;
         if let Some(member) = &member {
             self.app.activity.note(tenant.tenant_id, member, ctx.now);
         }
