@@ -77,6 +77,8 @@ pub enum Error {
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
     RecentLoginRequired,
+    #[error("an administrator of the tenant has ended this session there; sign in again")]
+    SessionEnded,
     #[error("that is above your own rank; a member of that rank can do it")]
     RankTooLow,
     #[error("an operator of the platform suspended the tenant, so only an operator can activate it")]
@@ -115,6 +117,12 @@ pub enum Error {
     // ---- how things stand
     #[error("there is no such member")]
     MemberNotFound,
+    #[error("there is no such session; ListSessions shows those that there are")]
+    SessionNotFound,
+    #[error("there is no such signing key; ListSigningKeys shows those that there are")]
+    SigningKeyNotFound,
+    #[error("the next signing key is not known to everybody yet; it can sign from {0} on")]
+    SigningKeyTooNew(Timestamp),
     #[error("nobody has signed up with this address")]
     UserUnknown,
     #[error("this slug is taken")]

@@ -289,7 +289,7 @@ impl App {
         };
         let roles = &t.catalogue.definition.roles;
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.role), roles);
-        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member };
+        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member, session_ended: false };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
             None => Ok((standing.tenant, rank)),

@@ -10,9 +10,13 @@ pub mod export;
 pub mod first_start;
 pub mod import;
 pub mod integrations;
+pub mod introspect;
 pub mod jobs;
+pub mod jwks;
+pub mod member_sessions;
 pub mod members;
 pub mod mutation;
+pub mod my_sessions;
 pub mod passwords;
 pub mod provisioning;
 pub mod purge;
@@ -21,12 +25,15 @@ pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod signing_keys;
 pub mod slugs;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
 
 use std::sync::Arc;
+
+use chrono::TimeDelta;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
@@ -49,11 +56,13 @@ pub struct App {
     /// Decisions.
     pub plane: Plane,
     /// What seals and signs for ourselves.
-    pub master: MasterKey,
+    pub master: Arc<MasterKey>,
     /// How passwords are hashed.
     pub passwords: Passwords,
     /// How long sign-ins last.
     pub sessions: SessionLimits,
+    /// How long a key signs access tokens before the next one does.
+    pub signing_key_period: TimeDelta,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// What time it is.

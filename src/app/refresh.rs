@@ -34,7 +34,7 @@ impl App {
     /// `CredentialInvalid` for whatever is wrong with it; when it was spent before, its session has ended then.
     pub async fn refresh_token(&self, ctx: &Ctx, text: &str) -> Result<Tokens, Error> {
         let presented = RefreshToken::parse(&self.master, text).ok_or(Error::CredentialInvalid)?;
-        let found = self.store.find_session(presented.user_id, presented.session_id).await?;
+        let found = self.store.find_session(presented.user_id, presented.session_id, None).await?;
         let (session, account) = found.ok_or(Error::CredentialInvalid)?;
         if !session.is_live(&account, ctx.now) {
             return Err(Error::CredentialInvalid);
@@ -79,6 +79,12 @@ impl App {
         let next = next.ok_or(Error::CredentialInvalid)?;
         tx.commit_unaudited(ctx.now).await?;
         Ok(next)
+    }
+
+    /// Whether a token is the good one of its session.
+    pub(super) async fn is_unspent(&self, token: &RefreshToken) -> Result<bool, Error> {
+        let mut tx = self.store.read(AsUser(token.user_id)).await?;
+        sessions::is_good(&mut tx, token.session_id, &token.digest()).await
     }
 
     /// The one guarded update that makes a successor, if the token is the good one.

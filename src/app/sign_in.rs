@@ -254,7 +254,8 @@ impl App {
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
 
-    /// Gives the person a token for another of their tenants, and makes it the session's.
+    /// Gives the person a token for another of their tenants, and makes it the session's, on request for their next ones
+    /// too.
     ///
     /// # Errors
     /// `TenantNotFound`, `MemberSuspended`, `TenantSuspended`, `TenantDeleted`.
@@ -262,7 +263,7 @@ impl App {
         &self,
         ctx: &Ctx,
         person: &SignedIn,
-        to: &TenantName,
+        (to, keep_as_default): (&TenantName, bool),
         key: Option<RequestKey>,
     ) -> Result<(Session, Minted), Error> {
         let tenant = self.plane.find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
@@ -276,7 +277,12 @@ impl App {
             Begun::Open(mut open) => {
                 let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
                 sessions::set_active_tenant(&mut open.tx, session.session_id, tenant).await?;
-                let audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                let mut audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                if keep_as_default {
+                    users::set_default_tenant(&mut open.tx, tenant, ctx.now).await?;
+                    let before = person.default_tenant.map(|before| before.to_string());
+                    audit = audit.field("default_tenant", before, tenant.to_string());
+                }
                 self.finish(open, ctx, audit, session).await?
             }
         };

@@ -35,6 +35,8 @@ pub struct Standing {
     pub catalogue: Arc<Catalogue>,
     /// The person's membership; none for services alone and operators.
     pub member: Option<Membership>,
+    /// Whether the tenant has ended the person's session for itself.
+    pub session_ended: bool,
 }
 
 impl Plane {
@@ -90,12 +92,18 @@ impl Plane {
             Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
             None => None,
         };
-        let found = self.find_settled(tenant, now).await?;
-        let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        let found = match caller.person() {
+            Some(person) => self.store.find_tenant_of(tenant, &person.session).await?,
+            None => self.store.find_tenant(tenant).await?.map(|(tenant, version)| (tenant, version, false)),
+        };
+        let found = found.filter(|(tenant, ..)| !tenant.is_purged(now));
+        let (tenant, version, session_ended) = found.ok_or(Error::TenantNotFound)?;
+        let catalogue = self.catalogues.at(&self.store, version).await?;
+        let tenant = tenant.settled(&catalogue, now);
         match member {
             Some(None) => Err(Error::TenantNotFound),
-            Some(member) => Ok(Standing { tenant, catalogue, member }),
-            None => Ok(Standing { tenant, catalogue, member: None }),
+            Some(member) => Ok(Standing { tenant, catalogue, member, session_ended }),
+            None => Ok(Standing { tenant, catalogue, member: None, session_ended }),
         }
     }
 

@@ -218,7 +218,7 @@ impl Gate {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, member } = standing;
+        let Standing { tenant, catalogue, member, .. } = standing;
         Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, member, permissions, needs })
     }
 

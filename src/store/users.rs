@@ -30,6 +30,11 @@ statements! {
          set default_tenant_id = $2, updated_at = $3
          where user_id = $1 and default_tenant_id is null",
     );
+    CHOOSE_DEFAULT_TENANT: OfUser = Statement::new(
+        "update user_account
+         set default_tenant_id = $2, updated_at = $3
+         where user_id = $1",
+    );
     INSERT_CREDENTIAL: OfUser = Statement::new(
         "insert into credential (user_id, password_hash, updated_at)
          values ($1, $2, $3)",
@@ -152,6 +157,21 @@ where
         tx.changed(Change::Account(user));
     }
     Ok(set)
+}
+
+/// Makes a tenant the account's default in the place of any other.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn set_default_tenant<S: Scope>(tx: &mut Scoped<S>, tenant: TenantId, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.execute(&CHOOSE_DEFAULT_TENANT, &[tenant.0.into(), now.into()]).await?;
+    if let Some(user) = tx.scope().user() {
+        tx.changed(Change::Account(user));
+    }
+    Ok(())
 }
 
 /// What a sign-in of an active account compares with.

@@ -2,10 +2,13 @@
 
 mod authorize;
 mod identity;
+mod introspect;
 mod service_keys;
 mod sessions;
 mod sign_in;
+mod signing_keys;
 
+pub(super) use self::sessions::session_id;
 use super::fields::Fields;
 use super::{Services, v1};
 use crate::domain::membership::Membership;
@@ -17,6 +20,15 @@ super::served! { v1::auth_service_server::AuthService:
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    logout(LogoutRequest) -> LogoutResponse = sessions;
+    list_sessions(ListSessionsRequest) -> ListSessionsResponse = sessions;
+    revoke_session(RevokeSessionRequest) -> RevokeSessionResponse = sessions;
+    revoke_all_sessions(RevokeAllSessionsRequest) -> RevokeAllSessionsResponse = sessions;
+    introspect_token(IntrospectTokenRequest) -> IntrospectTokenResponse = introspect;
+    get_jwks(GetJwksRequest) -> GetJwksResponse = signing_keys;
+    list_signing_keys(ListSigningKeysRequest) -> ListSigningKeysResponse = signing_keys;
+    rotate_signing_key(RotateSigningKeyRequest) -> RotateSigningKeyResponse = signing_keys;
+    revoke_signing_key(RevokeSigningKeyRequest) -> RevokeSigningKeyResponse = signing_keys;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = service_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;

@@ -1,6 +1,7 @@
 //! `MembershipService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
 mod members;
+mod sessions;
 
 use super::{Services, v1};
 
@@ -14,4 +15,6 @@ super::served! { v1::membership_service_server::MembershipService:
     remove_member(RemoveMemberRequest) -> RemoveMemberResponse = members;
     leave_tenant(LeaveTenantRequest) -> LeaveTenantResponse = members;
     transfer_ownership(TransferOwnershipRequest) -> TransferOwnershipResponse = members;
+    list_member_sessions(ListMemberSessionsRequest) -> ListMemberSessionsResponse = sessions;
+    revoke_member_sessions(RevokeMemberSessionsRequest) -> RevokeMemberSessionsResponse = sessions;
 }
