@@ -13,6 +13,7 @@ pub mod integrations;
 pub mod introspect;
 pub mod jobs;
 pub mod jwks;
+pub mod mail;
 pub mod member_sessions;
 pub mod members;
 pub mod mutation;
@@ -43,10 +44,11 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
-use crate::outside::Resolver;
+use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use mail::Letters;
 use passwords::Passwords;
 
 /// Everything that a use case may need, made once at the start.
@@ -71,6 +73,10 @@ pub struct App {
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
     pub resolver: Box<dyn Resolver>,
+    /// How letters read.
+    pub letters: Letters,
+    /// What sends them.
+    pub mailer: Box<dyn Mailer>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }

@@ -9,6 +9,7 @@ pub mod host;
 pub mod id;
 pub mod import;
 pub mod integration;
+pub mod mail;
 pub mod membership;
 pub mod name;
 pub mod notice;

@@ -46,6 +46,29 @@ statements! {
          returning kind, subject, attempts",
     );
 
+    /// `CLAIM_JOBS` for one kind.
+    pub(super) CLAIM_JOBS_OF: OfPlatform = Statement::each(
+        "update job
+         set lease = $1, leased_until = $2, attempts = attempts + 1
+         where (kind, subject) in (
+           select kind, subject
+           from job
+           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
+           order by due_at
+           limit $4
+           for update skip locked)
+         returning kind, subject, attempts",
+        "update job
+         set lease = $1, leased_until = $2, attempts = attempts + 1
+         where (kind, subject) in (
+           select kind, subject
+           from job
+           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
+           order by due_at
+           limit $4)
+         returning kind, subject, attempts",
+    );
+
     /// Reads the counted calls of one method and subject and keeps them from changing.
     pub(super) LOCK_RATE: OfPlatform = Statement::each(
         "select hits from rpc_rate where method = $1 and subject = $2 for update",

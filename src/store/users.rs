@@ -55,6 +55,11 @@ statements! {
          from device
          where user_id = $1 and digest = $2",
     );
+    COUNT_DEVICES: OfUser = Statement::new(
+        "select count(*) as devices
+         from device
+         where user_id = $1",
+    );
     KEEP_DEVICE: OfUser = Statement::new(
         "insert into device (user_id, digest, created_at, seen_at)
          values ($1, $2, $3, $3)
@@ -206,6 +211,17 @@ where
 {
     let row: Option<Devices> = tx.optional(&FIND_DEVICE, &[digest.into()]).await?;
     Ok(row.is_some_and(|row| row.devices > 0))
+}
+
+/// How many devices the person is known to sign in on.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn count_devices<S: Scope>(tx: &mut Scoped<S>) -> Result<i64, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.optional::<Devices, _>(&COUNT_DEVICES, &[]).await?.map_or(0, |row| row.devices))
 }
 
 /// Remembers a device, and no more than the bound of them.

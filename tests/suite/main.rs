@@ -26,6 +26,7 @@ mod integrations;
 mod isolation;
 mod isolation_api;
 mod jobs;
+mod mail;
 mod matrix;
 mod members;
 mod ownership;

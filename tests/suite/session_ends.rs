@@ -20,6 +20,9 @@ on_both_engines! {
     nobody_sees_or_ends_sessions_of_a_higher_rank
     a_choice_of_the_tenant_is_kept_when_asked
     a_token_is_told_about_to_services
+    ;
+    alone
+    a_sign_in_on_an_unknown_device_is_told_by_mail
 }
 
 /// The session of somebody's token.
@@ -254,6 +257,32 @@ async fn a_choice_of_the_tenant_is_kept_when_asked(t: &Bed) {
         let again = t.login(&acme.owner, "").await;
         assert_eq!(&session_of(t, &again).await.tenant_id, wanted);
     }
+}
+
+async fn a_sign_in_on_an_unknown_device_is_told_by_mail(t: Bed) {
+    let ann = t.person("ann").await;
+    let sign_in = async |device_token: &str, name: &str| {
+        let device = v1::Device { display_name: name.to_owned(), ..Default::default() };
+        let asked = v1::LoginRequest {
+            email: ann.email.clone(),
+            password: PASSWORD.to_owned(),
+            device_token: device_token.to_owned(),
+            device: Some(device),
+            ..Default::default()
+        };
+        t.anonymous().auth.login(asked).await.expect("signs in").into_inner().device_token
+    };
+    let known = sign_in("", "a laptop").await;
+    sign_in(&known, "a laptop").await;
+    sign_in("", "a phone").await;
+    let mail = t.last_mail_to(&ann.email).await;
+    assert!(mail.contains("A new sign-in") && mail.contains("a phone") && mail.contains("127.0.0.1"), "{mail}");
+    // The same again on the same day is no news.
+    sign_in("", "a phone").await;
+    sign_in("", "a tablet").await;
+    let mail = t.mail_to(&ann.email, "a tablet").await;
+    assert!(mail.contains("A new sign-in"), "{mail}");
+    assert_eq!(t.mails_to(&ann.email).len(), 2);
 }
 
 async fn a_token_is_told_about_to_services(t: &Bed) {
