@@ -95,6 +95,9 @@ struct Claims {
     auth_time: i64,
     #[serde(default)]
     aal: i64,
+    /// Never in a token of ours; should one have it, it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
 }
 
 /// A new access token.
@@ -184,6 +187,7 @@ impl Tokens {
             exp: exp.seconds(),
             auth_time: session.auth_time.seconds(),
             aal: session.aal,
+            nbf: None,
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some("at+jwt".to_owned());
@@ -213,7 +217,8 @@ impl Tokens {
         // Time is compared below, with the clock of the call.
         validation.validate_exp = false;
         let claims = decode::<Claims>(token, key, &validation).map_err(|_| bad())?.claims;
-        if claims.iat > now.after(LEEWAY).seconds() {
+        let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
+        if begins > now.after(LEEWAY).seconds() {
             return Err(bad());
         }
         if claims.exp <= now.seconds() {

@@ -33,6 +33,10 @@ statements! {
         "delete from membership
          where tenant_id = $1 and membership_id in (select membership_id from membership where tenant_id = $1 limit $2)",
     );
+    DELETE_API_KEY: OfTenant = Statement::new(
+        "delete from api_key
+         where tenant_id = $1 and api_key_id in (select api_key_id from api_key where tenant_id = $1 limit $2)",
+    );
     DELETE_LIMIT_OVERRIDE: OfTenant = Statement::new(
         "delete from limit_override
          where tenant_id = $1 and metric in (select metric from limit_override where tenant_id = $1 limit $2)",
@@ -68,6 +72,7 @@ statements! {
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
+    COUNT_API_KEY: OfTenant = Statement::new("select count(*) as rows from api_key where tenant_id = $1");
     COUNT_LIMIT_OVERRIDE: OfTenant = Statement::new("select count(*) as rows from limit_override where tenant_id = $1");
     COUNT_FEATURE_SWITCH: OfTenant = Statement::new("select count(*) as rows from feature_switch where tenant_id = $1");
     COUNT_INTEGRATION: OfTenant = Statement::new("select count(*) as rows from integration where tenant_id = $1");
@@ -125,6 +130,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
     ("session_end", &DELETE_SESSION_END, &COUNT_SESSION_END),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
+    ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),
     ("feature_switch", &DELETE_FEATURE_SWITCH, &COUNT_FEATURE_SWITCH),
     ("integration", &DELETE_INTEGRATION, &COUNT_INTEGRATION),

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod api_keys;
 mod arrows;
 mod audit;
 mod authorize;
@@ -29,6 +30,7 @@ mod jobs;
 mod mail;
 mod matrix;
 mod members;
+mod operator_keys;
 mod ownership;
 mod processes;
 mod program;
@@ -37,6 +39,7 @@ mod purge;
 mod rates;
 mod raw;
 mod refresh;
+mod refresh_races;
 mod repeats;
 mod rows;
 mod sabotage;
