@@ -71,6 +71,21 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_AUDIENCE", default_value = "tenantry", help_heading = "Keys and tokens")]
     pub audience: String,
 
+    /// Further `aud` of access tokens, separated by commas: services that verify them by the published keys
+    #[arg(long, env = "TENANTRY_EXTRA_AUDIENCES", value_name = "AUDIENCE,..", value_delimiter = ',')]
+    #[arg(help_heading = "Keys and tokens")]
+    pub extra_audiences: Vec<String>,
+
+    /// One more `aud` of access tokens that name a tenant, such as https://{tenant_id}.api.example.com
+    #[arg(long, env = "TENANTRY_TENANT_AUDIENCE", default_value = "", value_name = "TEMPLATE")]
+    #[arg(help_heading = "Keys and tokens")]
+    pub tenant_audience: String,
+
+    /// Seconds after which another key signs access tokens
+    #[arg(long, env = "TENANTRY_SIGNING_KEY_PERIOD", default_value = "2592000", value_name = "SECONDS")]
+    #[arg(value_parser = seconds, help_heading = "Keys and tokens")]
+    pub signing_key_period: Duration,
+
     /// Seconds after which a session ends that is not refreshed
     #[arg(long, env = "TENANTRY_SESSION_IDLE", default_value = "43200", value_name = "SECONDS", value_parser = seconds)]
     #[arg(help_heading = "Sessions")]

@@ -77,6 +77,8 @@ pub enum Error {
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
     RecentLoginRequired,
+    #[error("an administrator of the tenant has ended this session there; sign in again")]
+    SessionEnded,
     #[error("this operator key is not for that; one of the scope `{0}` is")]
     OperatorScopeMissing(&'static str),
     #[error("the key would be allowed `{0}`, and you are not; leave it out, or let somebody make the key who is")]
@@ -123,6 +125,12 @@ pub enum Error {
     LastOperatorKey,
     #[error("there is no such member")]
     MemberNotFound,
+    #[error("there is no such session; ListSessions shows those that there are")]
+    SessionNotFound,
+    #[error("there is no such signing key; ListSigningKeys shows those that there are")]
+    SigningKeyNotFound,
+    #[error("the next signing key is not known to everybody yet; it can sign from {0} on")]
+    SigningKeyTooNew(Timestamp),
     #[error("nobody has signed up with this address")]
     UserUnknown,
     #[error("this slug is taken")]

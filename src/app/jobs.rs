@@ -96,6 +96,7 @@ impl App {
                 self.give_back(job, again).await
             }
             JobKind::SlugAlias => self.drop_aliases(&ctx("System/DropAlias"), job).await,
+            JobKind::SigningKeys => self.rotate_job(&ctx("System/RotateSigningKey"), job).await,
             JobKind::MigratePlan => {
                 let again = self.migrate_plans(&ctx("System/MigratePlan"), job.subject).await?;
                 self.give_back(job, again).await

@@ -12,11 +12,15 @@ pub mod export;
 pub mod first_start;
 pub mod import;
 pub mod integrations;
+pub mod introspect;
 pub mod jobs;
+pub mod jwks;
 pub mod key_uses;
 pub mod mail;
+pub mod member_sessions;
 pub mod members;
 pub mod mutation;
+pub mod my_sessions;
 pub mod passwords;
 pub mod platform_keys;
 pub mod provisioning;
@@ -27,12 +31,15 @@ mod seats;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod signing_keys;
 pub mod slugs;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
 
 use std::sync::Arc;
+
+use chrono::TimeDelta;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
@@ -58,11 +65,13 @@ pub struct App {
     /// Decisions.
     pub plane: Plane,
     /// What seals and signs for ourselves.
-    pub master: MasterKey,
+    pub master: Arc<MasterKey>,
     /// How passwords are hashed.
     pub passwords: Passwords,
     /// How long sign-ins last.
     pub sessions: SessionLimits,
+    /// How long a key signs access tokens before the next one does.
+    pub signing_key_period: TimeDelta,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// Who was active and is not written down yet.

@@ -1,6 +1,7 @@
 //! Sign-up, sign-in, and the choice of the tenant to work in.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Builder;
 
 use super::App;
@@ -12,6 +13,7 @@ use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::mail::{Message, Template};
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
 use crate::domain::session::{Device, Proof, Session};
@@ -219,7 +221,7 @@ impl App {
             bound_tenant: None,
             remember: with.remember,
             terms: self.session_terms(user_id, with.remember).await?,
-            device: with.device,
+            device: with.device.clone(),
         };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
@@ -230,6 +232,10 @@ impl App {
         };
         if let Comparison::RightButOld(hash) = &comparison {
             users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
+        }
+        // The first sign-in after a sign-up is no news.
+        if !known && users::count_devices(&mut tx).await? > 0 {
+            self.post(&mut tx, new_sign_in(ctx, &account.user, &with.device), ctx.now).await?;
         }
         let device_token = if known { Secret::new(with.device_token) } else { device_token() };
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
@@ -254,7 +260,8 @@ impl App {
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
 
-    /// Gives the person a token for another of their tenants, and makes it the session's.
+    /// Gives the person a token for another of their tenants, and makes it the session's, on request for their next ones
+    /// too.
     ///
     /// # Errors
     /// `TenantNotFound`, `MemberSuspended`, `TenantSuspended`, `TenantDeleted`.
@@ -262,7 +269,7 @@ impl App {
         &self,
         ctx: &Ctx,
         person: &SignedIn,
-        to: &TenantName,
+        (to, keep_as_default): (&TenantName, bool),
         key: Option<RequestKey>,
     ) -> Result<(Session, Minted), Error> {
         let tenant = self.plane.find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
@@ -276,7 +283,12 @@ impl App {
             Begun::Open(mut open) => {
                 let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
                 sessions::set_active_tenant(&mut open.tx, session.session_id, tenant).await?;
-                let audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                let mut audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                if keep_as_default {
+                    users::set_default_tenant(&mut open.tx, tenant, ctx.now).await?;
+                    let before = person.default_tenant.map(|before| before.to_string());
+                    audit = audit.field("default_tenant", before, tenant.to_string());
+                }
                 self.finish(open, ctx, audit, session).await?
             }
         };
@@ -288,5 +300,19 @@ impl App {
         let proof = Session { auth_time: person.auth_time, ..session.clone() };
         let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now, Some(person.token_expires_at))?;
         Ok((session, token))
+    }
+}
+
+/// The letter to a person who, or in whose name somebody, has signed in on a device that was not known; one a day for the
+/// same device and address.
+fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
+    let name = if device.display_name.is_empty() { &device.user_agent } else { &device.display_name };
+    let source = ctx.source.map(|ip| ip.to_string());
+    Message {
+        template: Template::NewSignIn,
+        recipient: user.email.clone(),
+        about: format!("{} {source:?} {name}", ctx.now.utc().date_naive()),
+        payload: json!({ "at": ctx.now.to_string(), "device": name, "source": source }),
+        secret: None,
     }
 }

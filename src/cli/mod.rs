@@ -18,6 +18,7 @@ mod plan;
 mod pulse;
 pub mod serve;
 mod settings;
+mod signing_key;
 mod table;
 mod tenant;
 #[cfg(test)]
@@ -75,6 +76,8 @@ enum Command {
     Settings(settings::Settings),
     /// Custom domains of a tenant
     Domain(domain::Domain),
+    /// The keys that sign access tokens: list, rotate, revoke
+    SigningKey(signing_key::SigningKey),
     /// Print what a shell needs to complete command lines
     Completions(completions::Completions),
 }
@@ -106,6 +109,7 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::Feature(feature)) => feature.run(out).await,
         Some(Command::Settings(settings)) => settings.run(out).await,
         Some(Command::Domain(domain)) => domain.run(out).await,
+        Some(Command::SigningKey(key)) => key.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),
     }
 }

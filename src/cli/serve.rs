@@ -27,6 +27,7 @@ use crate::config::Serve;
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::decide::roles::OwnRoles;
+use crate::decide::token::Audiences;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
@@ -131,7 +132,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let plain = listen(config.http_listen).await?;
     let http_address = plain.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    let telling = tokio::spawn(http::serve(plain, metrics, readiness, async {
+    let telling = tokio::spawn(http::serve(plain, metrics, readiness, jwks(&app), async {
         let _ = http_stopped.await;
     }));
 
@@ -234,7 +235,11 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master_key_file: config.master_key_path(),
         operator_key_file: config.operator_key_path(),
         issuer: config.issuer.clone(),
-        audience: config.audience.clone(),
+        audiences: Audiences {
+            own: config.audience.clone(),
+            others: config.extra_audiences.clone(),
+            of_tenant: config.tenant_audience.clone(),
+        },
     };
     let now = fittings.clock.now();
     let catalogue =
@@ -251,6 +256,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
+        signing_key_period: span(config.signing_key_period),
         denials: Denials::default(),
         activity: Activity::default(),
         key_uses: KeyUses::default(),
@@ -262,6 +268,17 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// What shows the published keys.
+fn jwks(app: &Arc<App>) -> http::Jwks {
+    let app = app.clone();
+    Arc::new(move || app.jwks())
+}
+
+/// A span of time; one beyond chrono's hundreds of thousands of years is for ever.
+fn span(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
 /// How letters read.
@@ -298,9 +315,8 @@ fn mailer(config: &Serve) -> Result<Box<dyn Mailer>, CliError> {
     Ok(Box::new(Smtp::new(&relay, &config.mail_from).map_err(failed)?))
 }
 
-/// How long sessions last. A configuration beyond chrono's hundreds of thousands of years is one of for ever.
+/// How long sessions last.
 fn session_limits(config: &Serve) -> SessionLimits {
-    let span = |duration: Duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
     SessionLimits {
         idle: span(config.session_idle),
         length: span(config.session_length),

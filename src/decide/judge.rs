@@ -35,6 +35,9 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if standing.member.as_ref().is_some_and(|member| member.status == MemberStatus::Suspended) {
         reasons.push(Error::MemberSuspended);
     }
+    if standing.session_ended {
+        reasons.push(Error::SessionEnded);
+    }
     let tenant = &standing.tenant;
     match tenant.status(now) {
         TenantStatus::Suspended if !needs.allow_suspended => {

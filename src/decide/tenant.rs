@@ -38,6 +38,8 @@ pub struct Standing {
     pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
+    /// Whether the tenant has ended the person's session for itself.
+    pub session_ended: bool,
 }
 
 impl Plane {
@@ -93,8 +95,14 @@ impl Plane {
             Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
             None => None,
         };
-        let found = self.find_settled(tenant, now).await?;
-        let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        let found = match caller.person() {
+            Some(person) => self.store.find_tenant_of(tenant, &person.session).await?,
+            None => self.store.find_tenant(tenant).await?.map(|(tenant, version)| (tenant, version, false)),
+        };
+        let found = found.filter(|(tenant, ..)| !tenant.is_purged(now));
+        let (tenant, version, session_ended) = found.ok_or(Error::TenantNotFound)?;
+        let catalogue = self.catalogues.at(&self.store, version).await?;
+        let tenant = tenant.settled(&catalogue, now);
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
             return Err(Error::TenantNotFound);
         }
@@ -110,7 +118,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        Ok(Standing { tenant, catalogue, roles, member })
+        Ok(Standing { tenant, catalogue, roles, member, session_ended })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -23,6 +23,7 @@ pub mod seal;
 pub mod secret;
 pub mod session;
 pub mod settings;
+pub mod signing_key;
 pub mod subscription;
 pub mod tenant;
 pub mod user;

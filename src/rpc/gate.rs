@@ -219,7 +219,7 @@ impl Gate {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, roles, member } = standing;
+        let Standing { tenant, catalogue, roles, member, .. } = standing;
         if let Some(member) = &member {
             self.app.activity.note(tenant.tenant_id, member, ctx.now);
         }

@@ -46,6 +46,7 @@ pub fn code(error: &Error) -> Code {
         | Error::TenantCancelled
         | Error::TenantPending
         | Error::RecentLoginRequired
+        | Error::SessionEnded
         | Error::RankTooLow
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
@@ -66,6 +67,8 @@ pub fn code(error: &Error) -> Code {
         | Error::BillingEventReused => Code::InvalidArgument,
         Error::TenantNotFound
         | Error::MemberNotFound
+        | Error::SessionNotFound
+        | Error::SigningKeyNotFound
         | Error::KeyNotFound
         | Error::UserUnknown
         | Error::RoleNotFound
@@ -84,6 +87,7 @@ pub fn code(error: &Error) -> Code {
         | Error::LastOwner
         | Error::LastOperatorKey
         | Error::WrongState { .. }
+        | Error::SigningKeyTooNew(_)
         | Error::DomainNotVerified(_)
         | Error::FeatureNotInPlan(_)
         | Error::PlanExceeded(_) => Code::FailedPrecondition,
@@ -132,6 +136,10 @@ pub fn reason(error: &Error) -> &'static str {
         Error::AnswerExpired => R::AnswerExpired,
         Error::MetricUnknown(_) => R::MetricUnknown,
         Error::MemberNotFound => R::MemberNotFound,
+        Error::SessionEnded => R::SessionEnded,
+        Error::SessionNotFound => R::SessionNotFound,
+        Error::SigningKeyNotFound => R::SigningKeyNotFound,
+        Error::SigningKeyTooNew(_) => R::SigningKeyTooNew,
         Error::UserUnknown => R::UserUnknown,
         Error::SlugTaken => R::SlugTaken,
         Error::EmailTaken => R::EmailTaken,
@@ -256,6 +264,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::TenantSuspended { reason, .. } => vec![("suspend_reason", reason.clone())],
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
+        Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
         Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],

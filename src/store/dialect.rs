@@ -29,7 +29,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys')
            order by due_at
            limit $4
            for update skip locked)
@@ -40,7 +40,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys')
            order by due_at
            limit $4)
          returning kind, subject, attempts",
@@ -89,5 +89,13 @@ statements! {
         "select refresh_gen, refresh_cur, refresh_prev, refresh_sealed, refreshed_at, revoked_at
          from session
          where user_id = $1 and session_id = $2",
+    );
+
+    /// Reads the signing keys and keeps them from changing.
+    pub(super) LOCK_SIGNING_KEYS: OfPlatform = Statement::each(
+        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
+         from signing_key order by created_at, kid for update",
+        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
+         from signing_key order by created_at, kid",
     );
 }

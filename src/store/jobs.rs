@@ -17,6 +17,11 @@ statements! {
          on conflict (kind, subject) do update
          set due_at = excluded.due_at, attempts = 0, leased_until = null, lease = null, last_error = null",
     );
+    ENSURE: OfPlatform = Statement::new(
+        "insert into job (kind, subject, due_at, attempts)
+         values ($1, $2, $3, 0)
+         on conflict (kind, subject) do nothing",
+    );
     CANCEL: OfPlatform = Statement::new(
         "delete from job
          where kind = $1 and subject = $2",
@@ -55,14 +60,16 @@ pub enum JobKind {
     SlugAlias,
     /// Moves tenants to the newest versions of their plans, as of a catalogue; the subject is its version, as a number.
     MigratePlan,
+    /// Rotates the keys that sign access tokens; there is one.
+    SigningKeys,
     /// Sends a message of the outbox.
     Mail,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::Mail];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::SigningKeys, Self::Mail];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -73,6 +80,7 @@ impl JobKind {
             Self::Domain => "domain",
             Self::SlugAlias => "slug_alias",
             Self::MigratePlan => "migrate_plan",
+            Self::SigningKeys => "signing_keys",
             Self::Mail => "mail",
         }
     }
@@ -127,6 +135,14 @@ pub async fn schedule<S: Scope>(
         None => tx.execute(&CANCEL, &key).await,
     }
     .map(|_| ())
+}
+
+/// Schedules a job unless it is scheduled.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn ensure<S: Scope>(tx: &mut Scoped<S>, kind: JobKind, subject: Uuid, due: Timestamp) -> Result<(), Error> {
+    tx.execute(&ENSURE, &[kind.as_str().into(), subject.into(), due.into()]).await.map(|_| ())
 }
 
 /// Ends a job in the transaction of its effects, or says when it is due again.

@@ -65,6 +65,11 @@ statements! {
         "delete from domain_host
          where tenant_id = $1 and domain in (select domain from domain_host where tenant_id = $1 limit $2)",
     );
+    DELETE_SESSION_END: OfTenant = Statement::new(
+        "delete from session_end
+         where tenant_id = $1 and (user_id, session_id) in (select user_id, session_id from session_end where tenant_id = $1 limit $2)",
+    );
+    COUNT_SESSION_END: OfTenant = Statement::new("select count(*) as rows from session_end where tenant_id = $1");
     DELETE_TENANT_SETTINGS: OfTenant = Statement::new(
         "delete from tenant_settings
          where tenant_id = $1 and $2 > 0",
@@ -135,6 +140,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
     ("membership_role", &DELETE_MEMBERSHIP_ROLE, &COUNT_MEMBERSHIP_ROLE),
     ("tenant_role", &DELETE_TENANT_ROLE, &COUNT_TENANT_ROLE),
+    ("session_end", &DELETE_SESSION_END, &COUNT_SESSION_END),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
     ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),

@@ -13,7 +13,7 @@ use super::keys::{PlatformKeyRow, platform_key_columns};
 use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
 use super::roles::{OwnRoleRow, role_columns};
-use super::sessions::{SessionRow, session_columns};
+use super::sessions::{SessionRow, ShownRow, session_columns};
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -29,7 +29,7 @@ use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
-use crate::domain::session::Session;
+use crate::domain::session::{Session, ShownSession};
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
@@ -42,7 +42,25 @@ statements! {
         ", s.user_id, a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
-         where s.user_id = $1 and s.session_id = $2",
+         where s.user_id = $1 and s.session_id = $2
+           and (cast($3 as text) is null or exists (select 1 from signing_key k where k.kid = $3 and k.state in ('current', 'next', 'retired')))",
+    ));
+    /// A person's live sign-ins that are at work in a tenant and not ended there; $3 is no session's id.
+    LIST_SESSIONS_IN_TENANT: AcrossTenants = Statement::new(concat!(
+        "select ",
+        session_columns!("s."),
+        ", s.refreshed_at, s.device_name, s.user_agent, s.source
+         from session s
+         join user_account a on a.user_id = s.user_id and a.session_epoch = s.epoch
+         where s.user_id = $1 and s.active_tenant_id = $2 and s.session_id > $4 and s.kind = 1 and s.revoked_at is null
+           and s.absolute_expires_at > $5 and coalesce(s.idle_expires_at, s.absolute_expires_at) > $5
+           and not exists (
+             select 1
+             from session_end e
+             where e.tenant_id = $2 and e.user_id = $1
+               and (e.session_id = s.session_id or (e.session_id = $3 and e.ended_at >= s.created_at)))
+         order by s.session_id
+         limit $6",
     ));
     /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
     FIND_STRICTEST_SESSION: AcrossTenants = Statement::new(
@@ -89,6 +107,17 @@ statements! {
     /// With the version of the catalogue in force, so that no decision is made by an older one.
     FIND_TENANT: AcrossTenants = Statement::new(concat!(
         "select (select max(version) from catalogue) as catalogue_version, ",
+        tenant_columns!(),
+        " from tenant where tenant_id = $1",
+    ));
+    /// The same, and whether the tenant has ended a session for itself: $2 whose, $3 which, $4 no session's id, $5 when it
+    /// began.
+    FIND_TENANT_OF_SESSION: AcrossTenants = Statement::new(concat!(
+        "select (select max(version) from catalogue) as catalogue_version,
+                (select count(*)
+                 from session_end e
+                 where e.tenant_id = $1 and e.user_id = $2
+                   and (e.session_id = $3 or (e.session_id = $4 and e.ended_at >= $5))) as ends, ",
         tenant_columns!(),
         " from tenant where tenant_id = $1",
     ));
@@ -487,6 +516,13 @@ struct VersionedTenantRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct TenantOfSessionRow {
+    ends: i64,
+    #[sqlx(flatten)]
+    tenant: VersionedTenantRow,
+}
+
+#[derive(sqlx::FromRow)]
 struct MyTenantRow {
     #[sqlx(flatten)]
     tenant: TenantRow,
@@ -579,14 +615,37 @@ impl Store {
         self.across_tenants().await?.all::<One>(&ONE, &[]).await.map(|_| ())
     }
 
-    /// A session with its account.
+    /// A session with its account. `kid` is the key that an access token of it was signed with: when that is no good any
+    /// more, there is no session.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
-        let args = [user.0.into(), session.0.into()];
+    pub async fn find_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        kid: Option<&str>,
+    ) -> Result<Option<(Session, Account)>, Error> {
+        let args = [user.0.into(), session.0.into(), kid.into()];
         let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
         row.map(|row| Ok((row.session.of(user), account(row.account)?))).transpose()
+    }
+
+    /// A person's live sign-ins that are at work in a tenant, after one of them, in the order in which they began. Of their
+    /// others the tenant learns nothing.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_sessions_in(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<ShownSession>, Error> {
+        let args = [user.0.into(), tenant.0.into(), Uuid::nil().into(), after.into(), now.into(), limit.into()];
+        let rows: Vec<ShownRow> = self.across_tenants().await?.all(&LIST_SESSIONS_IN_TENANT, &args).await?;
+        Ok(rows.into_iter().map(|row| row.of(user)).collect())
     }
 
     /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
@@ -684,6 +743,29 @@ impl Store {
         let row: Option<VersionedTenantRow> =
             self.across_tenants().await?.optional(&FIND_TENANT, &[tenant.0.into()]).await?;
         row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
+    }
+
+    /// `find_tenant`, and whether the tenant has ended a session for itself.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_tenant_of(
+        &self,
+        tenant: TenantId,
+        session: &Session,
+    ) -> Result<Option<(Tenant, i64, bool)>, Error> {
+        let args = [
+            tenant.0.into(),
+            session.user_id.0.into(),
+            session.session_id.0.into(),
+            Uuid::nil().into(),
+            session.created_at.into(),
+        ];
+        let row: Option<TenantOfSessionRow> =
+            self.across_tenants().await?.optional(&FIND_TENANT_OF_SESSION, &args).await?;
+        let Some(row) = row else { return Ok(None) };
+        let version = row.tenant.catalogue_version.unwrap_or(0);
+        Ok(Some((row.tenant.tenant.try_into()?, version, row.ends > 0)))
     }
 
     /// To whom a slug leads, as its own or as an earlier one.

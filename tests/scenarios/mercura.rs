@@ -1,13 +1,16 @@
 //! mercura: sales quotes, sold by seat.
 
+use chrono::TimeDelta;
 use tenantry::rpc::v1;
 use tonic::Code;
 
 use super::{billed, days_pass, seen, subscription};
 use crate::harness::{Bed, PASSWORD, assert_refused, on_both_engines, unique};
+use crate::refresh::{next, refresh, spent};
 
 on_both_engines! {
     an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end
+    sessions_survive_a_restart_and_end_when_told
 }
 
 async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &Bed) {
@@ -83,4 +86,35 @@ async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &B
     as_owner.tenants.resume_subscription(v1::ResumeSubscriptionRequest::default()).await.expect("comes back");
     billed(t, &acme.id, v1::BillingEventKind::Paid).await;
     assert_eq!(seen(t, &acme.id).await.status(), v1::TenantStatus::Active);
+}
+
+async fn sessions_survive_a_restart_and_end_when_told(t: &Bed) {
+    let t = Bed::of_product(t.engine, include_str!("mercura.toml")).await;
+    let acme = t.tenant("acme").await;
+    // "Remember me" on the laptop; the phone is for the day.
+    let laptop = v1::LoginRequest {
+        email: acme.owner.email.clone(),
+        password: PASSWORD.to_owned(),
+        remember_me: true,
+        device: Some(v1::Device { display_name: "laptop".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let laptop = t.anonymous().auth.login(laptop).await.unwrap().into_inner().refresh_token.unwrap().token;
+    let phone = t.login(&acme.owner, "").await.refresh;
+    let t = t.restart_after(TimeDelta::hours(10)).await;
+    let phone = next(&t, &phone).await;
+    let t = t.restart_after(TimeDelta::days(20)).await;
+    spent(refresh(&t, &phone).await);
+    next(&t, &laptop).await;
+    // The list shows the laptop and the sign-in of today; one is ended, then all.
+    let owner = t.login(&acme.owner, "").await;
+    let mut as_owner = t.with_token(&owner.token);
+    let listed = as_owner.auth.list_sessions(v1::ListSessionsRequest::default()).await.unwrap().into_inner().sessions;
+    assert_eq!(listed.iter().map(|session| session.current).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(listed[0].device.as_ref().unwrap().display_name, "laptop");
+    let one = v1::RevokeSessionRequest { session_id: listed[0].session_id.clone(), ..Default::default() };
+    as_owner.auth.revoke_session(one).await.unwrap();
+    spent(refresh(&t, &laptop).await);
+    as_owner.auth.revoke_all_sessions(v1::RevokeAllSessionsRequest::default()).await.unwrap();
+    spent(refresh(&t, &owner.refresh).await);
 }

@@ -3,12 +3,15 @@
 mod api_keys;
 mod authorize;
 mod identity;
+mod introspect;
 mod platform_keys;
 mod sessions;
 mod sign_in;
+mod signing_keys;
 
 use chrono::TimeDelta;
 
+pub(super) use self::sessions::session_id;
 use super::fields::Fields;
 use super::{Services, v1};
 use crate::domain::api_key::{LONGEST_OVERLAP, OVERLAP};
@@ -20,6 +23,15 @@ super::served! { v1::auth_service_server::AuthService:
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    logout(LogoutRequest) -> LogoutResponse = sessions;
+    list_sessions(ListSessionsRequest) -> ListSessionsResponse = sessions;
+    revoke_session(RevokeSessionRequest) -> RevokeSessionResponse = sessions;
+    revoke_all_sessions(RevokeAllSessionsRequest) -> RevokeAllSessionsResponse = sessions;
+    introspect_token(IntrospectTokenRequest) -> IntrospectTokenResponse = introspect;
+    get_jwks(GetJwksRequest) -> GetJwksResponse = signing_keys;
+    list_signing_keys(ListSigningKeysRequest) -> ListSigningKeysResponse = signing_keys;
+    rotate_signing_key(RotateSigningKeyRequest) -> RotateSigningKeyResponse = signing_keys;
+    revoke_signing_key(RevokeSigningKeyRequest) -> RevokeSigningKeyResponse = signing_keys;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;

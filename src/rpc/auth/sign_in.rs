@@ -78,6 +78,6 @@ pub(super) async fn switch_tenant(
     let to = f.read("to_tenant", TenantName::parse(&m.to_tenant));
     let (Some(key), Some(to)) = (key, to) else { return Err(f.refuse()) };
     let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
-    let (session, token) = s.0.app.switch_tenant(&ctx, person, &to, key).await?;
+    let (session, token) = s.0.app.switch_tenant(&ctx, person, (&to, m.keep_as_default), key).await?;
     Ok(v1::SwitchTenantResponse { access_token: Some(convert::access_token(&session, &token)) })
 }

@@ -2,6 +2,7 @@
 
 mod members;
 mod roles;
+mod sessions;
 
 use super::{Services, v1};
 
@@ -20,4 +21,6 @@ super::served! { v1::membership_service_server::MembershipService:
     delete_role(DeleteRoleRequest) -> DeleteRoleResponse = roles;
     list_roles(ListRolesRequest) -> ListRolesResponse = roles;
     list_permissions(ListPermissionsRequest) -> ListPermissionsResponse = roles;
+    list_member_sessions(ListMemberSessionsRequest) -> ListMemberSessionsResponse = sessions;
+    revoke_member_sessions(RevokeMemberSessionsRequest) -> RevokeMemberSessionsResponse = sessions;
 }
