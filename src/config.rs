@@ -93,6 +93,22 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_sessions: u16,
 
+    /// Wrong passwords for one account from one network (or on one known device) before sign-in is slowed; a tenant's
+    /// settings may allow fewer
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS", default_value_t = 10, value_name = "N", help_heading = "Passwords")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sign_in_attempts: u16,
+
+    /// Wrong passwords for one account from everywhere; beyond it each further network has one attempt in half a minute
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS_TOTAL", default_value_t = 100, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10000), help_heading = "Passwords")]
+    pub sign_in_attempts_total: u16,
+
+    /// Seconds for which a wrong password is remembered
+    #[arg(long, env = "TENANTRY_SIGN_IN_WINDOW", default_value = "900", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Passwords")]
+    pub sign_in_window: Duration,
+
     /// Domain under which tenants are found by subdomain: with example.com, acme.example.com is tenant acme
     #[arg(long, env = "TENANTRY_BASE_DOMAIN", value_name = "DOMAIN", value_parser = base_domain)]
     #[arg(help_heading = "Finding the tenant")]

@@ -1,8 +1,10 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod account;
 pub mod authorize;
 pub mod catalogue;
+pub mod credentials;
 pub mod denials;
 pub mod domains;
 pub mod entitlements;
@@ -24,6 +26,7 @@ pub mod sign_in;
 pub mod slugs;
 pub mod subscriptions;
 pub mod tenants;
+pub mod throttle;
 pub mod usage;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use crate::domain::host::OwnHosts;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
+use crate::domain::throttle::AttemptLimits;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
 use crate::outside::Resolver;
@@ -54,6 +58,8 @@ pub struct App {
     pub passwords: Passwords,
     /// How long sign-ins last.
     pub sessions: SessionLimits,
+    /// How many wrong passwords are let through.
+    pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// What time it is.

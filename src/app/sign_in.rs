@@ -8,6 +8,7 @@ use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
 use super::sessions::{Opened, SignIn, Tokens};
 use super::tenants::{first_subscription, new_tenant};
+use super::throttle::{Attempted, Origin};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
@@ -19,6 +20,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
+use crate::store::system::PasswordPolicy;
 use crate::store::{AsUser, InTenantAsUser, sessions, users};
 use crate::time::Timestamp;
 
@@ -55,6 +57,8 @@ pub struct Credentials {
     pub email: Email,
     /// The password.
     pub password: Secret<String>,
+    /// What is to take its place, when it is right; has passed the rules.
+    pub new_password: Option<Secret<String>>,
     /// The tenant to work in; the account's default when none.
     pub tenant: Option<TenantName>,
     /// What an earlier sign-in on the device was given; empty when nothing.
@@ -92,7 +96,7 @@ impl App {
         let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
         let user = User { user_id, email: new.email, display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
-        let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let password_hash = self.passwords.hash(new.password.clone(), false).await?;
         let email = user.email.clone();
         let sign_in = SignIn {
             user_id,
@@ -194,8 +198,8 @@ impl App {
     /// Signs in with e-mail and password. Costs one comparison on every path.
     ///
     /// # Errors
-    /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
-    /// the person's, `Overloaded`.
+    /// `PasswordWrong` for everything that is wrong with address or password, `TooManyAttempts`, `PasswordExpired`,
+    /// `TenantNotFound` for a tenant that is not the person's, `SignInMethodRefused`, `Overloaded`.
     pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<LoggedIn, Error> {
         let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
         let digest = sha256(with.device_token.as_bytes());
@@ -205,16 +209,40 @@ impl App {
         let known = users::knows_device(&mut tx, &digest).await?;
         let stored = users::find_sign_in(&mut tx).await?;
         drop(tx);
+        let policy = self.password_policy(user_id).await?;
+        let origin = if known { Origin::Device(&digest) } else { Origin::Network(ctx.source) };
+        let limits = self.attempts.tightened(policy.attempts);
+        let attempt = self.take_attempt(Attempted::Password, (&with.email, origin), limits, ctx.now).await?;
         let hash = stored.as_ref().map(|row| row.password_hash.clone());
-        let comparison = self.passwords.compare(with.password, hash, known).await?;
+        let comparison = match self.passwords.compare(with.password, hash, known).await {
+            // Nothing was tried.
+            Err(Error::Overloaded) => {
+                self.take_back(&attempt, ctx.now).await?;
+                return Err(Error::Overloaded);
+            }
+            comparison => comparison?,
+        };
         let (Some(account), Some(stored)) = (account, stored) else { return Err(Error::PasswordWrong) };
         if comparison == Comparison::Wrong {
             return Err(Error::PasswordWrong);
         }
+        self.forgive(&attempt, ctx.now).await?;
+        let expired = policy.lifetime.is_some_and(|lifetime| stored.changed_at.after(lifetime) <= ctx.now);
+        if expired && with.new_password.is_none() {
+            return Err(Error::PasswordExpired);
+        }
         let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
+        if let Some(tenant) = tenant {
+            self.check_sign_in_by_password(tenant, user_id, ctx.now).await?;
+        }
+        let new_hash = match with.new_password {
+            Some(new) => Some(self.passwords.hash(new, true).await?),
+            None => None,
+        };
         let sign_in = SignIn {
             user_id,
-            proof: Proof::password(stored.session_epoch),
+            // A changed password ends the sessions of before.
+            proof: Proof::password(stored.session_epoch + i64::from(new_hash.is_some())),
             tenant,
             bound_tenant: None,
             remember: with.remember,
@@ -223,12 +251,18 @@ impl App {
         };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
+        if let Some(hash) = &new_hash {
+            if sessions::lock_account(&mut tx).await? != Some(stored.session_epoch) {
+                return Err(Error::PasswordWrong);
+            }
+            self.replace_password(&mut tx, ctx, (&account.user.email, hash), None).await?;
+        }
         let opened = match self.open_session(&mut tx, ctx, sign_in).await {
             // The password that was compared is the account's no more.
             Err(Error::CredentialInvalid) => return Err(Error::PasswordWrong),
             opened => opened?,
         };
-        if let Comparison::RightButOld(hash) = &comparison {
+        if let (Comparison::RightButOld(hash), None) = (&comparison, &new_hash) {
             users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
         }
         let device_token = if known { Secret::new(with.device_token) } else { device_token() };
@@ -236,6 +270,28 @@ impl App {
         let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
         tx.commit(ctx, audit).await?;
         Ok(LoggedIn { user: account.user, tokens: self.tokens(opened, ctx.now)?, device_token })
+    }
+
+    /// What the tenants of a person ask of their password.
+    pub(super) async fn password_policy(&self, user: UserId) -> Result<PasswordPolicy, Error> {
+        self.store.find_password_policy(user, &self.plane.catalogues.seen().definition.settings.security).await
+    }
+
+    /// Whether a tenant is entered with a password. Its owners may always, so that nobody locks them out, themselves
+    /// included.
+    async fn check_sign_in_by_password(&self, tenant: TenantId, user: UserId, now: Timestamp) -> Result<(), Error> {
+        let own = self.store.find_sign_in_methods(tenant).await?;
+        let default = || self.plane.catalogues.seen().definition.settings.security.sign_in_methods.clone();
+        let methods = own.or_else(default).unwrap_or_default();
+        if methods.is_empty() || methods.iter().any(|method| method == "password") {
+            return Ok(());
+        }
+        let member = self.store.find_membership(tenant, user).await?;
+        let settled = self.plane.find_settled(tenant, now).await?;
+        let owner = member.zip(settled).is_some_and(|(member, (_, catalogue))| {
+            member.is_active_owner(&catalogue.definition.roles)
+        });
+        if owner { Ok(()) } else { Err(Error::SignInMethodRefused(methods)) }
     }
 
     async fn tenant_at_sign_in(

@@ -26,6 +26,7 @@ use crate::decide::catalogues::Catalogues;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::domain::session::SessionLimits;
+use crate::domain::throttle::AttemptLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
 use crate::outside::dns::Dns;
@@ -214,6 +215,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
+        attempts: attempt_limits(config),
         denials: Denials::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
@@ -232,6 +234,16 @@ fn session_limits(config: &Serve) -> SessionLimits {
         remembered_idle: span(config.remembered_session_idle),
         remembered_length: span(config.remembered_session_length),
         per_account: config.max_sessions.into(),
+    }
+}
+
+/// How many wrong passwords are let through.
+fn attempt_limits(config: &Serve) -> AttemptLimits {
+    AttemptLimits {
+        per_source: config.sign_in_attempts.into(),
+        total: config.sign_in_attempts_total.into(),
+        window: TimeDelta::from_std(config.sign_in_window).unwrap_or(TimeDelta::MAX),
+        interval: TimeDelta::seconds(30),
     }
 }
 

@@ -47,7 +47,8 @@ pub fn code(error: &Error) -> Code {
         | Error::TenantPending
         | Error::RecentLoginRequired
         | Error::RankTooLow
-        | Error::SuspendedByOperator => Code::PermissionDenied,
+        | Error::SuspendedByOperator
+        | Error::SignInMethodRefused(_) => Code::PermissionDenied,
         Error::CredentialAmbiguous
         | Error::MetadataMalformed(_)
         | Error::TenantConflict
@@ -67,7 +68,9 @@ pub fn code(error: &Error) -> Code {
         | Error::UserUnknown
         | Error::DomainNotFound
         | Error::IntegrationNotFound
-        | Error::ExternalIdUnknown => Code::NotFound,
+        | Error::ExternalIdUnknown
+        | Error::LinkInvalid
+        | Error::AccountNotFound => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
@@ -79,11 +82,15 @@ pub fn code(error: &Error) -> Code {
         | Error::WrongState { .. }
         | Error::DomainNotVerified(_)
         | Error::FeatureNotInPlan(_)
-        | Error::PlanExceeded(_) => Code::FailedPrecondition,
+        | Error::PlanExceeded(_)
+        | Error::PasswordExpired
+        | Error::SoleOwner(_) => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
-        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded | Error::SeatsExhausted { .. } => {
-            Code::ResourceExhausted
-        }
+        Error::QuotaExceeded(_)
+        | Error::RateExceeded { .. }
+        | Error::TooManyAttempts { .. }
+        | Error::Overloaded
+        | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) | Error::TenantInMaintenance => Code::Unavailable,
         Error::DeadlineExceeded => Code::DeadlineExceeded,
         Error::Internal(_) => Code::Internal,
@@ -102,6 +109,12 @@ pub fn reason(error: &Error) -> &'static str {
         Error::CredentialAmbiguous => R::CredentialAmbiguous,
         Error::MetadataMalformed(_) => R::MetadataMalformed,
         Error::PasswordWrong => R::PasswordWrong,
+        Error::TooManyAttempts { .. } => R::TooManyAttempts,
+        Error::PasswordExpired => R::PasswordExpired,
+        Error::SignInMethodRefused(_) => R::SignInMethodRefused,
+        Error::LinkInvalid => R::LinkInvalid,
+        Error::SoleOwner(_) => R::SoleOwner,
+        Error::AccountNotFound => R::AccountNotFound,
         Error::CallerKindRefused(_) => R::CallerKindRefused,
         Error::PermissionMissing(_) => R::PermissionMissing,
         Error::MemberSuspended => R::MemberSuspended,
@@ -184,7 +197,7 @@ pub fn status(error: &Error) -> Status {
         Error::SeatsExhausted { seats } => {
             details.add_quota_failure_violation("members", format!("{seats} seats, all taken"));
         }
-        Error::RateExceeded { retry_after, .. } => {
+        Error::RateExceeded { retry_after, .. } | Error::TooManyAttempts { retry_after } => {
             details.set_retry_info(Some(wait(*retry_after)));
         }
         Error::Overloaded | Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) => {
@@ -192,6 +205,11 @@ pub fn status(error: &Error) -> Status {
         }
         Error::LastOwner => {
             details.add_precondition_failure_violation("LAST_OWNER", "owner", "make somebody else owner first");
+        }
+        Error::SoleOwner(tenants) => {
+            for slug in tenants.iter().take(VIOLATIONS) {
+                details.add_precondition_failure_violation("SOLE_OWNER", slug, "make somebody else owner first");
+            }
         }
         Error::WrongState { state, wanted } => {
             details.add_precondition_failure_violation("STATE", *state, format!("this call needs {wanted}"));
@@ -245,6 +263,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
         Error::DomainNotVerified(problem) => vec![("problem", problem.clone())],
         Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
+        Error::SignInMethodRefused(methods) => vec![("sign_in_methods", methods.join(","))],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };

@@ -52,6 +52,12 @@ statements! {
         "select hits from rpc_rate where method = $1 and subject = $2",
     );
 
+    /// Reads counted attempts and keeps them from changing.
+    pub(super) LOCK_ATTEMPT: OfPlatform = Statement::each(
+        "select hits from attempt where subject = $1 for update",
+        "select hits from attempt where subject = $1",
+    );
+
     /// Reads the account and keeps its epoch and its number of sessions from changing.
     pub(super) LOCK_ACCOUNT: OfUser = Statement::each(
         "select status, session_epoch from user_account where user_id = $1 for no key update",

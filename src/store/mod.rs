@@ -12,6 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
+pub mod accounts;
+pub mod attempts;
 pub mod audit;
 pub mod billing;
 pub mod catalogue;
@@ -23,6 +25,7 @@ pub mod guard;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+pub mod links;
 pub mod memberships;
 pub mod outbox;
 pub mod purge;
@@ -252,6 +255,8 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     [
+        accounts::STATEMENTS,
+        attempts::STATEMENTS,
         audit::STATEMENTS,
         billing::STATEMENTS,
         catalogue::STATEMENTS,
@@ -262,6 +267,7 @@ pub fn statements() -> Vec<Listed> {
         idempotency::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
+        links::STATEMENTS,
         memberships::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,

@@ -1,7 +1,9 @@
 //! `AuthService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
+mod accounts;
 mod authorize;
 mod identity;
+mod passwords;
 mod service_keys;
 mod sessions;
 mod sign_in;
@@ -17,6 +19,12 @@ super::served! { v1::auth_service_server::AuthService:
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    change_password(ChangePasswordRequest) -> ChangePasswordResponse = passwords;
+    get_account(GetAccountRequest) -> GetAccountResponse = accounts;
+    update_account(UpdateAccountRequest) -> UpdateAccountResponse = accounts;
+    delete_account(DeleteAccountRequest) -> DeleteAccountResponse = accounts;
+    disable_account(DisableAccountRequest) -> DisableAccountResponse = accounts;
+    enable_account(EnableAccountRequest) -> EnableAccountResponse = accounts;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = service_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;
