@@ -38,7 +38,7 @@ const TABLES: &str = "
            has_table_privilege('tenantry_app', c.oid, 'delete') as app_deletes,
            has_any_column_privilege('tenantry_system', c.oid, 'select') as system_reads
     from pg_class c
-    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     where c.relnamespace = 'tenantry'::regnamespace and c.relkind in ('r', 'p')
     group by c.oid
     having bool_or(a.attname in ('tenant_id', 'user_id'))
@@ -69,8 +69,8 @@ fn value(column: &str, kind: &str, who: usize, seed: &str) -> String {
         (_, "bigint" | "integer" | "smallint") => "3".to_owned(),
         (_, "boolean") => "false".to_owned(),
         (_, "bytea") => format!("'{seed}{who}'::bytea"),
+        ("body", "text") | (_, "jsonb" | "json") => "'{}'".to_owned(),
         (_, "text") => format!("'{seed}{who}'"),
-        (_, "jsonb" | "json") => "'{}'".to_owned(),
         other => panic!("teach value() to make {other:?}"),
     }
 }

@@ -69,8 +69,7 @@ async fn scenario(server: &Program, known: &mut Known) {
     let done = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     let token = done.access_token.unwrap().token;
     known.token("first token", &token);
-    let first_refresh = done.refresh_token.unwrap().token;
-    known.add("first refresh token", &first_refresh);
+    known.add("first refresh token", &done.refresh_token.unwrap().token);
     let again = known.counted(auth.sign_up(sign_up.clone()).await).unwrap();
     known.token("token of a repetition", &again.access_token.unwrap().token);
     // Address and slug are taken: what PostgreSQL says of a conflict quotes the row.
@@ -82,26 +81,7 @@ async fn scenario(server: &Program, known: &mut Known) {
     let weak = v1::SignUpRequest { password: "password".to_owned(), ..sign_up.clone() };
     assert_eq!(known.counted(auth.sign_up(weak).await).err(), Some(Code::InvalidArgument));
 
-    let login = |password: &str, device_token: &str| v1::LoginRequest {
-        email: sign_up.email.clone(),
-        password: password.to_owned(),
-        device_token: device_token.to_owned(),
-        tenant: slug.clone(),
-        ..Default::default()
-    };
-    let signed_in = known.counted(auth.login(login(&password, "")).await).unwrap();
-    known.add("device token", &signed_in.device_token);
-    known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
-    refreshes(&mut auth, known, &signed_in.refresh_token.unwrap().token, &first_refresh).await;
-    let again = known.counted(auth.login(login(&password, &signed_in.device_token)).await).unwrap();
-    known.token("token of a known device", &again.access_token.unwrap().token);
-    let wrong = unique("wrong-password");
-    known.add("wrong password", &wrong);
-    known.add("invented device token", "an-invented-device-token");
-    assert_eq!(
-        known.counted(auth.login(login(&wrong, "an-invented-device-token")).await).err(),
-        Some(Code::Unauthenticated)
-    );
+    sign_ins(&mut auth, known, (&sign_up.email, &password, &slug)).await;
 
     let mut operator = server.operator();
     let key = v1::CreateServiceKeyRequest {
@@ -160,10 +140,35 @@ async fn scenario(server: &Program, known: &mut Known) {
     known.token("token of a switch", &switched.access_token.unwrap().token);
 }
 
+/// Sign-ins that work and one that does not, and what comes after them.
+async fn sign_ins(auth: &mut AuthServiceClient<Inner>, known: &mut Known, (email, password, slug): (&str, &str, &str)) {
+    let login = |password: &str, device_token: &str| v1::LoginRequest {
+        email: email.to_owned(),
+        password: password.to_owned(),
+        device_token: device_token.to_owned(),
+        tenant: slug.to_owned(),
+        ..Default::default()
+    };
+    let signed_in = known.counted(auth.login(login(password, "")).await).unwrap();
+    known.add("device token", &signed_in.device_token);
+    known.token("token of a sign-in", &signed_in.access_token.unwrap().token);
+    let again = known.counted(auth.login(login(password, &signed_in.device_token)).await).unwrap();
+    known.token("token of a known device", &again.access_token.unwrap().token);
+    refreshes(auth, known, &signed_in.refresh_token.unwrap().token, &again.refresh_token.unwrap().token).await;
+    let wrong = unique("wrong-password");
+    known.add("wrong password", &wrong);
+    known.add("invented device token", "an-invented-device-token");
+    assert_eq!(
+        known.counted(auth.login(login(&wrong, "an-invented-device-token")).await).err(),
+        Some(Code::Unauthenticated)
+    );
+}
+
 /// A refresh, its repetition, and a token that comes back after it was spent.
 async fn refreshes(auth: &mut AuthServiceClient<Inner>, known: &mut Known, token: &str, spent: &str) {
     let asked = |token: &str| v1::RefreshTokenRequest { refresh_token: token.to_owned() };
     known.add("refresh token of a sign-in", token);
+    known.add("refresh token that is spent", spent);
     let done = known.counted(auth.refresh_token(asked(token)).await).unwrap();
     known.token("token of a refresh", &done.access_token.unwrap().token);
     known.add("second refresh token", &done.refresh_token.unwrap().token);
