@@ -189,9 +189,8 @@ fn verify(argon: &Argon2<'_>, password: &str, stored: &str) -> Result<bool, Erro
 fn is_current(argon: &Argon2<'_>, stored: &str) -> bool {
     let Ok(parsed) = PasswordHash::new(stored) else { return false };
     let wanted = argon.params();
-    let same = |p: Params| {
-        p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost()
-    };
+    let same =
+        |p: Params| p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost();
     parsed.algorithm.as_str() == "argon2id" && Params::try_from(&parsed).is_ok_and(same)
 }
 

@@ -288,9 +288,9 @@ impl App {
         }
         let member = self.store.find_membership(tenant, user).await?;
         let settled = self.plane.find_settled(tenant, now).await?;
-        let owner = member.zip(settled).is_some_and(|(member, (_, catalogue))| {
-            member.is_active_owner(&catalogue.definition.roles)
-        });
+        let owner = member
+            .zip(settled)
+            .is_some_and(|(member, (_, catalogue))| member.is_active_owner(&catalogue.definition.roles));
         if owner { Ok(()) } else { Err(Error::SignInMethodRefused(methods)) }
     }
 

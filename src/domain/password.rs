@@ -43,7 +43,8 @@ mod tests {
     fn common_short_and_personal_passwords_are_refused() {
         let context = ["ann.lee@example.com", "Ann Leesburg"];
         let repeated = "yz".repeat(64);
-        for bad in ["short", "Password1", "xxxxxxxxx", "Leesburg99", "example2024", "qwertyuiop12", "Liverpool1", &repeated]
+        for bad in
+            ["short", "Password1", "xxxxxxxxx", "Leesburg99", "example2024", "qwertyuiop12", "Liverpool1", &repeated]
         {
             assert!(check(bad, &context).is_err(), "{bad}");
         }

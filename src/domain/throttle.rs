@@ -80,12 +80,8 @@ impl Counted {
 mod tests {
     use super::*;
 
-    const LIMITS: AttemptLimits = AttemptLimits {
-        per_source: 3,
-        total: 5,
-        window: TimeDelta::minutes(15),
-        interval: TimeDelta::seconds(30),
-    };
+    const LIMITS: AttemptLimits =
+        AttemptLimits { per_source: 3, total: 5, window: TimeDelta::minutes(15), interval: TimeDelta::seconds(30) };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(1_800_000_000_000_000 + seconds * 1_000_000)

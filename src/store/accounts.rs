@@ -146,11 +146,7 @@ where
 ///
 /// # Errors
 /// `CredentialInvalid` when the one that was to go on has ended meanwhile.
-pub async fn end_sessions<S: Scope>(
-    tx: &mut Scoped<S>,
-    but: Option<SessionId>,
-    now: Timestamp,
-) -> Result<(), Error>
+pub async fn end_sessions<S: Scope>(tx: &mut Scoped<S>, but: Option<SessionId>, now: Timestamp) -> Result<(), Error>
 where
     Statement<OfUser>: RunsIn<S>,
 {

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod accounts;
 mod arrows;
 mod audit;
 mod authorize;
@@ -29,6 +30,7 @@ mod jobs;
 mod matrix;
 mod members;
 mod ownership;
+mod passwords;
 mod processes;
 mod program;
 mod provisioning;

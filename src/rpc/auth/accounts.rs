@@ -60,7 +60,8 @@ pub(super) async fn update_account(
         None => FIELDS.into_iter().filter(|path| given(path)).collect(),
     };
     let known = paths.len() <= 100 && paths.iter().all(|path| FIELDS.contains(path));
-    let known = if known { Ok(()) } else { Err("must name fields that can change: display_name, locale, default_tenant") };
+    let known =
+        if known { Ok(()) } else { Err("must name fields that can change: display_name, locale, default_tenant") };
     f.read("update_mask", known);
     let named = |path: &str| paths.contains(&path);
     let name = if named("display_name") { f.read("display_name", display_name(&m.display_name)) } else { None };
