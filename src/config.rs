@@ -3,6 +3,7 @@
 
 mod check;
 mod database_url;
+mod mail_url;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use ipnet::IpNet;
+use url::Url;
 
 pub use self::check::ConfigError;
 pub use self::database_url::DatabaseUrl;
+pub use self::mail_url::{MailServer, MailUrl};
 
 /// Flags of `tenantry serve`. Every one has a default: without any, a server with its own SQLite database starts.
 #[derive(Args, Debug, Clone)]
@@ -93,6 +96,11 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_sessions: u16,
 
+    /// How people sign up: at once, or by a link that is sent to their address, which then does not tell whether it has an
+    /// account. At once with SQLite, by a link with PostgreSQL, unless said
+    #[arg(long, env = "TENANTRY_SIGN_UP", value_name = "MODE", help_heading = "Passwords")]
+    pub sign_up: Option<SignUp>,
+
     /// Wrong passwords for one account from one network (or on one known device) before sign-in is slowed; a tenant's
     /// settings may allow fewer
     #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS", default_value_t = 10, value_name = "N", help_heading = "Passwords")]
@@ -132,6 +140,37 @@ pub struct Serve {
     /// Tenant, by slug or id, of requests that nothing else assigns to one
     #[arg(long, env = "TENANTRY_DEFAULT_TENANT", value_name = "TENANT", help_heading = "Finding the tenant")]
     pub default_tenant: Option<String>,
+
+    /// Where mail goes: `file`, into `DATA_DIR/mail`; `smtps://USER:PASSWORD@HOST:PORT` with TLS from the start;
+    /// `smtp://..` with STARTTLS, without which nothing is sent; `smtp+plain://..` without TLS. Better set in the
+    /// environment: arguments can be seen by every user of the machine
+    #[arg(long, env = "TENANTRY_MAIL", default_value = "file", hide_env_values = true, value_name = "WHERE")]
+    #[arg(help_heading = "Mail")]
+    pub mail: MailUrl,
+
+    /// Who mail comes from. The name is that of the product in mail that is of no tenant
+    #[arg(
+        long,
+        env = "TENANTRY_MAIL_FROM",
+        default_value = "tenantry <no-reply@localhost>",
+        value_name = "NAME <ADDRESS>"
+    )]
+    #[arg(help_heading = "Mail")]
+    pub mail_from: String,
+
+    /// Where the product's pages are: links in mail lead to /accept-invitation, /confirm-sign-up, /verify-email, /reset-password, /sign-in,
+    /// /forgot-password, /account, /account/sessions and /settings/{billing,keys,usage,webhooks} below it, with ?token=
+    /// where one is needed. `http://localhost:3000` for mail into files when absent; needed for a mail server
+    #[arg(long, env = "TENANTRY_PUBLIC_URL", value_name = "URL", value_parser = public_url, help_heading = "Mail")]
+    pub public_url: Option<Url>,
+
+    /// Directory with letters of your own: LOCALE.toml, letter.txt and letter.html, or LETTER.txt and LETTER.html for one
+    #[arg(long, env = "TENANTRY_MAIL_TEMPLATES", value_name = "DIR", help_heading = "Mail")]
+    pub mail_templates: Option<PathBuf>,
+
+    /// PEM certificates of authorities, besides the system's, that may have certified the mail server
+    #[arg(long, env = "TENANTRY_MAIL_CA", value_name = "FILE", help_heading = "Mail")]
+    pub mail_ca: Option<PathBuf>,
 
     /// PEM certificate chain of the gRPC port; with it, TLS is on
     #[arg(long, env = "TENANTRY_TLS_CERT", value_name = "FILE", help_heading = "TLS")]
@@ -184,6 +223,15 @@ pub struct Serve {
     pub log: String,
 }
 
+/// How people sign up.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    /// At once.
+    Immediate,
+    /// By a link in a mail.
+    Confirm,
+}
+
 /// Form of the log.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -221,10 +269,23 @@ impl Serve {
         self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
     }
 
+    /// How people sign up.
+    #[must_use]
+    pub fn sign_up_mode(&self) -> SignUp {
+        let usual = if self.database_url.is_some() { SignUp::Confirm } else { SignUp::Immediate };
+        self.sign_up.unwrap_or(usual)
+    }
+
     /// Where the operator key is written to.
     #[must_use]
     pub fn operator_key_path(&self) -> PathBuf {
         self.operator_key_file.clone().unwrap_or_else(|| self.data_dir.join("operator.key"))
+    }
+
+    /// Where the product's pages are.
+    #[must_use]
+    pub fn public_url(&self) -> Option<Url> {
+        self.public_url.clone().or_else(|| Url::parse("http://localhost:3000").ok())
     }
 
     /// PostgreSQL for paths that cross tenants; none when the server keeps its rows in SQLite.
@@ -238,6 +299,13 @@ impl Serve {
 /// Reads a number of seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_secs).map_err(|_| "a whole number of seconds is wanted".to_owned())
+}
+
+/// Reads the address of the product's pages.
+fn public_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let plain = |url: &Url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    url.filter(plain).ok_or_else(|| "an address such as https://app.example.com is wanted".to_owned())
 }
 
 /// Reads an address or a range of addresses.

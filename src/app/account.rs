@@ -2,9 +2,11 @@
 //! off.
 
 use super::App;
+use super::links::letter;
 use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::{Ctx, SignedIn};
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::mail::Template;
 use crate::domain::membership::{MemberStatus, may_lose};
 use crate::domain::name::Email;
 use crate::domain::tenant::Tenant;
@@ -85,6 +87,7 @@ impl App {
     /// # Errors
     /// `SoleOwner` with the tenants that would have no owner any more; nothing has ended then.
     pub async fn delete_account(&self, ctx: &Ctx, person: &SignedIn) -> Result<(), Error> {
+        self.charge_alone(ctx, None).await?;
         let user_id = person.user.user_id;
         let tenants = self.tenants_of(user_id, ctx.now).await?;
         let mut alone = Vec::new();
@@ -104,6 +107,9 @@ impl App {
         let mut tx = self.store.write(AsUser(user_id)).await?;
         sessions::lock_account(&mut tx).await?.ok_or(Error::CredentialInvalid)?;
         accounts::anonymise(&mut tx, &nobody, ctx.now).await?;
+        // The last letter; it goes when it was sent.
+        let payload = serde_json::json!({ "at": ctx.now.to_string() });
+        self.post(&mut tx, letter((Template::AccountDeleted, &person.user.email), payload, ctx), ctx.now).await?;
         tx.commit(ctx, Audit::of(user_id.0).field("status", "active", "deleted")).await
     }
 
@@ -171,7 +177,7 @@ impl App {
             return Ok(account.user);
         }
         if !enabled {
-            accounts::end_sessions(&mut tx, None, ctx.now).await?;
+            accounts::end_sessions(&mut tx, ctx.now).await?;
         }
         let names = if enabled { ("disabled", "active") } else { ("active", "disabled") };
         tx.commit(ctx, Audit::of(user_id.0).field("status", names.0, names.1)).await?;

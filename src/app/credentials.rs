@@ -1,11 +1,13 @@
-//! Passwords of people who have an account: changed by themselves, or set anew by a link in a mail.
+//! Passwords of people who have an account, changed by themselves. Those that are forgotten are `links.rs`.
 
 use super::App;
+use super::links::letter;
 use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
 use super::throttle::{Attempted, Origin};
 use crate::ctx::{Ctx, SignedIn};
 use crate::domain::id::SessionId;
+use crate::domain::mail::Template;
 use crate::domain::name::Email;
 use crate::domain::secret::Secret;
 use crate::domain::session::RECENT_LOGIN;
@@ -13,7 +15,7 @@ use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::scoped::RunsIn;
 use crate::store::tx::{OfUser, Statement};
-use crate::store::{AsUser, Scope, Scoped, accounts, sessions, users};
+use crate::store::{AsUser, Scope, Scoped, accounts, links, sessions, users};
 
 impl App {
     /// Gives the caller another password and ends all their other sessions. Who they are is proven by the old one or, when
@@ -80,19 +82,27 @@ impl App {
         }
     }
 
-    /// Puts another password in the place of the account's, ends its sessions but one, and tells the person. Under the
-    /// account's lock.
+    /// Puts another password in the place of the account's, ends its sessions but one, voids its links, and tells the
+    /// person. Under the account's lock.
     pub(super) async fn replace_password<S: Scope>(
         &self,
         tx: &mut Scoped<S>,
         ctx: &Ctx,
-        (_email, hash): (&Email, &str),
+        (email, hash): (&Email, &str),
         but: Option<SessionId>,
     ) -> Result<(), Error>
     where
         Statement<OfUser>: RunsIn<S>,
     {
         accounts::put_password(tx, hash, ctx.now).await?;
-        accounts::end_sessions(tx, but, ctx.now).await
+        links::void(tx).await?;
+        let epoch = accounts::end_sessions(tx, ctx.now).await?;
+        if let Some(session) = but
+            && !accounts::carry_session(tx, session, epoch).await?
+        {
+            return Err(Error::CredentialInvalid);
+        }
+        let payload = serde_json::json!({ "at": ctx.now.to_string() });
+        self.post(tx, letter((Template::PasswordChanged, email), payload, ctx), ctx.now).await.map(|_| ())
     }
 }

@@ -1,17 +1,18 @@
 //! Jobs: which use case each kind is, and how it is tried again. Effects in the database happen in the transaction that
 //! finishes the job, so exactly once, whichever servers are at it and whatever crashes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
 use super::App;
 use crate::ctx::{Caller, Ctx};
 use crate::domain::id::TenantId;
+use crate::domain::mail::Message;
 use crate::entropy;
 use crate::error::Error;
-use crate::store::jobs::{self, Claimed, JobKind};
-use crate::store::outbox::{self, Message};
+pub use crate::store::jobs::JobKind;
+use crate::store::jobs::{self, Claimed};
 use crate::store::{InTenant, OnPlatform, tenants};
 use crate::time::Timestamp;
 
@@ -20,6 +21,10 @@ const CLAIMED: i64 = 4;
 
 /// How long a claimed job is this server's; should it crash, others take over afterwards.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
+
+/// How long a job that is done outside may take, and its lease, which ends later: nobody else is at it before.
+const OUTSIDE_AT_MOST: Duration = Duration::from_secs(90);
+const OUTSIDE_LEASE: TimeDelta = TimeDelta::seconds(120);
 
 /// The longest wait before a job that failed is tried again.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
@@ -33,25 +38,46 @@ impl App {
         let now = self.clock.now();
         let claimed = self.store.claim_jobs(entropy::id(now), (now, now.after(LEASE)), CLAIMED).await?;
         for job in &claimed {
-            let began = Instant::now();
-            let done = self.run_job(job).await;
-            let outcome = if done.is_ok() { "done" } else { "failed" };
-            let kind = job.kind.as_str();
-            metrics::counter!("tenantry_jobs_total", "kind" => kind, "outcome" => outcome).increment(1);
-            metrics::histogram!("tenantry_job_seconds", "kind" => kind).record(began.elapsed().as_secs_f64());
-            if let Err(error) = done {
-                tracing::warn!(kind, subject = %job.subject, attempts = job.attempts, %error, "a job failed");
-                let now = self.clock.now();
-                let again = now.after(wait(job.attempts));
-                // Should this fail as well, the lease ends by itself.
-                let _ = self.store.fail_job(job, &error.to_string(), now, again).await;
-            }
+            self.run_claimed(job).await;
         }
         if let Ok(due) = self.store.count_due_jobs(self.clock.now()).await {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; nobody has 2^53 jobs")]
             metrics::gauge!("tenantry_jobs_due").set(due as f64);
         }
         Ok(claimed.len())
+    }
+
+    /// Claims jobs of a kind that is done outside, as many as `limit`, for the caller to run side by side.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn claim_outside(&self, kind: JobKind, limit: usize) -> Result<Vec<Claimed>, Error> {
+        let now = self.clock.now();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.store.claim_jobs_of(kind, entropy::id(now), (now, now.after(OUTSIDE_LEASE)), limit).await
+    }
+
+    /// Runs a job that was claimed; one that fails is tried again later.
+    pub async fn run_claimed(&self, job: &Claimed) {
+        let began = Instant::now();
+        let done = if job.kind.is_outside() {
+            let in_time = tokio::time::timeout(OUTSIDE_AT_MOST, self.run_job(job)).await;
+            in_time.unwrap_or_else(|_| Err(Error::internal("it took too long")))
+        } else {
+            self.run_job(job).await
+        };
+        let outcome = if done.is_ok() { "done" } else { "failed" };
+        let kind = job.kind.as_str();
+        metrics::counter!("tenantry_jobs_total", "kind" => kind, "outcome" => outcome).increment(1);
+        metrics::histogram!("tenantry_job_seconds", "kind" => kind).record(began.elapsed().as_secs_f64());
+        if let Err(error) = done {
+            let problem = told(&error);
+            tracing::warn!(kind, subject = %job.subject, attempts = job.attempts, problem, "a job failed");
+            let now = self.clock.now();
+            let again = now.after(wait(job.attempts));
+            // Should this fail as well, the lease ends by itself.
+            let _ = self.store.fail_job(job, &error.to_string(), now, again).await;
+        }
     }
 
     async fn run_job(&self, job: &Claimed) -> Result<(), Error> {
@@ -74,6 +100,8 @@ impl App {
                 let again = self.migrate_plans(&ctx("System/MigratePlan"), job.subject).await?;
                 self.give_back(job, again).await
             }
+            JobKind::Link => self.forget_links(job).await,
+            JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
         }
     }
 
@@ -117,14 +145,15 @@ impl App {
             for owner in &owners {
                 let message = Message {
                     template: notice.template,
-                    recipient: owner.email.as_str().to_owned(),
+                    recipient: owner.email.clone(),
                     payload: serde_json::json!({
                         "tenant": tenant.display_name, "plan": tenant.subscription.of.plan,
                         "at": notice.at.to_string(), "days": notice.days,
                     }),
+                    secret: None,
                     about: format!("{} {}", notice.at, notice.days),
                 };
-                outbox::insert(&mut tx, &message, ctx.now).await?;
+                self.post(&mut tx, message, ctx.now).await?;
             }
         }
         jobs::finish(&mut tx, job, tenant.next_look(notice_days, ctx.now)).await?;
@@ -141,7 +170,7 @@ impl App {
         for _ in 0..1000 {
             let missing = self.store.list_missing_jobs().await?;
             if missing.is_empty() {
-                return Ok(());
+                return self.schedule_missing_mail().await;
             }
             let mut tx = self.store.write(OnPlatform).await?;
             for (kind, tenant, due) in &missing {
@@ -151,6 +180,12 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// An error with what is behind it, for the log.
+pub(super) fn told(error: &Error) -> String {
+    let behind = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", behind.unwrap_or_default())
 }
 
 /// Twice as long after each attempt, from a second on.

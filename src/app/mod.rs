@@ -13,6 +13,8 @@ pub mod first_start;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod links;
+pub mod mail;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
@@ -23,6 +25,7 @@ pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod sign_up;
 pub mod slugs;
 pub mod subscriptions;
 pub mod tenants;
@@ -40,11 +43,13 @@ use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::domain::throttle::AttemptLimits;
 use crate::error::Error;
-use crate::outside::Resolver;
+use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use mail::Letters;
 use passwords::Passwords;
+use sign_up::SignUpMode;
 
 /// Everything that a use case may need, made once at the start.
 pub struct App {
@@ -58,6 +63,8 @@ pub struct App {
     pub passwords: Passwords,
     /// How long sign-ins last.
     pub sessions: SessionLimits,
+    /// How people sign up.
+    pub sign_up_mode: SignUpMode,
     /// How many wrong passwords are let through.
     pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
@@ -68,6 +75,10 @@ pub struct App {
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
     pub resolver: Box<dyn Resolver>,
+    /// How letters read.
+    pub letters: Letters,
+    /// What sends them.
+    pub mailer: Box<dyn Mailer>,
     /// Where calls of members go when nothing else names a tenant.
     pub default_tenant: Option<TenantName>,
 }

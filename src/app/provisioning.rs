@@ -15,6 +15,7 @@ use crate::ctx::{Ctx, TenantCtx};
 use crate::domain::catalogue::{Catalogue, Template};
 use crate::domain::entitlement::{FeatureSwitch, Source};
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::mail::{self, Message};
 use crate::domain::name::{Email, Slug};
 use crate::domain::plan::Cycle;
 use crate::domain::secret::{Secret, generated_password, sealed};
@@ -24,7 +25,6 @@ use crate::domain::tenant::{SuspendedBy, Suspension, Tenant};
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::outbox::{self, Message};
 use crate::store::{InTenant, InTenantAsUser, Scoped, entitlements, settings, users};
 
 /// A step, and how it went.
@@ -269,12 +269,13 @@ impl App {
         let mut told = StepOutcome::Skipped;
         if wish.welcome_mail {
             let message = Message {
-                template: "welcome",
-                recipient: admin.email.as_str().to_owned(),
+                template: mail::Template::Welcome,
+                recipient: admin.email.clone(),
                 payload: serde_json::json!({ "tenant": after.display_name, "slug": after.slug.as_str(), "name": admin.display_name }),
+                secret: None,
                 about: "provisioned".to_owned(),
             };
-            let new = outbox::insert(tx, &message, ctx.now).await?;
+            let new = self.post(tx, message, ctx.now).await?;
             told = if new { StepOutcome::Done } else { StepOutcome::AlreadyDone };
         }
         steps.push(Step::new("welcome_mail", told, "the password is not in it"));

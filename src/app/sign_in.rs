@@ -13,6 +13,7 @@ use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::link::Purpose;
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
 use crate::domain::session::{Device, Proof, Session};
@@ -20,8 +21,10 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
+use crate::store::scoped::RunsIn;
 use crate::store::system::PasswordPolicy;
-use crate::store::{AsUser, InTenantAsUser, sessions, users};
+use crate::store::tx::{OfUser, Statement};
+use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, accounts, links, sessions, users};
 use crate::time::Timestamp;
 
 /// An account to be.
@@ -109,8 +112,8 @@ impl App {
         };
         let account = (user, password_hash.as_str(), sign_in);
         let done = match new.tenant {
-            None => self.sign_up_alone(ctx, account, key).await,
-            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, key).await,
+            None => self.sign_up_alone(ctx, account, None, key).await,
+            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, None, key).await,
         };
         // A hash was paid for: whatever came of it counts.
         let (done, repeated) = match done {
@@ -143,10 +146,12 @@ impl App {
         }
     }
 
-    async fn sign_up_alone(
+    /// `link` is the one that the account waited for, when it did.
+    pub(super) async fn sign_up_alone(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
@@ -154,16 +159,18 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
         Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, opened }).await?, false))
     }
 
-    async fn sign_up_with_tenant(
+    pub(super) async fn sign_up_with_tenant(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
         (display_name, slug): (String, Slug),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
@@ -174,6 +181,7 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
         self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, user.user_id)).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
@@ -188,7 +196,7 @@ impl App {
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
     /// account before anybody is signed in.
-    fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
+    pub(super) fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
         let mac = self.master.mac("sign-up", &[key.request_id.as_bytes()]);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&mac[..16]);
@@ -345,4 +353,15 @@ impl App {
         let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now, Some(person.token_expires_at))?;
         Ok((session, token))
     }
+}
+
+/// Uses up the link that an account waited for, which proves its address.
+async fn take_sign_up_link<S: Scope>(tx: &mut Scoped<S>, link: Option<[u8; 32]>, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let Some(digest) = link else { return Ok(()) };
+    let taken: Option<serde_json::Value> = links::take(tx, (Purpose::SignUp, &digest), now).await?;
+    taken.ok_or(Error::LinkInvalid)?;
+    accounts::set_verified(tx, now).await
 }

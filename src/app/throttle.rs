@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use chrono::TimeDelta;
+
 use super::App;
 use super::mutation::network;
 use crate::domain::name::Email;
@@ -11,6 +13,10 @@ use crate::error::Error;
 use crate::store::OnPlatform;
 use crate::store::attempts::{self, Subject};
 use crate::time::Timestamp;
+
+/// How often somebody has mail sent to one address.
+pub const MAIL_LIMITS: AttemptLimits =
+    AttemptLimits { per_source: 5, total: 20, window: TimeDelta::hours(1), interval: TimeDelta::minutes(5) };
 
 /// What is attempted: each kind has counters of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +146,7 @@ impl App {
     pub async fn forget_attempts(&self) -> Result<(), Error> {
         let now = self.clock.now();
         // Longer than the windows of today, which may have been others yesterday.
-        let before = now.after(-(self.attempts.window.max(chrono::TimeDelta::hours(24))));
+        let before = now.after(-(self.attempts.window.max(TimeDelta::hours(24))));
         loop {
             let mut tx = self.store.write(OnPlatform).await?;
             let gone = attempts::forget(&mut tx, before, 500).await?;

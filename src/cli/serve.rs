@@ -19,17 +19,23 @@ use crate::app::App;
 use crate::app::catalogue;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
+use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
-use crate::config::Serve;
+use crate::app::sign_up::SignUpMode;
+use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
+use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
 use crate::domain::throttle::AttemptLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
+use crate::outside::Mailer;
 use crate::outside::dns::Dns;
+use crate::outside::mail_files::MailFiles;
+use crate::outside::smtp::{self, Relay, Security, Smtp};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -37,6 +43,9 @@ use crate::rpc::{self, DESCRIPTORS};
 use crate::store::Store;
 use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
+
+/// How long what is done outside has to finish when the server stops, after the requests have.
+const LANES_FINISH: Duration = Duration::from_secs(5);
 
 /// What tests set and nobody else.
 pub struct Fittings {
@@ -68,6 +77,8 @@ pub struct Running {
     pulse: JoinHandle<()>,
     denials: JoinHandle<()>,
     jobs: JoinHandle<()>,
+    lanes: Vec<JoinHandle<()>>,
+    stop_lanes: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
     drain: Duration,
@@ -127,6 +138,9 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let denials = tokio::spawn(write_denials(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
+    let (stop_lanes, lanes_stopped) = watch::channel(false);
+    let lane = |lane: &_| tokio::spawn(jobs::run_lane(app.clone(), *lane, lanes_stopped.clone()));
+    let lanes = jobs::LANES.iter().map(lane).collect();
     Ok(Running {
         grpc: grpc_address,
         http: http_address,
@@ -139,6 +153,8 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         pulse,
         denials,
         jobs,
+        lanes,
+        stop_lanes,
         ready,
         reporter,
         drain: config.drain,
@@ -153,7 +169,9 @@ impl Running {
     pub async fn run_due_jobs(&self) -> Result<usize, CliError> {
         let mut total = 0;
         loop {
-            match self.app.run_due_jobs().await.map_err(|e| CliError::Failed(e.to_string()))? {
+            let inside = self.app.run_due_jobs().await.map_err(|e| CliError::Failed(e.to_string()))?;
+            let outside = jobs::run_lanes_once(&self.app).await.map_err(|e| CliError::Failed(e.to_string()))?;
+            match inside + outside {
                 0 => return Ok(total),
                 some => total += some,
             }
@@ -165,6 +183,13 @@ impl Running {
         self.pulse.abort();
         // What a job was in the middle of is rolled back, and done by whoever claims it next.
         self.jobs.abort();
+        // Letters under way are finished: what is cut off is sent again.
+        let _ = self.stop_lanes.send(true);
+        let lanes = async {
+            for lane in self.lanes {
+                let _ = lane.await;
+            }
+        };
         // A task that was aborted still runs up to where it next waits.
         let _ = self.pulse.await;
         let _ = self.jobs.await;
@@ -173,6 +198,7 @@ impl Running {
         if tokio::time::timeout(self.drain, self.serving).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
+        let _ = tokio::time::timeout(LANES_FINISH, lanes).await;
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
@@ -215,14 +241,54 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
+        sign_up_mode: match config.sign_up_mode() {
+            SignUp::Immediate => SignUpMode::Immediate,
+            SignUp::Confirm => SignUpMode::Confirm,
+        },
         attempts: attempt_limits(config),
         denials: Denials::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
         resolver: Box::new(Dns::new(config.dns_server)),
+        letters: letters(config)?,
+        mailer: mailer(config)?,
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// How letters read.
+fn letters(config: &Serve) -> Result<Letters, CliError> {
+    let platform = smtp::sender(&config.mail_from).map_err(|e| CliError::Failed(format!("--mail-from {e}")))?;
+    let platform = platform.name.unwrap_or_else(|| platform.email.domain().to_owned());
+    let missing = || CliError::Failed("--public-url is missing".to_owned());
+    let public_url = config.public_url().ok_or_else(missing)?;
+    let letters = Letters::load(config.mail_templates.as_deref(), public_url, platform);
+    letters.map_err(|e| CliError::Failed(format!("--mail-templates: {e}")))
+}
+
+/// What sends letters.
+fn mailer(config: &Serve) -> Result<Box<dyn Mailer>, CliError> {
+    let failed = |e: String| CliError::Failed(format!("--mail: {e}"));
+    let Some(server) = config.mail.server().map_err(|e| failed(e.to_owned()))? else {
+        let files = MailFiles::new(&config.data_dir.join("mail"), &config.mail_from);
+        return Ok(Box::new(files.map_err(failed)?));
+    };
+    let authority = config.mail_ca.as_ref().map(|path| {
+        std::fs::read(path).map_err(|source| CliError::File { flag: "--mail-ca", path: path.clone(), source })
+    });
+    let relay = Relay {
+        host: server.host,
+        port: server.port,
+        security: match server.scheme.as_str() {
+            "smtps" => Security::Tls,
+            "smtp" => Security::StartTls,
+            _ => Security::Plain,
+        },
+        sign_in: server.sign_in.map(|(user, password)| (user, Secret::new(password))),
+        authority: authority.transpose()?,
+    };
+    Ok(Box::new(Smtp::new(&relay, &config.mail_from).map_err(failed)?))
 }
 
 /// How long sessions last. A configuration beyond chrono's hundreds of thousands of years is one of for ever.

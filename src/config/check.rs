@@ -46,6 +46,10 @@ pub enum ConfigError {
         problem: &'static str,
     },
 
+    /// Mail cannot be sent this way. The text of the flag is not shown, since it may hold a password.
+    #[error("--mail {0}")]
+    Mail(&'static str),
+
     /// A number is too small.
     #[error("{flag} must be at least {least}")]
     TooSmall {
@@ -76,6 +80,7 @@ impl Serve {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_tls()?;
         self.check_databases()?;
+        self.check_mail()?;
         self.check_limits()?;
         if self.listen == self.http_listen && self.listen.port() != 0 {
             return Err(ConfigError::SamePort(self.listen));
@@ -122,6 +127,22 @@ impl Serve {
             }
         }
         Ok(())
+    }
+
+    /// Mail that really leaves needs links that lead somewhere.
+    fn check_mail(&self) -> Result<(), ConfigError> {
+        let server = self.mail.server().map_err(ConfigError::Mail)?;
+        let alone = |given, missing, why| Err(ConfigError::Alone { given, missing, why });
+        match server {
+            Some(_) if self.public_url.is_none() => {
+                return alone("--mail", "--public-url", "links in mail lead to the product's pages");
+            }
+            None if self.mail_ca.is_some() => {
+                return alone("--mail-ca", "--mail", "it is for the certificate of a mail server");
+            }
+            _ => {}
+        }
+        readable("--mail-ca", self.mail_ca.as_deref())
     }
 
     /// A server limited to nothing would start and refuse everything.
@@ -185,6 +206,9 @@ mod tests {
             (&["--max-deadline", "0"], "--max-deadline must be at least 1"),
             (&["--listen", "127.0.0.1:9464"], "--listen and --http-listen are both"),
             (&["--audience", " "], "--audience must not be empty"),
+            (&["--mail", "mail.example.com"], "--mail must be file or a URL"),
+            (&["--mail", "smtps://mail.example.com"], "--mail is set without --public-url"),
+            (&["--mail-ca", "Cargo.toml"], "--mail-ca is set without --mail"),
             (&["--log", "tenantry=loud"], "--log:"),
         ] {
             let problem = checked(args).unwrap_err();

@@ -10,6 +10,7 @@ pub mod id;
 pub mod import;
 pub mod integration;
 pub mod link;
+pub mod mail;
 pub mod membership;
 pub mod name;
 pub mod notice;

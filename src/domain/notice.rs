@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 
+use super::mail::Template;
 use super::subscription::SubscriptionStatus;
 use super::tenant::Tenant;
 use crate::time::Timestamp;
@@ -9,8 +10,8 @@ use crate::time::Timestamp;
 /// Something that is about to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
-    /// Which text tells of it.
-    pub template: &'static str,
+    /// Which letter tells of it.
+    pub template: Template,
     /// When it happens.
     pub at: Timestamp,
     /// Days before it at which it is told.
@@ -20,21 +21,21 @@ pub struct Notice {
 impl Tenant {
     /// What comes next, if owners are told of it: the end of a trial, of a paid period that nobody has paid for yet, of a
     /// subscription, of the grace period.
-    fn coming(&self, now: Timestamp) -> Option<(&'static str, Timestamp)> {
+    fn coming(&self, now: Timestamp) -> Option<(Template, Timestamp)> {
         let s = &self.subscription;
         let ahead = |at: Option<Timestamp>| at.filter(|at| *at > now);
         if self.deleted_at.is_some() {
             return None;
         }
         match s.status {
-            SubscriptionStatus::Trialing => ahead(s.trial_end).map(|at| ("trial_ending", at)),
-            SubscriptionStatus::PastDue => ahead(s.grace_end).map(|at| ("payment_overdue", at)),
+            SubscriptionStatus::Trialing => ahead(s.trial_end).map(|at| (Template::TrialEnding, at)),
+            SubscriptionStatus::PastDue => ahead(s.grace_end).map(|at| (Template::PaymentOverdue, at)),
             SubscriptionStatus::Active => {
                 let end = ahead(s.period_end)?;
                 let template = if s.cancel_at_period_end {
-                    "subscription_ending"
+                    Template::SubscriptionEnding
                 } else if s.price > 0 && s.paid_until.is_none_or(|until| until <= end) {
-                    "period_ending"
+                    Template::PeriodEnding
                 } else {
                     return None;
                 };

@@ -1,10 +1,15 @@
 //! What happens later: every server looks for due jobs, and claims and runs them. How each is done is the use cases'
-//! business (`app/jobs.rs`).
+//! business (`app/jobs.rs`). What waits for others outside has a lane of its own for each kind, where many wait side by
+//! side: a slow mail server delays mail and nothing else, and a slow letter no other letter.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
 use crate::app::App;
+pub use crate::app::jobs::JobKind;
 
 /// How often a server looks for due jobs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,4 +40,51 @@ pub async fn run(app: Arc<App>) {
             }
         }
     }
+}
+
+/// The kinds that have a lane of their own, each with how many are done at once.
+pub const LANES: &[(JobKind, usize)] = &[(JobKind::Mail, 8)];
+
+/// Runs the due jobs of a lane until it is to stop; those that are under way then are finished. What is cut off
+/// nevertheless may have happened outside, and will happen again.
+pub async fn run_lane(app: Arc<App>, (kind, width): (JobKind, usize), mut stop: watch::Receiver<bool>) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut at_it = JoinSet::new();
+    while !*stop.borrow() {
+        let free = width - at_it.len();
+        let claimed = if free == 0 { Ok(Vec::new()) } else { app.claim_outside(kind, free).await };
+        let claimed = claimed.unwrap_or_else(|error| {
+            tracing::warn!(%error, kind = kind.as_str(), "due jobs could not be claimed");
+            Vec::new()
+        });
+        for job in claimed {
+            let app = app.clone();
+            at_it.spawn(async move { app.run_claimed(&job).await });
+        }
+        tokio::select! {
+            Some(_) = at_it.join_next() => {}
+            _ = look.tick(), if at_it.len() < width => {}
+            _ = stop.changed() => {}
+        }
+    }
+    while at_it.join_next().await.is_some() {}
+}
+
+/// Runs the due jobs of all lanes, and waits for them; how many there were.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn run_lanes_once(app: &Arc<App>) -> Result<usize, crate::error::Error> {
+    let mut total = 0;
+    for (kind, width) in LANES {
+        let mut at_it = JoinSet::new();
+        for job in app.claim_outside(*kind, *width).await? {
+            let app = app.clone();
+            at_it.spawn(async move { app.run_claimed(&job).await });
+        }
+        total += at_it.len();
+        while at_it.join_next().await.is_some() {}
+    }
+    Ok(total)
 }

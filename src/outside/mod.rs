@@ -1,8 +1,14 @@
-//! What the server asks of others: so far, the DNS. Traits, because a test or another deployment may answer otherwise.
+//! What the server asks of others: the DNS, and to have mail sent. Traits, because a test or another deployment may
+//! answer otherwise.
 
 pub mod dns;
+pub mod mail_files;
+pub mod smtp;
 
 use std::pin::Pin;
+
+use crate::domain::name::Email;
+use crate::time::Timestamp;
 
 /// What a question will be answered with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DnsError>> + Send + 'a>>;
@@ -20,3 +26,42 @@ pub trait Resolver: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DnsError(pub String);
+
+/// A letter as it leaves.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// The left side of its `Message-ID`, the same at each try: whoever gets it twice can tell.
+    pub id: String,
+    /// To whom.
+    pub to: Email,
+    /// One line.
+    pub subject: String,
+    /// As text.
+    pub text: String,
+    /// As HTML.
+    pub html: String,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// What comes of a letter.
+pub type Posted<'a> = Pin<Box<dyn Future<Output = Result<(), MailError>> + Send + 'a>>;
+
+/// Sends letters.
+pub trait Mailer: Send + Sync {
+    /// Hands a letter on. Bounded in time.
+    ///
+    /// # Errors
+    /// That nobody took it.
+    fn send<'a>(&'a self, letter: &'a Letter) -> Posted<'a>;
+}
+
+/// Nobody took a letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct MailError {
+    /// Whether the other side says that it never will.
+    pub permanent: bool,
+    /// What went wrong.
+    pub problem: String,
+}

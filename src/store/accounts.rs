@@ -66,11 +66,13 @@ statements! {
     DELETE_DEVICES: OfUser = Statement::new("delete from device where user_id = $1");
     DELETE_SESSIONS: OfUser = Statement::new("delete from session where user_id = $1");
     DELETE_LINKS: OfUser = Statement::new("delete from mail_link where user_id = $1");
+    DELETE_MAIL: OfUser = Statement::new("delete from personal_outbox where user_id = $1");
 }
 
 /// What goes with an account: every table of a person but the account itself, whose row stays without a name. A new table
 /// of a person belongs in here; a test compares.
-const PERSONAL: &[&Statement<OfUser>] = &[&DELETE_CREDENTIAL, &DELETE_DEVICES, &DELETE_SESSIONS, &DELETE_LINKS];
+const PERSONAL: &[&Statement<OfUser>] =
+    &[&DELETE_CREDENTIAL, &DELETE_DEVICES, &DELETE_SESSIONS, &DELETE_LINKS, &DELETE_MAIL];
 
 #[derive(sqlx::FromRow)]
 struct ProfileRow {
@@ -142,23 +144,28 @@ where
     tx.execute(&PUT_PASSWORD, &[hash.into(), now.into()]).await.map(|_| ())
 }
 
-/// Ends all sessions of the account but one that goes on. Under the account's lock.
+/// Ends all sessions of the account; the epoch of those that begin from now on. Under the account's lock.
 ///
 /// # Errors
-/// `CredentialInvalid` when the one that was to go on has ended meanwhile.
-pub async fn end_sessions<S: Scope>(tx: &mut Scoped<S>, but: Option<SessionId>, now: Timestamp) -> Result<(), Error>
+/// `DatabaseUnavailable`.
+pub async fn end_sessions<S: Scope>(tx: &mut Scoped<S>, now: Timestamp) -> Result<i64, Error>
 where
     Statement<OfUser>: RunsIn<S>,
 {
     let row: Option<EpochRow> = tx.optional(&BUMP_EPOCH, &[now.into()]).await?;
-    let epoch = row.ok_or(Error::CredentialInvalid)?.session_epoch;
-    if let Some(session) = but
-        && tx.execute(&CARRY_SESSION, &[session.0.into(), epoch.into()]).await? == 0
-    {
-        return Err(Error::CredentialInvalid);
-    }
     note(tx);
-    Ok(())
+    Ok(row.ok_or(Error::CredentialInvalid)?.session_epoch)
+}
+
+/// Lets a session that `end_sessions` has just ended go on, unless it had ended before; whether it does.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn carry_session<S: Scope>(tx: &mut Scoped<S>, session: SessionId, epoch: i64) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.execute(&CARRY_SESSION, &[session.0.into(), epoch.into()]).await? == 1)
 }
 
 /// Notes that mail to the account's address arrives at the person.

@@ -60,7 +60,7 @@ impl Audit {
             request_id.as_str().into(),
             source.as_deref().into(),
         ];
-        if !tx.execute_if_tenant(&INSERT_TENANT_EVENT, &args).await? {
+        if tx.execute_if_tenant(&INSERT_TENANT_EVENT, &args).await?.is_none() {
             tx.execute(&INSERT_PLATFORM_EVENT, &args).await?;
         }
         Ok(())

@@ -29,7 +29,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'link')
            order by due_at
            limit $4
            for update skip locked)
@@ -40,7 +40,30 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'link')
+           order by due_at
+           limit $4)
+         returning kind, subject, attempts",
+    );
+
+    /// `CLAIM_JOBS` for one kind.
+    pub(super) CLAIM_JOBS_OF: OfPlatform = Statement::each(
+        "update job
+         set lease = $1, leased_until = $2, attempts = attempts + 1
+         where (kind, subject) in (
+           select kind, subject
+           from job
+           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
+           order by due_at
+           limit $4
+           for update skip locked)
+         returning kind, subject, attempts",
+        "update job
+         set lease = $1, leased_until = $2, attempts = attempts + 1
+         where (kind, subject) in (
+           select kind, subject
+           from job
+           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
            order by due_at
            limit $4)
          returning kind, subject, attempts",

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::Store;
-use super::dialect::CLAIM_JOBS;
+use super::dialect::{CLAIM_JOBS, CLAIM_JOBS_OF};
 use super::scoped::{OnPlatform, Scope, Scoped};
 use super::tx::{OfPlatform, Statement, statements};
 use crate::error::Error;
@@ -55,11 +55,16 @@ pub enum JobKind {
     SlugAlias,
     /// Moves tenants to the newest versions of their plans, as of a catalogue; the subject is its version, as a number.
     MigratePlan,
+    /// Sends a message of the outbox.
+    Mail,
+    /// Clears away links of a person that are over.
+    Link,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::Mail, Self::Link];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -70,7 +75,17 @@ impl JobKind {
             Self::Domain => "domain",
             Self::SlugAlias => "slug_alias",
             Self::MigratePlan => "migrate_plan",
+            Self::Mail => "mail",
+            Self::Link => "link",
         }
+    }
+}
+
+impl JobKind {
+    /// Whether its work is outside: it waits for others, so it is claimed by itself and done beside the rest.
+    #[must_use]
+    pub const fn is_outside(self) -> bool {
+        matches!(self, Self::Mail)
     }
 }
 
@@ -142,6 +157,15 @@ pub async fn release<S: Scope>(tx: &mut Scoped<S>, job: &Claimed, again: Option<
     Ok(ended > 0)
 }
 
+/// Jobs of kinds that are known: a kind that a newer server knows is left to it.
+fn claimed(rows: Vec<ClaimedRow>, lease: Uuid) -> Vec<Claimed> {
+    let known = |row: ClaimedRow| {
+        let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
+        Some(Claimed { kind, subject: row.subject, attempts: row.attempts, lease })
+    };
+    rows.into_iter().filter_map(known).collect()
+}
+
 impl Store {
     /// Claims jobs that are due, the longest due first, until `until`: then others may take them.
     ///
@@ -157,12 +181,25 @@ impl Store {
         let rows: Vec<ClaimedRow> =
             tx.all(&CLAIM_JOBS, &[lease.into(), until.into(), now.into(), limit.into()]).await?;
         tx.commit_unaudited(now).await?;
-        let claimed = |row: ClaimedRow| {
-            // A kind that a newer server knows is left to it.
-            let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
-            Some(Claimed { kind, subject: row.subject, attempts: row.attempts, lease })
-        };
-        Ok(rows.into_iter().filter_map(claimed).collect())
+        Ok(claimed(rows, lease))
+    }
+
+    /// `claim_jobs` for the jobs of one kind that is done outside.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn claim_jobs_of(
+        &self,
+        kind: JobKind,
+        lease: Uuid,
+        (now, until): (Timestamp, Timestamp),
+        limit: i64,
+    ) -> Result<Vec<Claimed>, Error> {
+        let mut tx = self.write(OnPlatform).await?;
+        let args = [lease.into(), until.into(), now.into(), limit.into(), kind.as_str().into()];
+        let rows: Vec<ClaimedRow> = tx.all(&CLAIM_JOBS_OF, &args).await?;
+        tx.commit_unaudited(now).await?;
+        Ok(claimed(rows, lease))
     }
 
     /// Gives a job back that failed, to be tried again.

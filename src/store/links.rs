@@ -25,6 +25,10 @@ statements! {
          where user_id = $1 and purpose = $2 and digest = $3 and expires_at > $4
          returning body",
     );
+    VOID: OfUser = Statement::new(
+        "delete from mail_link
+         where user_id = $1",
+    );
     DELETE_EXPIRED: OfUser = Statement::new(
         "delete from mail_link
          where user_id = $1 and expires_at <= $2",
@@ -100,6 +104,17 @@ where
     Statement<OfUser>: RunsIn<S>,
 {
     read(tx.optional(&TAKE, &[purpose.number().into(), digest.into(), now.into()]).await?)
+}
+
+/// Voids all links of an account: what was sent before its password or address was another one.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn void<S: Scope>(tx: &mut Scoped<S>) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.execute(&VOID, &[]).await.map(|_| ())
 }
 
 /// Deletes links that are over; when the last of the others is.

@@ -225,15 +225,26 @@ impl<S: Scope> Scoped<S> {
         self.conn().execute_unless_taken(sql, &args).await
     }
 
-    /// Runs a statement on the tenant's rows when the transaction is a tenant's; whether it was.
+    /// Runs a statement on the tenant's rows when the transaction is a tenant's; how many it touched then.
     pub(super) async fn execute_if_tenant(
         &mut self,
         sql: &Statement<OfTenant>,
         args: &[Value<'_>],
-    ) -> Result<bool, Error> {
-        let Some(tenant) = self.scope.tenant() else { return Ok(false) };
+    ) -> Result<Option<u64>, Error> {
+        let Some(tenant) = self.scope.tenant() else { return Ok(None) };
         let args = with_first(Some(tenant.0), args);
-        self.conn().execute(sql, &args).await.map(|_| true)
+        self.conn().execute(sql, &args).await.map(Some)
+    }
+
+    /// Runs a statement on a person's rows when the transaction is a person's; how many it touched then.
+    pub(super) async fn execute_if_user(
+        &mut self,
+        sql: &Statement<OfUser>,
+        args: &[Value<'_>],
+    ) -> Result<Option<u64>, Error> {
+        let Some(user) = self.scope.user() else { return Ok(None) };
+        let args = with_first(Some(user.0), args);
+        self.conn().execute(sql, &args).await.map(Some)
     }
 
     /// Notes a change that replicas and watchers may have cached; written with the commit.

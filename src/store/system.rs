@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Store;
 use super::jobs::JobKind;
 use super::memberships::MembershipRow;
+use super::outbox::{Owner, Status, Written};
 use super::sessions::{SessionRow, session_columns};
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
@@ -18,6 +19,7 @@ use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::link::Purpose;
+use crate::domain::mail::Template;
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
@@ -203,6 +205,27 @@ statements! {
                 and not exists (select 1 from job j where j.kind = 'tenant' and j.subject = t.tenant_id))
             or (t.purge_at is not null
                 and not exists (select 1 from job j where j.kind = 'purge' and j.subject = t.tenant_id))
+         limit 100",
+    );
+    /// A message by its id alone; ids are derived from their owners, so there is one.
+    FIND_MESSAGE: AcrossTenants = Statement::new(
+        "select tenant_id, cast(null as uuid) as user_id, message_id, template, recipient, payload, sealed, status,
+                created_at
+         from outbox
+         where message_id = $1
+         union all
+         select cast(null as uuid), user_id, message_id, template, recipient, payload, sealed, status, created_at
+         from personal_outbox
+         where message_id = $1",
+    );
+    LIST_MISSING_MAIL: AcrossTenants = Statement::new(
+        "select o.message_id
+         from outbox o
+         where o.status = 1 and not exists (select 1 from job j where j.kind = 'mail' and j.subject = o.message_id)
+         union all
+         select p.message_id
+         from personal_outbox p
+         where p.status = 1 and not exists (select 1 from job j where j.kind = 'mail' and j.subject = p.message_id)
          limit 100",
     );
     LIST_WHO_REMEMBER: AcrossTenants = Statement::new(
@@ -412,6 +435,43 @@ struct MissingJobRow {
     tenant_id: Uuid,
     settle_at: Option<Timestamp>,
     purge_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct MessageIdRow {
+    message_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct MessageRow {
+    tenant_id: Option<Uuid>,
+    user_id: Option<Uuid>,
+    message_id: Uuid,
+    template: String,
+    recipient: String,
+    payload: String,
+    sealed: Option<Vec<u8>>,
+    status: i64,
+    created_at: Timestamp,
+}
+
+impl TryFrom<MessageRow> for Written {
+    type Error = Error;
+
+    fn try_from(row: MessageRow) -> Result<Self, Error> {
+        let wrong = || Error::internal("a message's row does not read");
+        let owner = row.tenant_id.map(|id| Owner::Tenant(TenantId(id)));
+        Ok(Self {
+            message_id: row.message_id,
+            owner: owner.or(row.user_id.map(|id| Owner::Person(UserId(id)))).ok_or_else(wrong)?,
+            template: Template::parse(&row.template),
+            recipient: Email::parse(&row.recipient).map_err(|_| wrong())?,
+            payload: serde_json::from_str(&row.payload).map_err(|_| wrong())?,
+            sealed: row.sealed,
+            status: Status::of(row.status).ok_or_else(wrong)?,
+            created_at: row.created_at,
+        })
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -875,6 +935,24 @@ impl Store {
     pub async fn list_who_remember(&self, tenant: TenantId) -> Result<Vec<UserId>, Error> {
         let rows: Vec<UserIdRow> = self.across_tenants().await?.all(&LIST_WHO_REMEMBER, &[tenant.0.into()]).await?;
         Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
+    }
+
+    /// A message that was written down, whoever's it is.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`; internal when its row does not read.
+    pub async fn find_message(&self, id: Uuid) -> Result<Option<Written>, Error> {
+        let row: Option<MessageRow> = self.across_tenants().await?.optional(&FIND_MESSAGE, &[id.into()]).await?;
+        row.map(Written::try_from).transpose()
+    }
+
+    /// Messages that wait and have no job to send them; at most a hundred at a time.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_missing_mail(&self) -> Result<Vec<Uuid>, Error> {
+        let rows: Vec<MessageIdRow> = self.across_tenants().await?.all(&LIST_MISSING_MAIL, &[]).await?;
+        Ok(rows.into_iter().map(|row| row.message_id).collect())
     }
 
     /// Jobs of tenants that should be scheduled and are not; at most a hundred tenants' at a time.

@@ -27,6 +27,10 @@ fn login(person: &Person) -> v1::LoginRequest {
     v1::LoginRequest { email: person.email.clone(), password: PASSWORD.to_owned(), ..Default::default() }
 }
 
+fn end(person: &Person) -> v1::DeleteAccountRequest {
+    v1::DeleteAccountRequest { confirm_email: person.email.clone(), ..Default::default() }
+}
+
 async fn an_account_tells_and_takes_what_its_owner_chooses(t: &Bed) {
     let ann = t.person("ann").await;
     let before = account(t, &ann).await;
@@ -55,6 +59,7 @@ async fn an_account_tells_and_takes_what_its_owner_chooses(t: &Bed) {
     let mask = prost_types::FieldMask { paths: vec!["email".to_owned()] };
     let wrong = v1::UpdateAccountRequest { request_id: "1".to_owned(), update_mask: Some(mask), ..Default::default() };
     assert_eq!(wrong_fields(as_ann.auth.update_account(wrong).await), ["request_id", "update_mask"]);
+    assert_eq!(wrong_fields(as_ann.auth.update_account(v1::UpdateAccountRequest::default()).await), ["update_mask"]);
     let wrong = v1::UpdateAccountRequest { locale: "no locale".to_owned(), ..Default::default() };
     assert_eq!(wrong_fields(as_ann.auth.update_account(wrong).await), ["locale"]);
 }
@@ -147,7 +152,10 @@ async fn a_deleted_account_leaves_nothing_personal(t: &Bed) {
     t.join(&acme, &person, "admin").await;
     let person = t.login(&person, &acme.id).await;
     let other = t.login(&person, "").await;
-    t.with_token(&person.token).auth.delete_account(v1::DeleteAccountRequest {}).await.expect("is deleted");
+    let unsure = t.with_token(&person.token).auth.delete_account(v1::DeleteAccountRequest::default()).await;
+    assert_eq!(wrong_fields(unsure), ["confirm_email"]);
+    t.with_token(&person.token).auth.delete_account(end(&person)).await.expect("is deleted");
+    assert!(t.last_mail_to(&person.email).await.contains("deleted"));
     for token in [&person.token, &other.token] {
         let out = t.with_token(token).auth.who_am_i(v1::WhoAmIRequest {}).await;
         assert_refused(out, Code::Unauthenticated, "CREDENTIAL_INVALID");
@@ -182,7 +190,7 @@ async fn the_only_owner_of_a_tenant_stays(t: &Bed) {
     let (acme, other) = (t.tenant("acme").await, t.tenant("other").await);
     t.join(&other, &acme.owner, "viewer").await;
     let mut owner = t.with_token(&acme.owner.token);
-    let refused = owner.auth.delete_account(v1::DeleteAccountRequest {}).await.unwrap_err();
+    let refused = owner.auth.delete_account(end(&acme.owner)).await.unwrap_err();
     let details = refused.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "SOLE_OWNER");
     let named: Vec<_> = details.precondition_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
@@ -191,17 +199,17 @@ async fn the_only_owner_of_a_tenant_stays(t: &Bed) {
     t.with_token(&other.owner.token).members.get_member(member).await.expect("nothing has ended");
     // With another owner it goes.
     t.member(&acme, "owner").await;
-    owner.auth.delete_account(v1::DeleteAccountRequest {}).await.expect("is deleted");
+    owner.auth.delete_account(end(&acme.owner)).await.expect("is deleted");
     // A deleted tenant needs no owner any more.
     let delete = v1::DeleteTenantRequest { tenant: other.id.clone(), ..Default::default() };
     t.operator().tenants.delete_tenant(delete).await.unwrap();
-    t.with_token(&other.owner.token).auth.delete_account(v1::DeleteAccountRequest {}).await.expect("is deleted");
+    t.with_token(&other.owner.token).auth.delete_account(end(&other.owner)).await.expect("is deleted");
 }
 
 async fn a_disabled_account_is_out_until_it_is_enabled(t: &Bed) {
     let ann = t.person("ann").await;
     let second = if t.engine == Engine::Postgres { Some(t.sibling(&[]).await) } else { None };
-    let disable = v1::DisableAccountRequest { user_id: ann.id.clone() };
+    let disable = v1::DisableAccountRequest { user_id: ann.id.clone(), ..Default::default() };
     for _ in 0..2 {
         let done = t.operator().auth.disable_account(disable.clone()).await.expect("is disabled").into_inner();
         assert_eq!(done.user.unwrap().email, ann.email);
@@ -211,12 +219,12 @@ async fn a_disabled_account_is_out_until_it_is_enabled(t: &Bed) {
         assert_refused(out, Code::Unauthenticated, "CREDENTIAL_INVALID");
         assert_refused(t.anonymous().auth.login(login(&ann)).await, Code::Unauthenticated, "PASSWORD_WRONG");
     }
-    let enable = v1::EnableAccountRequest { user_id: ann.id.clone() };
+    let enable = v1::EnableAccountRequest { user_id: ann.id.clone(), ..Default::default() };
     t.operator().auth.enable_account(enable.clone()).await.expect("is enabled");
     let out = t.with_token(&ann.token).auth.who_am_i(v1::WhoAmIRequest {}).await;
     assert_refused(out, Code::Unauthenticated, "CREDENTIAL_INVALID");
     t.login(&ann, "").await;
-    let nobody = v1::EnableAccountRequest { user_id: request_id() };
+    let nobody = v1::EnableAccountRequest { user_id: request_id(), ..Default::default() };
     assert_refused(t.operator().auth.enable_account(nobody).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
     let own = t.with_token(&ann.token).auth.enable_account(enable).await;
     assert_refused(own, Code::Unauthenticated, "CREDENTIAL_INVALID");

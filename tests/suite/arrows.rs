@@ -9,12 +9,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain/", &["error", "time", "entropy"]),
     ("store/", &["domain", "ctx", "error", "time", "entropy"]),
     ("decide/", &["store", "domain", "ctx", "error", "time", "entropy"]),
-    ("outside/", &["domain", "error"]),
+    ("outside/", &["domain", "error", "time"]),
     ("app/", &["domain", "decide", "store", "outside", "ctx", "error", "time", "entropy"]),
     // The gate asks the decision plane; front.rs continues the caller's trace.
     ("rpc/", &["app", "decide", "domain", "ctx", "error", "time", "entropy", "telemetry"]),
     ("http/", &["app"]),
-    ("jobs/", &["app"]),
+    ("jobs/", &["app", "error"]),
     (
         "cli/serve.rs",
         &["app", "config", "decide", "domain", "http", "jobs", "outside", "rpc", "store", "telemetry", "time"],
@@ -45,6 +45,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost_reflect", &["cli/"]),
     ("axum", &["http/"]),
     ("hickory_resolver", &["outside/"]),
+    ("lettre", &["outside/"]),
+    ("minijinja", &["app/mail/"]),
     ("clap", &["cli/", "config"]),
 ];
 

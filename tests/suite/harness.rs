@@ -185,6 +185,34 @@ impl Bed {
         self.running.as_ref().expect("runs").run_due_jobs().await.unwrap_or_else(|error| panic!("{}", error.report()));
     }
 
+    /// The newest mail to an address, as a person would read it: headers, then text, then HTML; runs jobs until there is
+    /// one.
+    pub(crate) async fn last_mail_to(&self, address: &str) -> String {
+        self.mail_to(address, "").await
+    }
+
+    /// The newest mail to an address that has this text in it.
+    pub(crate) async fn mail_to(&self, address: &str, text: &str) -> String {
+        let found = std::cell::RefCell::new(String::new());
+        until("mail arrives", async || {
+            self.run_jobs().await;
+            let mail = self.mails_to(address).into_iter().rfind(|mail| mail.contains(text));
+            mail.map(|mail| found.replace(mail)).is_some()
+        })
+        .await;
+        found.into_inner()
+    }
+
+    /// All mail to an address that has been written into files so far, the oldest first.
+    pub(crate) fn mails_to(&self, address: &str) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("mail")) else { return Vec::new() };
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|end| end == "eml"));
+        paths.sort();
+        let mails = paths.iter().map(|path| readable(&std::fs::read_to_string(path).expect("mail")));
+        mails.filter(|mail| mail.lines().any(|line| line == format!("To: {address}"))).collect()
+    }
+
     /// Stops the server, and waits until it has.
     pub(crate) async fn stop(mut self) {
         let running = self.running.take().expect("runs");
@@ -339,6 +367,9 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
     if !flags.iter().any(|flag| flag.starts_with("--catalogue")) {
         args.push(format!("--catalogue={}", catalogue.display()));
     }
+    if !flags.iter().any(|flag| flag.starts_with("--sign-up=")) {
+        args.push("--sign-up=immediate".to_owned());
+    }
     if let Some(database) = database {
         args.push(format!("--database-url={}", database.app_url));
         args.push(format!("--system-database-url={}", database.system_url));
@@ -408,6 +439,20 @@ impl Clients {
             usage: UsageServiceClient::with_interceptor(channel, headers),
         }
     }
+}
+
+/// A message with quoted-printable (RFC 2045) undone, near enough to look for things in it.
+fn readable(message: &str) -> String {
+    let text = message.replace("=\r\n", "").replace("\r\n", "\n");
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'=').then(|| tail.get(..2)).flatten().and_then(|code| std::str::from_utf8(code).ok());
+        let byte = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        bytes.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A name that no other test has, fit for a slug.

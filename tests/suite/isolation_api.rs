@@ -239,7 +239,11 @@ async fn nothing_of_another_tenant_can_be_changed(t: &Bed) {
     );
     let channel = t.channel();
     let bearer = format!("Bearer {}", own.owner.token);
-    for method in raw::methods().into_iter().filter(|method| raw::access(method).writes) {
+    // Mail to oneself changes nothing of anybody's.
+    let mails = ["RequestPasswordReset", "RequestEmailVerification"];
+    let writing =
+        |method: &prost_reflect::MethodDescriptor| raw::access(method).writes && !mails.contains(&method.name());
+    for method in raw::methods().into_iter().filter(writing) {
         for header in [None, Some(&other.id), Some(&other.slug)] {
             for named in ["", &other.id, &other.slug] {
                 let mut sent = headers(&[("authorization", &bearer)]);

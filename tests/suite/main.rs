@@ -27,6 +27,8 @@ mod integrations;
 mod isolation;
 mod isolation_api;
 mod jobs;
+mod links;
+mod mail;
 mod matrix;
 mod members;
 mod ownership;

@@ -53,7 +53,8 @@ async fn a_second_bootstrap_changes_nothing() {
     let first = setup::bootstrap(&cluster.admin_url(), &wish(&name)).await.unwrap();
     assert!(first.database_created);
     assert_eq!((first.from, first.to), (0, setup::known_version()));
-    assert_eq!(first.migrations_applied.len(), usize::try_from(setup::known_version()).unwrap());
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap();
+    assert_eq!(first.migrations_applied.len(), files.count());
 
     let second = setup::bootstrap(&cluster.admin_url(), &wish(&name)).await.unwrap();
     let unchanged = setup::Report { from: first.to, to: first.to, ..setup::Report::default() };

@@ -5,7 +5,7 @@ use tonic::Request;
 use crate::app::account::ProfileChanges;
 use crate::app::mutation::etag;
 use crate::ctx::{Ctx, SignedIn};
-use crate::domain::name::{TenantName, display_name};
+use crate::domain::name::{Email, TenantName, display_name};
 use crate::domain::settings::locale;
 use crate::domain::user::{Profile, User};
 use crate::error::Error;
@@ -63,6 +63,9 @@ pub(super) async fn update_account(
     let known =
         if known { Ok(()) } else { Err("must name fields that can change: display_name, locale, default_tenant") };
     f.read("update_mask", known);
+    if paths.is_empty() {
+        f.read("update_mask", Err::<(), _>("must say what changes when no field is given"));
+    }
     let named = |path: &str| paths.contains(&path);
     let name = if named("display_name") { f.read("display_name", display_name(&m.display_name)) } else { None };
     let tag = if m.locale.is_empty() { Ok(()) } else { locale(&m.locale) };
@@ -87,8 +90,16 @@ pub(super) async fn delete_account(
     s: &Services,
     request: Request<v1::DeleteAccountRequest>,
 ) -> Result<v1::DeleteAccountResponse, Error> {
-    let (ctx, _, _, v1::DeleteAccountRequest {}) = s.0.open(request).await?;
-    s.0.app.delete_account(&ctx, person(&ctx)?).await?;
+    let (ctx, _, _, m) = s.0.open(request).await?;
+    let person = person(&ctx)?;
+    let mut f = Fields::default();
+    f.request_key(&m.request_id, &m, &s.0.app.master);
+    let same = Email::parse(&m.confirm_email).is_ok_and(|email| email == person.user.email);
+    f.read("confirm_email", if same { Ok(()) } else { Err("must be the account's address") });
+    if !f.is_clean() {
+        return Err(f.refuse());
+    }
+    s.0.app.delete_account(&ctx, person).await?;
     Ok(v1::DeleteAccountResponse {})
 }
 
@@ -97,7 +108,9 @@ pub(super) async fn disable_account(
     request: Request<v1::DisableAccountRequest>,
 ) -> Result<v1::DisableAccountResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
-    let user = set_enabled(s, &ctx, &m.user_id, false).await?;
+    let mut f = Fields::default();
+    f.request_key(&m.request_id, &m, &s.0.app.master);
+    let user = set_enabled(s, &ctx, (f, &m.user_id), false).await?;
     Ok(v1::DisableAccountResponse { user: Some(convert::user(&user)) })
 }
 
@@ -106,12 +119,13 @@ pub(super) async fn enable_account(
     request: Request<v1::EnableAccountRequest>,
 ) -> Result<v1::EnableAccountResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
-    let user = set_enabled(s, &ctx, &m.user_id, true).await?;
+    let mut f = Fields::default();
+    f.request_key(&m.request_id, &m, &s.0.app.master);
+    let user = set_enabled(s, &ctx, (f, &m.user_id), true).await?;
     Ok(v1::EnableAccountResponse { user: Some(convert::user(&user)) })
 }
 
-async fn set_enabled(s: &Services, ctx: &Ctx, user_id: &str, enabled: bool) -> Result<User, Error> {
-    let mut f = Fields::default();
-    let Some(user_id) = f.user_id("user_id", user_id) else { return Err(f.refuse()) };
+async fn set_enabled(s: &Services, ctx: &Ctx, (mut f, user_id): (Fields, &str), enabled: bool) -> Result<User, Error> {
+    let (Some(user_id), true) = (f.user_id("user_id", user_id), f.is_clean()) else { return Err(f.refuse()) };
     s.0.app.set_account_enabled(ctx, user_id, enabled).await
 }

@@ -3,6 +3,7 @@
 mod accounts;
 mod authorize;
 mod identity;
+mod links;
 mod passwords;
 mod service_keys;
 mod sessions;
@@ -16,10 +17,16 @@ use crate::domain::session::Device;
 
 super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
+    confirm_sign_up(ConfirmSignUpRequest) -> ConfirmSignUpResponse = links;
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
     change_password(ChangePasswordRequest) -> ChangePasswordResponse = passwords;
+    request_password_reset(RequestPasswordResetRequest) -> RequestPasswordResetResponse = links;
+    reset_password(ResetPasswordRequest) -> ResetPasswordResponse = links;
+    request_email_verification(RequestEmailVerificationRequest) -> RequestEmailVerificationResponse = links;
+    verify_email(VerifyEmailRequest) -> VerifyEmailResponse = links;
+    change_email(ChangeEmailRequest) -> ChangeEmailResponse = links;
     get_account(GetAccountRequest) -> GetAccountResponse = accounts;
     update_account(UpdateAccountRequest) -> UpdateAccountResponse = accounts;
     delete_account(DeleteAccountRequest) -> DeleteAccountResponse = accounts;

@@ -4,6 +4,7 @@ use tonic::Request;
 
 use super::{device, optional_tenant};
 use crate::app::sign_in::{Credentials, NewAccount};
+use crate::app::sign_up::SignUpMode;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::domain::password;
 use crate::domain::secret::Secret;
@@ -35,12 +36,17 @@ pub(super) async fn sign_up(s: &Services, request: Request<v1::SignUpRequest>) -
     };
     let password = Secret::new(secret);
     let new = NewAccount { email, password, display_name, tenant, remember: m.remember_me, device };
+    if s.0.app.sign_up_mode == SignUpMode::Confirm {
+        s.0.app.ask_to_sign_up(&ctx, new, key).await?;
+        return Ok(v1::SignUpResponse { confirmation_sent: true, ..Default::default() });
+    }
     let (user, tenant, tokens) = s.0.app.sign_up(&ctx, new, key).await?;
     Ok(v1::SignUpResponse {
         user: Some(convert::user(&user)),
         tenant: tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
         access_token: Some(convert::access_token(&tokens.session, &tokens.access)),
         refresh_token: Some(convert::refresh_token(&tokens)),
+        confirmation_sent: false,
     })
 }
 
