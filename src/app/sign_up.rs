@@ -13,7 +13,6 @@ use crate::domain::id::UserId;
 use crate::domain::link::{self, Link, Purpose};
 use crate::domain::mail::Template;
 use crate::domain::name::{Email, Slug};
-use crate::domain::secret::Secret;
 use crate::domain::session::{Device, Method, Proof};
 use crate::domain::tenant::Tenant;
 use crate::domain::user::{FIRST_EPOCH, User};

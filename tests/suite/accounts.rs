@@ -147,7 +147,7 @@ async fn traces(t: &Bed, id: &str, texts: [&str; 2]) -> Vec<String> {
 
 async fn a_deleted_account_leaves_nothing_personal(t: &Bed) {
     let acme = t.tenant("acme").await;
-    let name = unique("Distinctive");
+    let name = unique("distinctive");
     let person = t.person(&name).await;
     t.join(&acme, &person, "admin").await;
     let person = t.login(&person, &acme.id).await;
