@@ -2,6 +2,7 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod account;
+pub mod api_keys;
 pub mod authorize;
 pub mod catalogue;
 pub mod credentials;
@@ -13,15 +14,16 @@ pub mod first_start;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod key_uses;
 pub mod links;
 pub mod mail;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
+pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
-pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -47,6 +49,7 @@ use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
 use sign_up::SignUpMode;
@@ -69,6 +72,8 @@ pub struct App {
     pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// When keys were used, as far as it is not written yet.
+    pub key_uses: KeyUses,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Which hosts are the server's own, and so name no tenant.

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::app::catalogue;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
+use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
 use crate::app::sign_up::SignUpMode;
@@ -203,6 +204,7 @@ impl Running {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_denials()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_key_uses()).await;
         self.denials.abort();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.store.close()).await;
     }
@@ -247,6 +249,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         },
         attempts: attempt_limits(config),
         denials: Denials::default(),
+        key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
         resolver: Box::new(Dns::new(config.dns_server)),

@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, SqlitePool};
 
 pub mod accounts;
+pub mod api_keys;
 pub mod attempts;
 pub mod audit;
 pub mod billing;
@@ -257,6 +258,7 @@ pub fn statements() -> Vec<Listed> {
     [
         accounts::STATEMENTS,
         attempts::STATEMENTS,
+        api_keys::STATEMENTS,
         audit::STATEMENTS,
         billing::STATEMENTS,
         catalogue::STATEMENTS,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod accounts;
+mod api_keys;
 mod arrows;
 mod audit;
 mod authorize;
@@ -20,6 +21,7 @@ mod entitlements;
 mod export;
 mod feed;
 mod golden;
+mod guessing;
 mod harness;
 mod import;
 mod import_file;
@@ -31,6 +33,7 @@ mod links;
 mod mail;
 mod matrix;
 mod members;
+mod operator_keys;
 mod ownership;
 mod passwords;
 mod processes;
