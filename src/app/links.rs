@@ -67,8 +67,8 @@ impl App {
         let hash = self.passwords.hash(new, true).await?;
         let mut tx = self.store.write(AsUser(user_id)).await?;
         sessions::lock_account(&mut tx).await?.ok_or(Error::LinkInvalid)?;
-        let taken: Option<serde_json::Value> = links::take(&mut tx, (Purpose::Reset, &digest), ctx.now).await?;
-        taken.ok_or(Error::LinkInvalid)?;
+        let used: Option<serde_json::Value> = links::take(&mut tx, (Purpose::Reset, &digest), ctx.now).await?;
+        used.ok_or(Error::LinkInvalid)?;
         self.replace_password(&mut tx, ctx, (&user.email, &hash), None).await?;
         // Whoever set it has read the mail.
         accounts::set_verified(&mut tx, ctx.now).await?;
@@ -116,7 +116,7 @@ impl App {
         let user_id = person.user.user_id;
         self.prove_again(ctx, person, password).await?;
         self.take_attempt(Attempted::Mail, (new, Origin::Network(ctx.source)), MAIL_LIMITS, ctx.now).await?;
-        let taken = self.store.find_account(new).await?.is_some();
+        let exists = self.store.find_account(new).await?.is_some();
         let mut open = match self.begin(ctx, None, AsUser(user_id), key).await? {
             Begun::Done(()) => return Ok(()),
             Begun::Open(open) => open,
@@ -128,7 +128,7 @@ impl App {
         let (link, token) = Link::new(Purpose::EmailChange, body(&address)?, ctx.now);
         self.put_link(&mut open.tx, user_id, &link, ctx).await?;
         let (template, token) =
-            if taken { (Template::SignUpExists, None) } else { (Template::EmailVerification, Some(token)) };
+            if exists { (Template::SignUpExists, None) } else { (Template::EmailVerification, Some(token)) };
         self.post_link(&mut open.tx, ctx, (template, new), (&link, token)).await?;
         let told = (Template::EmailChangeRequested, &person.user.email);
         let payload = serde_json::json!({ "at": ctx.now.to_string(), "email": new.as_str() });
