@@ -111,6 +111,27 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_sessions: u16,
 
+    /// How people sign up: at once, or by a link that is sent to their address, which then does not tell whether it has an
+    /// account. At once with SQLite, by a link with PostgreSQL, unless said
+    #[arg(long, env = "TENANTRY_SIGN_UP", value_name = "MODE", help_heading = "Passwords")]
+    pub sign_up: Option<SignUp>,
+
+    /// Wrong passwords for one account from one network (or on one known device) before sign-in is slowed; a tenant's
+    /// settings may allow fewer
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS", default_value_t = 10, value_name = "N", help_heading = "Passwords")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sign_in_attempts: u16,
+
+    /// Wrong passwords for one account from everywhere; beyond it each further network has one attempt in half a minute
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS_TOTAL", default_value_t = 100, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10000), help_heading = "Passwords")]
+    pub sign_in_attempts_total: u16,
+
+    /// Seconds for which a wrong password is remembered
+    #[arg(long, env = "TENANTRY_SIGN_IN_WINDOW", default_value = "900", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Passwords")]
+    pub sign_in_window: Duration,
+
     /// Domain under which tenants are found by subdomain: with example.com, acme.example.com is tenant acme
     #[arg(long, env = "TENANTRY_BASE_DOMAIN", value_name = "DOMAIN", value_parser = base_domain)]
     #[arg(help_heading = "Finding the tenant")]
@@ -157,7 +178,7 @@ pub struct Serve {
     #[arg(help_heading = "Mail")]
     pub mail_from: String,
 
-    /// Where the product's pages are: links in mail lead to /accept-invitation, /verify-email, /reset-password, /sign-in,
+    /// Where the product's pages are: links in mail lead to /accept-invitation, /confirm-sign-up, /verify-email, /reset-password, /sign-in,
     /// /forgot-password, /account, /account/sessions and /settings/{billing,keys,usage,webhooks} below it, with ?token=
     /// where one is needed. `http://localhost:3000` for mail into files when absent; needed for a mail server
     #[arg(long, env = "TENANTRY_PUBLIC_URL", value_name = "URL", value_parser = public_url, help_heading = "Mail")]
@@ -222,6 +243,15 @@ pub struct Serve {
     pub log: String,
 }
 
+/// How people sign up.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    /// At once.
+    Immediate,
+    /// By a link in a mail.
+    Confirm,
+}
+
 /// Form of the log.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -257,6 +287,13 @@ impl Serve {
     #[must_use]
     pub fn master_key_path(&self) -> PathBuf {
         self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+
+    /// How people sign up.
+    #[must_use]
+    pub fn sign_up_mode(&self) -> SignUp {
+        let usual = if self.database_url.is_some() { SignUp::Confirm } else { SignUp::Immediate };
+        self.sign_up.unwrap_or(usual)
     }
 
     /// Where the operator key is written to.

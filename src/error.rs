@@ -57,6 +57,14 @@ pub enum Error {
     MetadataMalformed(&'static str),
     #[error("e-mail or password is wrong")]
     PasswordWrong,
+    #[error("too many attempts; wait as long as retry_info says, or sign in on a device that was used before")]
+    TooManyAttempts { retry_after: TimeDelta },
+    #[error("the password is older than a tenant of yours allows; sign in with `new_password`, or reset it by mail")]
+    PasswordExpired,
+    #[error("this tenant is not entered with a password; its members sign in by: {}", .0.join(", "))]
+    SignInMethodRefused(Vec<String>),
+    #[error("the link is over, was used, or was replaced by a newer one; ask for a new one")]
+    LinkInvalid,
 
     // ---- may they
     #[error("this method is not for {0} callers")]
@@ -195,6 +203,11 @@ pub enum Error {
     ExternalIdUnknown,
     #[error("all {seats} seats of the plan are taken; remove a member or choose a larger plan")]
     SeatsExhausted { seats: i64 },
+
+    #[error("you are the only owner of {}; make somebody else owner, or delete the tenant, first", .0.join(", "))]
+    SoleOwner(Vec<String>),
+    #[error("there is no such account")]
+    AccountNotFound,
 
     // ---- how much
     #[error("{}", describe_shortages(.0))]

@@ -101,6 +101,7 @@ impl App {
                 let again = self.migrate_plans(&ctx("System/MigratePlan"), job.subject).await?;
                 self.give_back(job, again).await
             }
+            JobKind::Link => self.forget_links(job).await,
             JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
         }
     }

@@ -1,10 +1,12 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod account;
 pub mod activity;
 pub mod api_keys;
 pub mod authorize;
 pub mod catalogue;
+pub mod credentials;
 pub mod denials;
 pub mod domains;
 pub mod entitlements;
@@ -17,6 +19,7 @@ pub mod introspect;
 pub mod jobs;
 pub mod jwks;
 pub mod key_uses;
+pub mod links;
 pub mod mail;
 pub mod member_sessions;
 pub mod members;
@@ -32,12 +35,14 @@ mod seats;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod sign_up;
 pub mod signing_keys;
 pub mod slugs;
 pub mod sso;
 pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
+pub mod throttle;
 pub mod usage;
 
 use std::sync::Arc;
@@ -51,6 +56,7 @@ use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
+use crate::domain::throttle::AttemptLimits;
 use crate::error::Error;
 use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
@@ -61,6 +67,7 @@ use denials::Denials;
 use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
+use sign_up::SignUpMode;
 
 /// Everything that a use case may need, made once at the start.
 pub struct App {
@@ -76,6 +83,10 @@ pub struct App {
     pub sessions: SessionLimits,
     /// How long a key signs access tokens before the next one does.
     pub signing_key_period: TimeDelta,
+    /// How people sign up.
+    pub sign_up_mode: SignUpMode,
+    /// How many wrong passwords are let through.
+    pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// Who was active and is not written down yet.

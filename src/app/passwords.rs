@@ -108,17 +108,18 @@ impl Passwords {
         })
     }
 
-    /// Hashes a new password.
+    /// Hashes a new password; `known` when somebody who is known waits for it.
     ///
     /// # Errors
     /// `Overloaded` when too many are being hashed.
-    pub async fn hash(&self, password: Secret<String>) -> Result<String, Error> {
-        let permit = self.turn(false).await?;
+    pub async fn hash(&self, password: Secret<String>, known: bool) -> Result<String, Error> {
+        let permit = self.turn(known).await?;
         let argon = self.argon.clone();
         blocking(permit, move || hash(&argon, password.expose().as_bytes())).await
     }
 
-    /// Compares a password with a stored hash, or with a decoy when there is none.
+    /// Compares a password with a stored hash, or with a decoy when there is none: one run of Argon2 whatever is stored,
+    /// and a second one only when the password was right.
     ///
     /// # Errors
     /// `Overloaded` when too many are being compared.
@@ -132,25 +133,21 @@ impl Passwords {
         let argon = self.argon.clone();
         let exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
+        let decoy = self.decoy.clone();
         blocking(permit, move || {
             if is_bcrypt(&stored) {
+                // Counted like everybody's.
+                verify(&argon, password.expose(), &decoy)?;
                 // bcrypt looks at the first 72 bytes of a password only; from this sign-in on all of it counts.
                 return match bcrypt::verify(password.expose(), &stored) {
                     Ok(true) => hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld),
                     _ => Ok(Comparison::Wrong),
                 };
             }
-            let parsed = PasswordHash::new(&stored).map_err(|e| Error::Internal(e.to_string().into()))?;
-            let right = argon.verify_password(password.expose().as_bytes(), &parsed).is_ok();
-            if !right || !exists {
+            if !verify(&argon, password.expose(), &stored)? || !exists {
                 return Ok(Comparison::Wrong);
             }
-            let params = Params::try_from(&parsed).ok();
-            let current = params.is_some_and(|p| {
-                let wanted = argon.params();
-                p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost()
-            });
-            if current && parsed.algorithm.as_str() == "argon2id" {
+            if is_current(&argon, &stored) {
                 return Ok(Comparison::Right);
             }
             hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
@@ -177,7 +174,28 @@ impl Passwords {
     }
 }
 
+/// One run of Argon2, counted: what is told and what is not must cost the same number of them.
+fn count_run() {
+    metrics::counter!("tenantry_argon2_runs_total").increment(1);
+}
+
+fn verify(argon: &Argon2<'_>, password: &str, stored: &str) -> Result<bool, Error> {
+    let parsed = PasswordHash::new(stored).map_err(|e| Error::Internal(e.to_string().into()))?;
+    count_run();
+    Ok(argon.verify_password(password.as_bytes(), &parsed).is_ok())
+}
+
+/// Whether a hash has today's parameters.
+fn is_current(argon: &Argon2<'_>, stored: &str) -> bool {
+    let Ok(parsed) = PasswordHash::new(stored) else { return false };
+    let wanted = argon.params();
+    let same =
+        |p: Params| p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost();
+    parsed.algorithm.as_str() == "argon2id" && Params::try_from(&parsed).is_ok_and(same)
+}
+
 fn hash(argon: &Argon2<'_>, password: &[u8]) -> Result<String, Error> {
+    count_run();
     let salt = entropy::bytes::<16>();
     let hash = argon.hash_password_with_salt(password, &salt);
     hash.map(|h| h.to_string()).map_err(|e| Error::Internal(e.to_string().into()))

@@ -178,7 +178,7 @@ impl App {
             return Ok(Provisioned { tenant, admin, password: Secret::new(String::new()), steps });
         }
         // Before the transaction, which may not stay open for as long as a hash takes.
-        let hash = if new_account { Some(self.passwords.hash(password.clone()).await?) } else { None };
+        let hash = if new_account { Some(self.passwords.hash(password.clone(), true).await?) } else { None };
         let scope = InTenantAsUser(tenant_id, admin.user_id);
         let mut open = match self.begin::<Provisioned, _>(ctx, Some(tenant_id), scope, key).await? {
             Begun::Done(first) => return Ok(first),

@@ -9,10 +9,12 @@ use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
 use super::sessions::{Opened, SignIn, Tokens};
 use super::tenants::{first_subscription, new_tenant};
+use super::throttle::{Attempted, Origin};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::link::Purpose;
 use crate::domain::mail::{Message, Template};
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
@@ -21,7 +23,10 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{AsUser, InTenantAsUser, sessions, users};
+use crate::store::scoped::RunsIn;
+use crate::store::system::PasswordPolicy;
+use crate::store::tx::{OfUser, Statement};
+use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, accounts, links, sessions, users};
 use crate::time::Timestamp;
 
 /// An account to be.
@@ -57,6 +62,8 @@ pub struct Credentials {
     pub email: Email,
     /// The password.
     pub password: Secret<String>,
+    /// What is to take its place, when it is right; has passed the rules.
+    pub new_password: Option<Secret<String>>,
     /// The tenant to work in; the account's default when none.
     pub tenant: Option<TenantName>,
     /// What an earlier sign-in on the device was given; empty when nothing.
@@ -94,7 +101,7 @@ impl App {
         let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
         let user = User { user_id, email: new.email, display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
-        let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let password_hash = self.passwords.hash(new.password.clone(), false).await?;
         let email = user.email.clone();
         let sign_in = SignIn {
             user_id,
@@ -108,8 +115,8 @@ impl App {
         };
         let account = (user, password_hash.as_str(), sign_in);
         let done = match new.tenant {
-            None => self.sign_up_alone(ctx, account, key).await,
-            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, key).await,
+            None => self.sign_up_alone(ctx, account, None, key).await,
+            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, None, key).await,
         };
         // A hash was paid for: whatever came of it counts.
         let (done, repeated) = match done {
@@ -142,10 +149,12 @@ impl App {
         }
     }
 
-    async fn sign_up_alone(
+    /// `link` is the one that the account waited for, when it did.
+    pub(super) async fn sign_up_alone(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
@@ -153,16 +162,18 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
         Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, opened }).await?, false))
     }
 
-    async fn sign_up_with_tenant(
+    pub(super) async fn sign_up_with_tenant(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
         (display_name, slug): (String, Slug),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
@@ -173,6 +184,7 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
         self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, user.user_id)).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
@@ -187,7 +199,7 @@ impl App {
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
     /// account before anybody is signed in.
-    fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
+    pub(super) fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
         let mac = self.master.mac("sign-up", &[key.request_id.as_bytes()]);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&mac[..16]);
@@ -197,8 +209,8 @@ impl App {
     /// Signs in with e-mail and password. Costs one comparison on every path.
     ///
     /// # Errors
-    /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
-    /// the person's, `Overloaded`.
+    /// `PasswordWrong` for everything that is wrong with address or password, `TooManyAttempts`, `PasswordExpired`,
+    /// `TenantNotFound` for a tenant that is not the person's, `SignInMethodRefused`, `Overloaded`.
     pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<LoggedIn, Error> {
         let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
         let digest = sha256(with.device_token.as_bytes());
@@ -208,16 +220,40 @@ impl App {
         let known = users::knows_device(&mut tx, &digest).await?;
         let stored = users::find_sign_in(&mut tx).await?;
         drop(tx);
+        let policy = self.password_policy(user_id).await?;
+        let origin = if known { Origin::Device(&digest) } else { Origin::Network(ctx.source) };
+        let limits = self.attempts.tightened(policy.attempts);
+        let attempt = self.take_attempt(Attempted::Password, (&with.email, origin), limits, ctx.now).await?;
         let hash = stored.as_ref().map(|row| row.password_hash.clone());
-        let comparison = self.passwords.compare(with.password, hash, known).await?;
+        let comparison = match self.passwords.compare(with.password, hash, known).await {
+            // Nothing was tried.
+            Err(Error::Overloaded) => {
+                self.take_back(&attempt, ctx.now).await?;
+                return Err(Error::Overloaded);
+            }
+            comparison => comparison?,
+        };
         let (Some(account), Some(stored)) = (account, stored) else { return Err(Error::PasswordWrong) };
         if comparison == Comparison::Wrong {
             return Err(Error::PasswordWrong);
         }
+        self.forgive(&attempt, ctx.now).await?;
+        let expired = policy.lifetime.is_some_and(|lifetime| stored.changed_at.after(lifetime) <= ctx.now);
+        if expired && with.new_password.is_none() {
+            return Err(Error::PasswordExpired);
+        }
         let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
+        if let Some(tenant) = tenant {
+            self.check_sign_in_by_password(tenant, user_id, ctx.now).await?;
+        }
+        let new_hash = match with.new_password {
+            Some(new) => Some(self.passwords.hash(new, true).await?),
+            None => None,
+        };
         let sign_in = SignIn {
             user_id,
-            proof: Proof::password(stored.session_epoch),
+            // A changed password ends the sessions of before.
+            proof: Proof::password(stored.session_epoch + i64::from(new_hash.is_some())),
             tenant,
             bound_tenant: None,
             connection: None,
@@ -227,12 +263,18 @@ impl App {
         };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
+        if let Some(hash) = &new_hash {
+            if sessions::lock_account(&mut tx).await? != Some(stored.session_epoch) {
+                return Err(Error::PasswordWrong);
+            }
+            self.replace_password(&mut tx, ctx, (&account.user.email, hash), None).await?;
+        }
         let opened = match self.open_session(&mut tx, ctx, sign_in).await {
             // The password that was compared is the account's no more.
             Err(Error::CredentialInvalid) => return Err(Error::PasswordWrong),
             opened => opened?,
         };
-        if let Comparison::RightButOld(hash) = &comparison {
+        if let (Comparison::RightButOld(hash), None) = (&comparison, &new_hash) {
             users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
         }
         // The first sign-in after a sign-up is no news.
@@ -244,6 +286,28 @@ impl App {
         let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
         tx.commit(ctx, audit).await?;
         Ok(LoggedIn { user: account.user, tokens: self.tokens(opened, ctx.now)?, device_token })
+    }
+
+    /// What the tenants of a person ask of their password.
+    pub(super) async fn password_policy(&self, user: UserId) -> Result<PasswordPolicy, Error> {
+        self.store.find_password_policy(user, &self.plane.catalogues.seen().definition.settings.security).await
+    }
+
+    /// Whether a tenant is entered with a password. Its owners may always, so that nobody locks them out, themselves
+    /// included.
+    async fn check_sign_in_by_password(&self, tenant: TenantId, user: UserId, now: Timestamp) -> Result<(), Error> {
+        let own = self.store.find_sign_in_methods(tenant).await?;
+        let default = || self.plane.catalogues.seen().definition.settings.security.sign_in_methods.clone();
+        let methods = own.or_else(default).unwrap_or_default();
+        if methods.is_empty() || methods.iter().any(|method| method == "password") {
+            return Ok(());
+        }
+        let member = self.store.find_membership(tenant, user).await?;
+        let settled = self.plane.find_settled(tenant, now).await?;
+        let owner = member
+            .zip(settled)
+            .is_some_and(|(member, (_, catalogue))| member.is_active_owner(&catalogue.definition.roles));
+        if owner { Ok(()) } else { Err(Error::SignInMethodRefused(methods)) }
     }
 
     async fn tenant_at_sign_in(
@@ -317,4 +381,15 @@ fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
         payload: json!({ "at": ctx.now.to_string(), "device": name, "source": source }),
         secret: None,
     }
+}
+
+/// Uses up the link that an account waited for, which proves its address.
+async fn take_sign_up_link<S: Scope>(tx: &mut Scoped<S>, link: Option<[u8; 32]>, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let Some(digest) = link else { return Ok(()) };
+    let taken: Option<serde_json::Value> = links::take(tx, (Purpose::SignUp, &digest), now).await?;
+    taken.ok_or(Error::LinkInvalid)?;
+    accounts::set_verified(tx, now).await
 }

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::seats::check_seats;
 use super::sessions::{SignIn, Tokens};
 use super::tenants::new_membership;
 use crate::ctx::Ctx;
+use crate::decide::roles::together;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::domain::DomainStatus;
 use crate::domain::id::{TenantId, UserId};
@@ -25,7 +27,7 @@ use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
-use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, sso, users};
+use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, roles, sso, users};
 use crate::time::Timestamp;
 
 /// How long a sign-in may take, from its beginning to its end.
@@ -244,7 +246,7 @@ impl App {
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
         if let Some(user) = known {
             drop(tx);
-            let account = self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            let account = self.store.find_account_by_id(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
             return Guest::of(account, true);
         }
         let email = vouched(&mut tx, connection, identity).await?;

@@ -49,7 +49,7 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (tenant, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         if t.catalogue.definition.features.contains_key(FEATURE) {
             let switches = entitlements::switches(&mut open.tx).await?;
             let switches = switches.get(FEATURE).map_or(&[][..], Vec::as_slice);
@@ -57,8 +57,8 @@ impl App {
                 return Err(Error::FeatureNotInPlan(FEATURE.to_owned()));
             }
         }
-        let roles = &t.catalogue.definition.roles;
-        check_roles(&terms, rank, roles)?;
+        let roles = &own.roles;
+        check_roles(&terms, own.rank, roles)?;
         let found = sso::find(&mut open.tx).await?;
         let (before, kept) = found.map_or((None, None), |(before, sealed)| (Some(before), sealed));
         check_etag(sent_etag, before.as_ref().map_or(0, |before| before.version))?;
@@ -73,7 +73,7 @@ impl App {
         let after = SsoConnection {
             connection_id,
             terms,
-            highest_role: highest_role(rank, roles),
+            highest_role: highest_role(own.rank, roles),
             has_secret: sealed.is_some(),
             version: before.as_ref().map_or(0, |before| before.version) + 1,
             updated_at: t.ctx.now,

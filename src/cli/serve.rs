@@ -23,7 +23,8 @@ use crate::app::first_start::{self, KeySettings};
 use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
-use crate::config::Serve;
+use crate::app::sign_up::SignUpMode;
+use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::decide::roles::OwnRoles;
@@ -32,6 +33,7 @@ use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
+use crate::domain::throttle::AttemptLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
 use crate::outside::Mailer;
@@ -260,6 +262,11 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
         signing_key_period: span(config.signing_key_period),
+        sign_up_mode: match config.sign_up_mode() {
+            SignUp::Immediate => SignUpMode::Immediate,
+            SignUp::Confirm => SignUpMode::Confirm,
+        },
+        attempts: attempt_limits(config),
         denials: Denials::default(),
         activity: Activity::default(),
         key_uses: KeyUses::default(),
@@ -327,6 +334,16 @@ fn session_limits(config: &Serve) -> SessionLimits {
         remembered_idle: span(config.remembered_session_idle),
         remembered_length: span(config.remembered_session_length),
         per_account: config.max_sessions.into(),
+    }
+}
+
+/// How many wrong passwords are let through.
+fn attempt_limits(config: &Serve) -> AttemptLimits {
+    AttemptLimits {
+        per_source: config.sign_in_attempts.into(),
+        total: config.sign_in_attempts_total.into(),
+        window: TimeDelta::from_std(config.sign_in_window).unwrap_or(TimeDelta::MAX),
+        interval: TimeDelta::seconds(30),
     }
 }
 

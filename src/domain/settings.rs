@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 mod check;
 
-pub use check::json_object;
+pub use check::{json_object, locale};
 
 /// The type of one part of the settings: each leaf may be absent. What is laid over what, and which leaves there are,
 /// follows from the fields, so that a new one cannot be forgotten.

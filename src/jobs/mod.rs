@@ -44,6 +44,9 @@ pub async fn run(app: Arc<App>) {
                 if let Err(error) = app.schedule_missing_jobs().await {
                     tracing::warn!(%error, "missing jobs could not be looked for");
                 }
+                if let Err(error) = app.forget_attempts().await {
+                    tracing::warn!(%error, "counted attempts could not be cleared away");
+                }
             }
         }
     }

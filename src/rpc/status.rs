@@ -56,6 +56,7 @@ pub fn code(error: &Error) -> Code {
         | Error::Impersonated
         | Error::SsoAddressRefused(_)
         | Error::SsoMemberRefused(_)
+        | Error::SignInMethodRefused(_)
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
         | Error::SuspendedByOperator => Code::PermissionDenied,
@@ -84,7 +85,9 @@ pub fn code(error: &Error) -> Code {
         | Error::IntegrationNotFound
         | Error::SsoNotConfigured
         | Error::ImpersonationNotFound
-        | Error::ExternalIdUnknown => Code::NotFound,
+        | Error::ExternalIdUnknown
+        | Error::LinkInvalid
+        | Error::AccountNotFound => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
@@ -100,11 +103,15 @@ pub fn code(error: &Error) -> Code {
         | Error::SigningKeyTooNew(_)
         | Error::DomainNotVerified(_)
         | Error::FeatureNotInPlan(_)
-        | Error::PlanExceeded(_) => Code::FailedPrecondition,
+        | Error::PlanExceeded(_)
+        | Error::PasswordExpired
+        | Error::SoleOwner(_) => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
-        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded | Error::SeatsExhausted { .. } => {
-            Code::ResourceExhausted
-        }
+        Error::QuotaExceeded(_)
+        | Error::RateExceeded { .. }
+        | Error::TooManyAttempts { .. }
+        | Error::Overloaded
+        | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_)
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_)
@@ -126,6 +133,12 @@ pub fn reason(error: &Error) -> &'static str {
         Error::CredentialAmbiguous => R::CredentialAmbiguous,
         Error::MetadataMalformed(_) => R::MetadataMalformed,
         Error::PasswordWrong => R::PasswordWrong,
+        Error::TooManyAttempts { .. } => R::TooManyAttempts,
+        Error::PasswordExpired => R::PasswordExpired,
+        Error::SignInMethodRefused(_) => R::SignInMethodRefused,
+        Error::LinkInvalid => R::LinkInvalid,
+        Error::SoleOwner(_) => R::SoleOwner,
+        Error::AccountNotFound => R::AccountNotFound,
         Error::CallerKindRefused(_) => R::CallerKindRefused,
         Error::PermissionMissing(_) => R::PermissionMissing,
         Error::MemberSuspended => R::MemberSuspended,
@@ -229,7 +242,7 @@ pub fn status(error: &Error) -> Status {
         Error::SeatsExhausted { seats } => {
             details.add_quota_failure_violation("members", format!("{seats} seats, all taken"));
         }
-        Error::RateExceeded { retry_after, .. } => {
+        Error::RateExceeded { retry_after, .. } | Error::TooManyAttempts { retry_after } => {
             details.set_retry_info(Some(wait(*retry_after)));
         }
         Error::Overloaded
@@ -240,6 +253,11 @@ pub fn status(error: &Error) -> Status {
         }
         Error::LastOwner => {
             details.add_precondition_failure_violation("LAST_OWNER", "owner", "make somebody else owner first");
+        }
+        Error::SoleOwner(tenants) => {
+            for slug in tenants.iter().take(VIOLATIONS) {
+                details.add_precondition_failure_violation("SOLE_OWNER", slug, "make somebody else owner first");
+            }
         }
         Error::WrongState { state, wanted } => {
             details.add_precondition_failure_violation("STATE", *state, format!("this call needs {wanted}"));
@@ -302,6 +320,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             vec![("problem", (*problem).to_owned())]
         }
         Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
+        Error::SignInMethodRefused(methods) => vec![("sign_in_methods", methods.join(","))],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };

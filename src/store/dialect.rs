@@ -29,7 +29,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
            order by due_at
            limit $4
            for update skip locked)
@@ -40,7 +40,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
            order by due_at
            limit $4)
          returning kind, subject, attempts",
@@ -73,6 +73,12 @@ statements! {
     pub(super) LOCK_RATE: OfPlatform = Statement::each(
         "select hits from rpc_rate where method = $1 and subject = $2 for update",
         "select hits from rpc_rate where method = $1 and subject = $2",
+    );
+
+    /// Reads counted attempts and keeps them from changing.
+    pub(super) LOCK_ATTEMPT: OfPlatform = Statement::each(
+        "select hits from attempt where subject = $1 for update",
+        "select hits from attempt where subject = $1",
     );
 
     /// Reads the account and keeps its epoch and its number of sessions from changing.

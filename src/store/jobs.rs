@@ -64,12 +64,22 @@ pub enum JobKind {
     SigningKeys,
     /// Sends a message of the outbox.
     Mail,
+    /// Clears away links of a person that are over.
+    Link,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::SigningKeys, Self::Mail];
+    pub const ALL: [Self; 8] = [
+        Self::Tenant,
+        Self::Purge,
+        Self::Domain,
+        Self::SlugAlias,
+        Self::MigratePlan,
+        Self::SigningKeys,
+        Self::Mail,
+        Self::Link,
+    ];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -82,6 +92,7 @@ impl JobKind {
             Self::MigratePlan => "migrate_plan",
             Self::SigningKeys => "signing_keys",
             Self::Mail => "mail",
+            Self::Link => "link",
         }
     }
 }

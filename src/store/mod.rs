@@ -12,7 +12,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
+pub mod accounts;
 pub mod api_keys;
+pub mod attempts;
 pub mod audit;
 pub mod billing;
 pub mod catalogue;
@@ -25,6 +27,7 @@ pub mod idempotency;
 pub mod impersonations;
 pub mod jobs;
 pub mod keys;
+pub mod links;
 pub mod memberships;
 pub mod outbox;
 pub mod purge;
@@ -256,6 +259,8 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     [
+        accounts::STATEMENTS,
+        attempts::STATEMENTS,
         api_keys::STATEMENTS,
         audit::STATEMENTS,
         billing::STATEMENTS,
@@ -268,6 +273,7 @@ pub fn statements() -> Vec<Listed> {
         impersonations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
+        links::STATEMENTS,
         memberships::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,

@@ -23,6 +23,7 @@ use crate::domain::catalogue::MEMBERS;
 use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{ApiKeyId, SessionId, TenantId, UserId};
+use crate::domain::link::Purpose;
 use crate::domain::mail::Template;
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
@@ -31,6 +32,7 @@ use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::{Session, ShownSession};
+use crate::domain::settings::Security;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, User};
@@ -75,15 +77,35 @@ statements! {
          left join tenant_settings s on s.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and t.status <> 6",
     );
-    FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
-        "select user_id, email, display_name, status, session_epoch, default_tenant_id
-         from user_account
-         where email = $1",
+    /// The strictest that any tenant of the person asks of passwords; $2 and $3 are what holds where a tenant has set
+    /// nothing itself. Zero asks for nothing.
+    FIND_PASSWORD_POLICY: AcrossTenants = Statement::new(
+        "select min(nullif(coalesce(s.max_sign_in_attempts, $2), 0)) as attempts,
+                min(nullif(coalesce(s.password_expiry_days, $3), 0)) as expiry_days
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         left join tenant_settings s on s.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and t.status <> 6",
+    );
+    FIND_SIGN_IN_METHODS: AcrossTenants = Statement::new(
+        "select sign_in_methods
+         from tenant_settings
+         where tenant_id = $1",
+    );
+    FIND_LINK: AcrossTenants = Statement::new(
+        "select user_id
+         from mail_link
+         where digest = $1 and purpose = $2 and expires_at > $3",
     );
     FIND_ACCOUNT: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
          where user_id = $1",
+    );
+    FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where email = $1",
     );
     FIND_SSO_RULE: AcrossTenants = Statement::new(
         "select connection_id, required
@@ -368,6 +390,26 @@ struct StrictestRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct PasswordPolicyRow {
+    attempts: Option<i64>,
+    expiry_days: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct MethodsRow {
+    sign_in_methods: Option<String>,
+}
+
+/// What tenants ask of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PasswordPolicy {
+    /// Wrong ones in a row before sign-in is slowed.
+    pub attempts: Option<usize>,
+    /// How long one is good for.
+    pub lifetime: Option<TimeDelta>,
+}
+
+#[derive(sqlx::FromRow)]
 struct AccountRow {
     #[sqlx(flatten)]
     user: UserRow,
@@ -616,7 +658,11 @@ fn user(row: UserRow) -> Result<User, Error> {
 
 fn account(row: AccountRow) -> Result<Account, Error> {
     Ok(Account {
-        status: if row.status == 1 { AccountStatus::Active } else { AccountStatus::Disabled },
+        status: match row.status {
+            1 => AccountStatus::Active,
+            3 => AccountStatus::Deleted,
+            _ => AccountStatus::Disabled,
+        },
         session_epoch: row.session_epoch,
         default_tenant: row.default_tenant_id.map(TenantId),
         user: user(row.user)?,
@@ -686,6 +732,52 @@ impl Store {
         Ok(row.and_then(|row| row.seconds).map(TimeDelta::seconds))
     }
 
+    /// The strictest that the tenants of a person ask of their password; `default` is what holds where a tenant has set
+    /// nothing itself.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_password_policy(&self, user: UserId, default: &Security) -> Result<PasswordPolicy, Error> {
+        let number = |n: Option<i32>| n.map(i64::from).into();
+        let args = [user.0.into(), number(default.max_sign_in_attempts), number(default.password_expiry_days)];
+        let row: Option<PasswordPolicyRow> =
+            self.across_tenants().await?.optional(&FIND_PASSWORD_POLICY, &args).await?;
+        Ok(row.map_or_else(PasswordPolicy::default, |row| PasswordPolicy {
+            attempts: row.attempts.and_then(|n| usize::try_from(n).ok()),
+            lifetime: row.expiry_days.map(TimeDelta::days),
+        }))
+    }
+
+    /// The ways in which members of a tenant may sign in, where the tenant has set it.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_sign_in_methods(&self, tenant: TenantId) -> Result<Option<Vec<String>>, Error> {
+        let row: Option<MethodsRow> =
+            self.across_tenants().await?.optional(&FIND_SIGN_IN_METHODS, &[tenant.0.into()]).await?;
+        let list = row.and_then(|row| row.sign_in_methods).map(|text| serde_json::from_str(&text));
+        list.transpose().map_err(|_| Error::internal("a tenant's ways to sign in do not read"))
+    }
+
+    /// Whose link this is, unless it is over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_link(&self, purpose: Purpose, digest: &[u8], now: Timestamp) -> Result<Option<UserId>, Error> {
+        let args = [digest.into(), purpose.number().into(), now.into()];
+        let row: Option<UserIdRow> = self.across_tenants().await?.optional(&FIND_LINK, &args).await?;
+        Ok(row.map(|row| UserId(row.user_id)))
+    }
+
+    /// An account by its id.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account_by_id(&self, user: UserId) -> Result<Option<Account>, Error> {
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        row.map(account).transpose()
+    }
+
     /// The account of an address.
     ///
     /// # Errors
@@ -693,15 +785,6 @@ impl Store {
     pub async fn find_account(&self, email: &Email) -> Result<Option<Account>, Error> {
         let args = [email.as_str().into()];
         let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
-        row.map(account).transpose()
-    }
-
-    /// A person's account.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_account_of(&self, user: UserId) -> Result<Option<Account>, Error> {
-        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
         row.map(account).transpose()
     }
 

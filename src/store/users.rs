@@ -36,16 +36,16 @@ statements! {
          where user_id = $1",
     );
     INSERT_CREDENTIAL: OfUser = Statement::new(
-        "insert into credential (user_id, password_hash, updated_at)
-         values ($1, $2, $3)",
+        "insert into credential (user_id, password_hash, updated_at, changed_at)
+         values ($1, $2, $3, $3)",
     );
     UPDATE_CREDENTIAL: OfUser = Statement::new(
         "update credential
-         set password_hash = $2, updated_at = $3
+         set password_hash = $2, updated_at = $3, changed_at = coalesce(changed_at, updated_at)
          where user_id = $1 and password_hash = $4",
     );
     FIND_SIGN_IN: OfUser = Statement::new(
-        "select c.password_hash, a.session_epoch
+        "select c.password_hash, a.session_epoch, coalesce(c.changed_at, c.updated_at) as changed_at
          from credential c
          join user_account a on a.user_id = c.user_id
          where c.user_id = $1 and a.user_id = $1 and a.status = 1",
@@ -79,6 +79,8 @@ pub struct SignInRow {
     pub password_hash: String,
     /// Read together with the hash: a session made from it dies with a password change in between.
     pub session_epoch: i64,
+    /// When the person chose the password.
+    pub changed_at: Timestamp,
 }
 
 #[derive(sqlx::FromRow)]

@@ -5,12 +5,14 @@ use tenantry::rpc::v1;
 use tonic::Code;
 
 use super::{billed, days_pass, seen, subscription};
-use crate::harness::{Bed, PASSWORD, assert_refused, on_both_engines, unique};
+use crate::harness::{Bed, PASSWORD, Person, assert_refused, on_both_engines, unique};
+use crate::links::token_of;
 use crate::refresh::{next, refresh, spent};
 
 on_both_engines! {
     an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end
     sessions_survive_a_restart_and_end_when_told
+    a_password_is_changed_and_forgotten
 }
 
 async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &Bed) {
@@ -117,4 +119,49 @@ async fn sessions_survive_a_restart_and_end_when_told(t: &Bed) {
     spent(refresh(&t, &laptop).await);
     as_owner.auth.revoke_all_sessions(v1::RevokeAllSessionsRequest::default()).await.unwrap();
     spent(refresh(&t, &owner.refresh).await);
+}
+
+async fn a_password_is_changed_and_forgotten(t: &Bed) {
+    const SECOND: &str = "another passphrase entirely";
+    const THIRD: &str = "yet a third passphrase";
+    let t = &Bed::of_product(t.engine, include_str!("mercura.toml")).await;
+    let acme = t.tenant("acme").await;
+    let rep = t.member(&acme, "sales_rep").await;
+    let is_in = async |person: &Person| t.with_token(&person.token).auth.who_am_i(v1::WhoAmIRequest {}).await.is_ok();
+    let sign_in = async |password: &str| {
+        let asked = v1::LoginRequest {
+            email: rep.email.clone(),
+            password: password.to_owned(),
+            remember_me: true,
+            ..Default::default()
+        };
+        let done = t.anonymous().auth.login(asked).await.expect("signs in").into_inner();
+        Person {
+            token: done.access_token.expect("a token").token,
+            refresh: done.refresh_token.expect("a refresh token").token,
+            ..rep.clone()
+        }
+    };
+    // Changing the password ends all other sessions.
+    let (desk, phone) = (sign_in(PASSWORD).await, sign_in(PASSWORD).await);
+    let change = v1::ChangePasswordRequest {
+        old_password: PASSWORD.to_owned(),
+        new_password: SECOND.to_owned(),
+        ..Default::default()
+    };
+    t.with_token(&desk.token).auth.change_password(change).await.expect("is changed");
+    assert!(is_in(&desk).await && !is_in(&phone).await && !is_in(&rep).await);
+
+    // Forgotten: whether an address exists is not told, and a reset ends all sessions.
+    let forgot = |email: &str| v1::RequestPasswordResetRequest { email: email.to_owned() };
+    let nobody = format!("{}@example.com", unique("nobody"));
+    let unknown = t.anonymous().auth.request_password_reset(forgot(&nobody)).await.expect("an answer").into_inner();
+    let known = t.anonymous().auth.request_password_reset(forgot(&rep.email)).await.expect("an answer").into_inner();
+    assert_eq!(unknown, known);
+    let token = token_of(&t.mail_to(&rep.email, "token=").await);
+    assert!(t.mails_to(&nobody).is_empty());
+    let reset = v1::ResetPasswordRequest { token, new_password: THIRD.to_owned() };
+    t.anonymous().auth.reset_password(reset).await.expect("is set");
+    assert!(!is_in(&desk).await);
+    assert!(is_in(&sign_in(THIRD).await).await);
 }

@@ -103,7 +103,9 @@ async fn what_is_the_members_alone_stays_so(t: Bed) {
         assert_eq!((code, reason.as_str()), (Code::PermissionDenied, wanted), "{}", method.full_name());
         closed.push(method.name().to_owned());
     }
-    for named in ["TransferOwnership", "DeleteTenant", "SetSsoConnection", "UpdateMemberRole", "SwitchTenant", "CreateApiKey"] {
+    for named in
+        ["TransferOwnership", "DeleteTenant", "SetSsoConnection", "UpdateMemberRole", "SwitchTenant", "CreateApiKey"]
+    {
         assert!(closed.iter().any(|name| name == named), "{named} is open: {closed:?}");
     }
     // Told to the tenant, under the operator's name; at the latest when the server stops.

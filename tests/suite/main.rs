@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod accounts;
 mod api_keys;
 mod arrows;
 mod audit;
@@ -20,6 +21,7 @@ mod entitlements;
 mod export;
 mod feed;
 mod golden;
+mod guessing;
 mod harness;
 mod impersonation;
 mod import;
@@ -28,12 +30,14 @@ mod integrations;
 mod isolation;
 mod isolation_api;
 mod jobs;
+mod links;
 mod mail;
 mod matrix;
 mod members;
 mod oidc;
 mod operator_keys;
 mod ownership;
+mod passwords;
 mod processes;
 mod program;
 mod provisioning;

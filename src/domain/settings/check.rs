@@ -159,7 +159,11 @@ fn has_date(value: &Value) -> bool {
     }
 }
 
-fn locale(text: &str) -> Result<(), &'static str> {
+/// Whether a text is a language tag.
+///
+/// # Errors
+/// What is wrong with it, as a sentence for the field.
+pub fn locale(text: &str) -> Result<(), &'static str> {
     let known = text.len() <= 64 && icu_locale_core::Locale::try_from_str(text).is_ok();
     if known { Ok(()) } else { Err("must be a language tag of BCP 47, such as en-US") }
 }

@@ -1,10 +1,13 @@
 //! `AuthService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
+mod accounts;
 mod api_keys;
 mod authorize;
 mod identity;
 mod impersonation;
 mod introspect;
+mod links;
+mod passwords;
 mod platform_keys;
 mod sessions;
 mod sign_in;
@@ -22,6 +25,7 @@ use crate::domain::session::Device;
 
 super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
+    confirm_sign_up(ConfirmSignUpRequest) -> ConfirmSignUpResponse = links;
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
@@ -39,6 +43,17 @@ super::served! { v1::auth_service_server::AuthService:
     impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
     list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
     end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
+    change_password(ChangePasswordRequest) -> ChangePasswordResponse = passwords;
+    request_password_reset(RequestPasswordResetRequest) -> RequestPasswordResetResponse = links;
+    reset_password(ResetPasswordRequest) -> ResetPasswordResponse = links;
+    request_email_verification(RequestEmailVerificationRequest) -> RequestEmailVerificationResponse = links;
+    verify_email(VerifyEmailRequest) -> VerifyEmailResponse = links;
+    change_email(ChangeEmailRequest) -> ChangeEmailResponse = links;
+    get_account(GetAccountRequest) -> GetAccountResponse = accounts;
+    update_account(UpdateAccountRequest) -> UpdateAccountResponse = accounts;
+    delete_account(DeleteAccountRequest) -> DeleteAccountResponse = accounts;
+    disable_account(DisableAccountRequest) -> DisableAccountResponse = accounts;
+    enable_account(EnableAccountRequest) -> EnableAccountResponse = accounts;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;

@@ -79,13 +79,16 @@ fn terms(f: &mut Fields, s: &Services, roles: &Roles, m: &v1::SsoConnection) -> 
     let redirects = list(f, "connection.redirect_uris", &m.redirect_uris, 1, redirect_uri);
     let claim = f.read("connection.group_claim", sso::claim(&m.group_claim));
     let domains = list(f, "connection.domains", &m.domains, 0, DomainName::parse);
-    let default_role = f.role("connection.default_role", &m.default_role, roles, roles.default());
+    let default_role = match (m.default_role.as_str(), roles.default()) {
+        ("", Some(role)) => Some(role),
+        (name, _) => f.read("connection.default_role", roles.parse(name)),
+    };
     let count = if m.group_roles.len() <= MOST_GROUPS { Ok(()) } else { Err("must be at most 100") };
     f.read("connection.group_roles", count);
     let mut group_roles = Vec::new();
     for (i, one) in m.group_roles.iter().take(MOST_GROUPS).enumerate() {
         let group = f.read(&format!("connection.group_roles[{i}].group"), sso::group(&one.group));
-        let role = f.role(&format!("connection.group_roles[{i}].role"), &one.role, roles, None);
+        let role = f.read(&format!("connection.group_roles[{i}].role"), roles.parse(&one.role));
         group_roles.extend(group.zip(role).map(|(group, role)| GroupRole { group, role: role.name.clone() }));
     }
     if !m.group_roles.is_empty() && m.group_claim.is_empty() {
