@@ -2,6 +2,7 @@
 //! nothing here knows of gRPC or SQL.
 
 pub mod account;
+pub mod activity;
 pub mod api_keys;
 pub mod authorize;
 pub mod catalogue;
@@ -24,6 +25,8 @@ pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
+pub mod roles;
+mod seats;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -48,6 +51,7 @@ use crate::error::Error;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
+use activity::Activity;
 use denials::Denials;
 use key_uses::KeyUses;
 use mail::Letters;
@@ -72,6 +76,8 @@ pub struct App {
     pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// Who was active and is not written down yet.
+    pub activity: Activity,
     /// When keys were used, as far as it is not written yet.
     pub key_uses: KeyUses,
     /// What time it is.
