@@ -7,7 +7,7 @@ use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::{Ctx, SignedIn};
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::mail::Template;
-use crate::domain::membership::{MemberStatus, may_lose};
+use crate::domain::membership::{MemberStatus, Membership, may_lose};
 use crate::domain::name::Email;
 use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, Profile, User};
@@ -136,7 +136,7 @@ impl App {
             Err(Error::MemberNotFound) => return Ok(false),
             member => member?,
         };
-        let owners = memberships::count_active_in(&mut tx, &roles.top().name).await?;
+        let owners = memberships::count_active_in_top(&mut tx, &roles.top().name).await?;
         Ok(may_lose(&member, roles, owners).is_err())
     }
 
@@ -149,19 +149,18 @@ impl App {
             Err(Error::TenantNotFound) => return Ok(()),
             tenant => tenant?,
         };
-        let mut member = match memberships::get(&mut tx, user).await {
+        let member = match memberships::get(&mut tx, user).await {
             Err(Error::MemberNotFound) => return Ok(()),
             member => member?,
         };
         if tenant.deleted_at.is_none() {
-            let owners = memberships::count_active_in(&mut tx, &roles.top().name).await?;
+            let owners = memberships::count_active_in_top(&mut tx, &roles.top().name).await?;
             may_lose(&member, roles, owners).map_err(|_| Error::SoleOwner(vec![tenant.slug.as_str().to_owned()]))?;
         }
-        let before = member.status;
-        member.status = MemberStatus::Removed;
-        memberships::update(&mut tx, &mut member, ctx.now).await?;
-        let name = |status| if status == MemberStatus::Suspended { "suspended" } else { "active" };
-        tx.commit(ctx, Audit::of(user.0).field("status", name(before), "removed")).await
+        let mut gone = Membership { status: MemberStatus::Removed, ..member.clone() };
+        memberships::update(&mut tx, (&member, &mut gone), &roles.top().name, ctx.now).await?;
+        let before = if member.status == MemberStatus::Suspended { "suspended" } else { "active" };
+        tx.commit(ctx, Audit::of(user.0).field("status", before, "removed")).await
     }
 
     /// Switches an account off, which ends its sessions, or on again. To do it twice does nothing more.

@@ -67,8 +67,8 @@ impl App {
         let hash = self.passwords.hash(new, true).await?;
         let mut tx = self.store.write(AsUser(user_id)).await?;
         sessions::lock_account(&mut tx).await?.ok_or(Error::LinkInvalid)?;
-        let used: Option<serde_json::Value> = links::take(&mut tx, (Purpose::Reset, &digest), ctx.now).await?;
-        used.ok_or(Error::LinkInvalid)?;
+        let body: Option<serde_json::Value> = links::take(&mut tx, (Purpose::Reset, &digest), ctx.now).await?;
+        body.ok_or(Error::LinkInvalid)?;
         self.replace_password(&mut tx, ctx, (&user.email, &hash), None).await?;
         // Whoever set it has read the mail.
         accounts::set_verified(&mut tx, ctx.now).await?;

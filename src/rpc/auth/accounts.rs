@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::rpc::fields::Fields;
 use crate::rpc::{Services, convert, v1};
 
-/// What UpdateAccount can change.
+/// What `UpdateAccount` can change.
 const FIELDS: [&str; 3] = ["display_name", "locale", "default_tenant"];
 
 /// The person who calls, or in whose name is called.
