@@ -34,9 +34,8 @@ impl App {
         let member = memberships::get(&mut tx, user).await?;
         drop(tx);
         if t.user_id() != Some(user) {
-            let roles = &t.catalogue.definition.roles;
-            let own = t.ctx.caller.rank(t.member.as_ref().map(|member| &member.role), roles);
-            may_touch(own, roles.rank(&member.role))?;
+            let own = t.ctx.caller.rank(t.member.as_ref().map(|member| &member.roles), &t.roles);
+            may_touch(own, t.roles.rank_of(&member.roles))?;
         }
         self.store.list_sessions_in(t.tenant_id(), user, span, t.ctx.now).await
     }
@@ -67,7 +66,7 @@ impl App {
         let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
         let member = memberships::get(&mut open.tx, user).await?;
         if t.user_id() != Some(user) {
-            may_touch(own, t.catalogue.definition.roles.rank(&member.role))?;
+            may_touch(own.rank, own.roles.rank_of(&member.roles))?;
         }
         if !seen {
             return Err(Error::SessionNotFound);

@@ -41,6 +41,7 @@ mod raw;
 mod refresh;
 mod refresh_races;
 mod repeats;
+mod roles;
 mod rows;
 mod sabotage;
 #[path = "../scenarios/mod.rs"]

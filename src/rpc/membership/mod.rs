@@ -1,6 +1,7 @@
 //! `MembershipService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
 mod members;
+mod roles;
 mod sessions;
 
 use super::{Services, v1};
@@ -15,6 +16,11 @@ super::served! { v1::membership_service_server::MembershipService:
     remove_member(RemoveMemberRequest) -> RemoveMemberResponse = members;
     leave_tenant(LeaveTenantRequest) -> LeaveTenantResponse = members;
     transfer_ownership(TransferOwnershipRequest) -> TransferOwnershipResponse = members;
+    create_role(CreateRoleRequest) -> CreateRoleResponse = roles;
+    update_role(UpdateRoleRequest) -> UpdateRoleResponse = roles;
+    delete_role(DeleteRoleRequest) -> DeleteRoleResponse = roles;
+    list_roles(ListRolesRequest) -> ListRolesResponse = roles;
+    list_permissions(ListPermissionsRequest) -> ListPermissionsResponse = roles;
     list_member_sessions(ListMemberSessionsRequest) -> ListMemberSessionsResponse = sessions;
     revoke_member_sessions(RevokeMemberSessionsRequest) -> RevokeMemberSessionsResponse = sessions;
 }
