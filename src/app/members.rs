@@ -310,7 +310,7 @@ impl App {
             together(&t.catalogue, &roles::list(tx).await?)
         };
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
-        let sso = if member.is_some() { sso::find_rule(tx).await? } else { None };
+        let sso = if t.ctx.caller.person().is_some() { sso::find_rule(tx).await? } else { None };
         let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member, session_ended: false, sso };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),

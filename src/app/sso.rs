@@ -246,7 +246,7 @@ impl App {
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
         if let Some(user) = known {
             drop(tx);
-            let account = self.store.find_account_by_id(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            let account = self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
             return Guest::of(account, true);
         }
         let email = vouched(&mut tx, connection, identity).await?;
@@ -271,20 +271,21 @@ impl App {
         identity: &Identity,
     ) -> Result<bool, Error> {
         let InTenantAsUser(_, user_id) = *tx.scope();
+        // Under the tenant's lock, so that no role is given that has just gone.
         let roles = together(catalogue, &roles::list(tx).await?);
-        let (terms, top) = (&connection.terms, &roles.top().name);
+        let terms = &connection.terms;
         let highest = roles.rank(&connection.highest_role);
         let held = groups(identity.claims.get(&terms.group_claim));
         let mapped = terms.role_of(&held, &roles).or_else(|| roles.get(&terms.default_role));
         // A role that is gone, or has risen above what the connection may give, is given to nobody.
-        let wanted = mapped.filter(|role| role.rank <= highest && role.name != *top);
+        let wanted = mapped.filter(|role| role.rank <= highest && role.name != roles.top().name);
         match memberships::get(tx, user_id).await {
             Ok(member) if roles.rank_of(&member.roles) > highest => Err(Error::SsoMemberRefused(ABOVE)),
             Ok(member) => {
-                let follows = terms.follows_groups() && !member.roles.contains(top);
-                let mapped = wanted.filter(|_| follows).map(|role| RoleNames::one(role.name.clone()));
-                if let Some(mapped) = mapped.filter(|mapped| *mapped != member.roles) {
-                    self.follow_groups(tx, ctx, member, (mapped, top)).await?;
+                let follows = terms.follows_groups() && !member.roles.contains(&roles.top().name);
+                let wanted = wanted.filter(|_| follows).map(|role| RoleNames::one(role.name.clone()));
+                if let Some(wanted) = wanted.filter(|wanted| *wanted != member.roles) {
+                    follow_groups(tx, ctx, (member, wanted), &roles.top().name).await?;
                 }
                 Ok(false)
             }
@@ -294,7 +295,7 @@ impl App {
             Err(Error::MemberNotFound) => {
                 let role = wanted.ok_or(Error::SsoMemberRefused(NO_ROLE))?;
                 let member = new_membership(ctx, user_id, RoleNames::one(role.name.clone()));
-                memberships::insert(tx, &member, top).await?;
+                memberships::insert(tx, &member, &roles.top().name).await?;
                 check_seats(tx, catalogue, tenant, ctx.now).await?;
                 let audit = Audit::of(user_id.0).set("roles", member.roles.texts()).set("status", "active");
                 tx.note(&ctx.as_system("System/JoinBySso"), audit).await?;
@@ -302,21 +303,6 @@ impl App {
             }
             Err(other) => Err(other),
         }
-    }
-
-    /// Gives a member the role that their groups stand for today, in the place of all that they have. Owners are left as
-    /// they are.
-    async fn follow_groups(
-        &self,
-        tx: &mut Scoped<InTenantAsUser>,
-        ctx: &Ctx,
-        before: Membership,
-        (roles, top): (RoleNames, &RoleName),
-    ) -> Result<(), Error> {
-        let mut after = Membership { roles, ..before.clone() };
-        memberships::update(tx, (&before, &mut after), top, ctx.now).await?;
-        let audit = Audit::of(after.user_id.0).field("roles", before.roles.texts(), after.roles.texts());
-        tx.note(&ctx.as_system("System/FollowGroups"), audit).await
     }
 
     /// The catalogue for a tenant that can be signed in to. One that is not there is like one without a provider.
@@ -339,6 +325,19 @@ impl App {
         let plain = self.master.open(&[b"sso state"], b"", &sealed)?;
         serde_json::from_slice(&plain).ok()
     }
+}
+
+/// Gives a member the role that their groups stand for today, in the place of those that they had. Owners are not asked about.
+async fn follow_groups(
+    tx: &mut Scoped<InTenantAsUser>,
+    ctx: &Ctx,
+    (before, wanted): (Membership, RoleNames),
+    top: &RoleName,
+) -> Result<(), Error> {
+    let mut after = Membership { roles: wanted, ..before.clone() };
+    memberships::update(tx, (&before, &mut after), top, ctx.now).await?;
+    let audit = Audit::of(after.user_id.0).field("roles", before.roles.texts(), after.roles.texts());
+    tx.note(&ctx.as_system("System/FollowGroups"), audit).await
 }
 
 // Why somebody is not let in, as the end of a sentence.

@@ -5,7 +5,7 @@ use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::TenantCtx;
 use crate::domain::id::TenantId;
-use crate::domain::membership::may_touch;
+use crate::domain::membership::Authority;
 use crate::domain::role::{Rank, RoleName, Roles};
 use crate::domain::secret::Secret;
 use crate::domain::sso::{FEATURE, SsoConnection, Terms};
@@ -57,8 +57,7 @@ impl App {
                 return Err(Error::FeatureNotInPlan(FEATURE.to_owned()));
             }
         }
-        let roles = &own.roles;
-        check_roles(&terms, own.rank, roles)?;
+        check_roles(&terms, &own)?;
         let found = sso::find(&mut open.tx).await?;
         let (before, kept) = found.map_or((None, None), |(before, sealed)| (Some(before), sealed));
         check_etag(sent_etag, before.as_ref().map_or(0, |before| before.version))?;
@@ -73,7 +72,7 @@ impl App {
         let after = SsoConnection {
             connection_id,
             terms,
-            highest_role: highest_role(own.rank, roles),
+            highest_role: highest_role(own.rank, &own.roles),
             has_secret: sealed.is_some(),
             version: before.as_ref().map_or(0, |before| before.version) + 1,
             updated_at: t.ctx.now,
@@ -141,15 +140,13 @@ impl App {
 }
 
 /// The roles that signing in may give: never the top one, and none above the caller's own.
-fn check_roles(terms: &Terms, rank: Option<Rank>, roles: &Roles) -> Result<(), Error> {
-    let given = terms.group_roles.iter().map(|mapped| &mapped.role).chain([&terms.default_role]);
-    for role in given {
-        if *role == roles.top().name {
-            return Err(Error::field("connection", format!("must give no role as high as {}", role.as_str())));
-        }
-        may_touch(rank, roles.rank(role))?;
+fn check_roles(terms: &Terms, own: &Authority) -> Result<(), Error> {
+    let given = || terms.group_roles.iter().map(|mapped| &mapped.role).chain([&terms.default_role]);
+    let top = &own.roles.top().name;
+    if given().any(|role| role == top) {
+        return Err(Error::field("connection", format!("must give no role as high as {}", top.as_str())));
     }
-    Ok(())
+    own.may_give(given())
 }
 
 /// The highest role that is not above the rank of who makes the connection.

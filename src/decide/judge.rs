@@ -89,8 +89,7 @@ fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
         return if same { None } else { Some(Error::CredentialInvalid) };
     }
     let required = sso.is_some_and(|sso| sso.required) && session.operator.is_none();
-    let roles = &standing.catalogue.definition.roles;
     // Owners come in by other ways as well, so that a provider that fails locks nobody out for good.
-    let break_glass = standing.member.as_ref().is_some_and(|member| member.is_active_owner(roles));
+    let break_glass = standing.member.as_ref().is_some_and(|member| member.is_active_owner(&standing.roles));
     if required && !break_glass { Some(Error::SsoRequired) } else { None }
 }

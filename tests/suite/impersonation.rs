@@ -59,7 +59,7 @@ async fn an_operator_in_a_members_place_is_written_down_as_both(t: &Bed) {
     let operator = said["act"]["sub"].as_str().expect("the operator").to_owned();
 
     let me = t.with_token(&token).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!((me.user.unwrap().user_id, me.role.as_str()), (admin.id.clone(), "admin"));
+    assert_eq!((me.user.unwrap().user_id, me.roles), (admin.id.clone(), vec!["admin".to_owned()]));
     let rename = v1::UpdateTenantRequest { display_name: "By support".to_owned(), ..Default::default() };
     t.with_token(&token).tenants.update_tenant(rename.clone()).await.expect("what the member may");
     // Also when a service passes the token on.

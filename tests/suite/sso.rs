@@ -53,7 +53,7 @@ async fn somebody_signs_in_through_the_tenants_provider_and_is_known_again(t: &B
     let token = first.access_token.unwrap();
     assert_eq!(token.tenant_id, acme.id);
     let me = who(t, &token.token).await;
-    assert_eq!((me.role.as_str(), me.tenant.unwrap().tenant_id), ("viewer", acme.id.clone()));
+    assert_eq!((me.roles, me.tenant.unwrap().tenant_id), (vec!["viewer".to_owned()], acme.id.clone()));
 
     // From now on the provider's own name for her counts, whatever her address is there.
     let moved = with(&ada, json!({ "email": "ada@elsewhere.example", "email_verified": false }));
@@ -234,7 +234,7 @@ async fn somebody_who_has_an_account_is_known_by_their_address(t: &Bed) {
     let done = sign_in(t, &acme.id, &ada).await.expect("signs in").into_inner();
     let user = done.user.unwrap();
     assert_eq!((user.user_id, user.display_name.as_str(), done.joined), (before.id.clone(), "Of before", false));
-    assert_eq!(who(t, &done.access_token.unwrap().token).await.role, "member");
+    assert_eq!(who(t, &done.access_token.unwrap().token).await.roles, ["member"]);
     // The password is still the person's own, and opens all that it did.
     t.login(&before, &acme.id).await;
 }
@@ -314,7 +314,7 @@ async fn roles_follow_groups_at_each_sign_in(t: &Bed) {
         (json!([]), "viewer"),
     ] {
         let token = oidc::token(t, &acme.id, &with(&ada, json!({ "groups": groups }))).await;
-        assert_eq!(who(t, &token).await.role, role, "{groups}");
+        assert_eq!(who(t, &token).await.roles, [role], "{groups}");
     }
     let changes = t.audit(&acme.id).await.into_iter().filter(|row| row.action == "System/FollowGroups").count();
     assert_eq!(changes, 4);
@@ -322,7 +322,7 @@ async fn roles_follow_groups_at_each_sign_in(t: &Bed) {
     let owner = sign_up(t, &format!("{}@{domain}", crate::harness::unique("boss"))).await;
     t.join(&acme, &owner, "owner").await;
     let boss = with(&somebody(&domain), json!({ "email": owner.email, "groups": ["staff"] }));
-    assert_eq!(who(t, &oidc::token(t, &acme.id, &boss).await).await.role, "owner");
+    assert_eq!(who(t, &oidc::token(t, &acme.id, &boss).await).await.roles, ["owner"]);
 }
 
 async fn nobody_comes_back_above_who_connected_the_provider(t: &Bed) {
@@ -421,7 +421,7 @@ async fn a_tenant_that_requires_it_is_entered_through_its_provider_only(t: &Bed)
     assert_eq!((decision.allowed, reasons), (false, vec!["SSO_REQUIRED"]));
 
     let token = oidc::token(t, &acme.id, &ada).await;
-    assert_eq!(who(t, &token).await.role, "admin");
+    assert_eq!(who(t, &token).await.roles, ["admin"]);
     // The glass that is broken when the provider fails: owners come in by password.
     t.with_token(&acme.owner.token)
         .tenants

@@ -79,9 +79,9 @@ fn terms(f: &mut Fields, s: &Services, roles: &Roles, m: &v1::SsoConnection) -> 
     let redirects = list(f, "connection.redirect_uris", &m.redirect_uris, 1, redirect_uri);
     let claim = f.read("connection.group_claim", sso::claim(&m.group_claim));
     let domains = list(f, "connection.domains", &m.domains, 0, DomainName::parse);
-    let default_role = match (m.default_role.as_str(), roles.default()) {
-        ("", Some(role)) => Some(role),
-        (name, _) => f.read("connection.default_role", roles.parse(name)),
+    let default_role = match roles.default() {
+        Some(role) if m.default_role.is_empty() => Some(role),
+        _ => f.read("connection.default_role", roles.parse(&m.default_role)),
     };
     let count = if m.group_roles.len() <= MOST_GROUPS { Ok(()) } else { Err("must be at most 100") };
     f.read("connection.group_roles", count);
