@@ -12,6 +12,7 @@ pub mod export;
 pub mod first_start;
 pub mod import;
 pub mod integrations;
+pub mod invitations;
 pub mod jobs;
 pub mod key_uses;
 pub mod mail;

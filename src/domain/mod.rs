@@ -10,6 +10,7 @@ pub mod host;
 pub mod id;
 pub mod import;
 pub mod integration;
+pub mod invitation;
 pub mod mail;
 pub mod membership;
 pub mod name;

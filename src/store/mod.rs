@@ -22,6 +22,7 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod memberships;
@@ -263,6 +264,7 @@ pub fn statements() -> Vec<Listed> {
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
+        invitations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
