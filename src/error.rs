@@ -167,6 +167,16 @@ pub enum Error {
     RoleTaken,
     #[error("the role is in use: {0}")]
     RoleInUse(&'static str),
+    #[error("this address has an invitation that is pending; send it again, or revoke it first")]
+    AlreadyInvited,
+    #[error("there is no such invitation, or another link was sent since; use the newest one")]
+    InvitationNotFound,
+    #[error("the invitation is {0}; ask for another one")]
+    InvitationFinished(&'static str),
+    #[error("whoever invited you may not give what the invitation says any more; ask for another one")]
+    InvitationVoid,
+    #[error("the invitation is for another address; sign in with the account of that address")]
+    InvitationForAnother,
     #[error("the tenant is not deleted")]
     TenantNotDeleted,
     #[error("a tenant keeps at least one active owner; make somebody else owner first")]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::invitations::finish_pending;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::seats::check_seats;
 use super::tenants::new_membership;
@@ -57,6 +58,7 @@ impl App {
         };
         let membership = new_membership(&t.ctx, account.user.user_id, roles);
         memberships::insert(&mut open.tx, &membership, &own.roles.top().name).await?;
+        finish_pending(&mut open.tx, (email, account.user.user_id), t.ctx.now).await?;
         check_seats(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let audit = Audit::of(account.user.user_id.0).set("roles", membership.roles.texts()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await

@@ -16,6 +16,7 @@ pub mod impersonation;
 pub mod import;
 pub mod integrations;
 pub mod introspect;
+pub mod invitations;
 pub mod jobs;
 pub mod jwks;
 pub mod key_uses;

@@ -11,6 +11,7 @@ pub mod id;
 pub mod impersonation;
 pub mod import;
 pub mod integration;
+pub mod invitation;
 pub mod link;
 pub mod mail;
 pub mod membership;

@@ -57,6 +57,7 @@ pub fn code(error: &Error) -> Code {
         | Error::SsoAddressRefused(_)
         | Error::SsoMemberRefused(_)
         | Error::SignInMethodRefused(_)
+        | Error::InvitationForAnother
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
         | Error::SuspendedByOperator => Code::PermissionDenied,
@@ -81,6 +82,7 @@ pub fn code(error: &Error) -> Code {
         | Error::KeyNotFound
         | Error::UserUnknown
         | Error::RoleNotFound
+        | Error::InvitationNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
         | Error::SsoNotConfigured
@@ -92,11 +94,14 @@ pub fn code(error: &Error) -> Code {
         | Error::EmailTaken
         | Error::AlreadyMember
         | Error::RoleTaken
+        | Error::AlreadyInvited
         | Error::TenantNotDeleted
         | Error::DomainTaken
         | Error::ExternalIdTaken => Code::AlreadyExists,
         Error::AnswerExpired
         | Error::RoleInUse(_)
+        | Error::InvitationFinished(_)
+        | Error::InvitationVoid
         | Error::LastOwner
         | Error::LastOperatorKey
         | Error::WrongState { .. }
@@ -187,6 +192,11 @@ pub fn reason(error: &Error) -> &'static str {
         Error::RoleNotFound => R::RoleNotFound,
         Error::RoleTaken => R::RoleTaken,
         Error::RoleInUse(_) => R::RoleInUse,
+        Error::AlreadyInvited => R::AlreadyInvited,
+        Error::InvitationNotFound => R::InvitationNotFound,
+        Error::InvitationFinished(_) => R::InvitationFinished,
+        Error::InvitationVoid => R::InvitationVoid,
+        Error::InvitationForAnother => R::InvitationForAnother,
         Error::TenantCancelled => R::TenantCancelled,
         Error::TenantPending => R::TenantPending,
         Error::TenantInMaintenance => R::TenantInMaintenance,
@@ -309,7 +319,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
-        Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
+        Error::WrongState { state, .. } | Error::InvitationFinished(state) => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],

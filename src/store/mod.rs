@@ -25,6 +25,7 @@ pub mod feed;
 pub mod guard;
 pub mod idempotency;
 pub mod impersonations;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod links;
@@ -271,6 +272,7 @@ pub fn statements() -> Vec<Listed> {
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         impersonations::STATEMENTS,
+        invitations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         links::STATEMENTS,

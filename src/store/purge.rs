@@ -33,6 +33,10 @@ statements! {
         "delete from membership_role
          where tenant_id = $1 and (membership_id, role) in (select membership_id, role from membership_role where tenant_id = $1 limit $2)",
     );
+    DELETE_INVITATION: OfTenant = Statement::new(
+        "delete from invitation
+         where tenant_id = $1 and invitation_id in (select invitation_id from invitation where tenant_id = $1 limit $2)",
+    );
     DELETE_TENANT_ROLE: OfTenant = Statement::new(
         "delete from tenant_role
          where tenant_id = $1 and name in (select name from tenant_role where tenant_id = $1 limit $2)",
@@ -100,6 +104,7 @@ statements! {
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP_ROLE: OfTenant = Statement::new("select count(*) as rows from membership_role where tenant_id = $1");
+    COUNT_INVITATION: OfTenant = Statement::new("select count(*) as rows from invitation where tenant_id = $1");
     COUNT_TENANT_ROLE: OfTenant = Statement::new("select count(*) as rows from tenant_role where tenant_id = $1");
     COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
     COUNT_API_KEY: OfTenant = Statement::new("select count(*) as rows from api_key where tenant_id = $1");
@@ -166,6 +171,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("membership_role", &DELETE_MEMBERSHIP_ROLE, &COUNT_MEMBERSHIP_ROLE),
     ("tenant_role", &DELETE_TENANT_ROLE, &COUNT_TENANT_ROLE),
     ("session_end", &DELETE_SESSION_END, &COUNT_SESSION_END),
+    ("invitation", &DELETE_INVITATION, &COUNT_INVITATION),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
     ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),

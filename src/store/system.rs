@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::api_keys::{ApiKeyRow, api_key_columns};
+use super::invitations::{Found, InvitationRow, invitation_columns};
 use super::jobs::JobKind;
 use super::keys::{PlatformKeyRow, platform_key_columns};
 use super::memberships::{MembershipRow, membership_columns, role_names};
@@ -23,6 +24,7 @@ use crate::domain::catalogue::MEMBERS;
 use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{ApiKeyId, SessionId, TenantId, UserId};
+use crate::domain::invitation::Invitation;
 use crate::domain::link::Purpose;
 use crate::domain::mail::Template;
 use crate::domain::membership::Membership;
@@ -207,6 +209,21 @@ statements! {
         " from membership m
          where m.tenant_id = $1 and m.user_id = $2 and m.status <> 3",
     ));
+    FIND_INVITATION: AcrossTenants = Statement::new(concat!(
+        "select tenant_id, ",
+        invitation_columns!(""),
+        " from invitation
+         where digest = $1",
+    ));
+    LIST_INVITATIONS_OF_EMAIL: AcrossTenants = Statement::new(concat!(
+        "select t.display_name as tenant_display_name, t.slug as tenant_slug, ",
+        invitation_columns!("i."),
+        " from invitation i
+         join tenant t on t.tenant_id = i.tenant_id
+         where i.email = $1 and i.invitation_id > $2 and i.status = 1 and i.expires_at > $4 and t.deleted_at is null
+         order by i.invitation_id
+         limit $3",
+    ));
     LIST_OWN_ROLES: AcrossTenants = Statement::new(concat!(
         "select ",
         role_columns!(),
@@ -322,17 +339,20 @@ statements! {
          order by t.tenant_id
          limit $8",
     );
-    /// Tenants of a plan that have more active members than seats, or than their own override allows.
+    /// Tenants of a plan that hold more seats, by active members and pending invitations, than there are, or than their own
+    /// override allows.
     LIST_OVER_SEATS: AcrossTenants = Statement::new(
-        "select t.tenant_id, count(*) as used, o.limit_value
-         from tenant t
-         join membership m on m.tenant_id = t.tenant_id and m.status = 1
-         left join limit_override o on o.tenant_id = t.tenant_id and o.metric = $3
-                                   and (o.expires_at is null or o.expires_at > $4)
-         where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2
-         group by t.tenant_id, o.metric, o.limit_value
-         having (o.metric is null and count(*) > $5) or count(*) > o.limit_value
-         order by t.tenant_id
+        "select s.tenant_id, s.used, s.limit_value
+         from (select t.tenant_id, o.metric, o.limit_value,
+                      (select count(*) from membership m where m.tenant_id = t.tenant_id and m.status = 1)
+                      + (select count(*) from invitation i
+                         where i.tenant_id = t.tenant_id and i.status = 1 and i.expires_at > $4) as used
+               from tenant t
+               left join limit_override o on o.tenant_id = t.tenant_id and o.metric = $3
+                                         and (o.expires_at is null or o.expires_at > $4)
+               where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2) s
+         where (s.metric is null and s.used > $5) or s.used > s.limit_value
+         order by s.tenant_id
          limit $6",
     );
     LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
@@ -623,6 +643,32 @@ impl StoredApiKey {
     pub fn has_its_member(&self) -> bool {
         self.key.kind == KeyKind::Tenant || self.member.is_some()
     }
+}
+
+#[derive(sqlx::FromRow)]
+struct FoundInvitationRow {
+    tenant_id: Uuid,
+    #[sqlx(flatten)]
+    invitation: InvitationRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct MyInvitationRow {
+    tenant_display_name: String,
+    tenant_slug: String,
+    #[sqlx(flatten)]
+    invitation: InvitationRow,
+}
+
+/// One of a person's own invitations.
+#[derive(Debug, Clone)]
+pub struct MyInvitation {
+    /// The invitation.
+    pub invitation: Invitation,
+    /// The name of the tenant.
+    pub tenant_display_name: String,
+    /// Its slug.
+    pub tenant_slug: String,
 }
 
 /// A tenant with a person's place in it.
@@ -976,6 +1022,38 @@ impl Store {
         let args = [tenant.0.into(), user.0.into()];
         let row: Option<MembershipRow> = self.across_tenants().await?.optional(&FIND_MEMBERSHIP, &args).await?;
         row.map(Membership::try_from).transpose()
+    }
+
+    /// The invitation that a token opens, by the token's digest.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_invitation(&self, digest: &[u8; 32]) -> Result<Option<Found>, Error> {
+        let args = [digest.as_slice().into()];
+        let row: Option<FoundInvitationRow> = self.across_tenants().await?.optional(&FIND_INVITATION, &args).await?;
+        let found = |row: FoundInvitationRow| {
+            Ok(Found { tenant_id: TenantId(row.tenant_id), invitation: row.invitation.try_into()? })
+        };
+        row.map(found).transpose()
+    }
+
+    /// Pending invitations of an address in all tenants, after one of them.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_invitations_of(
+        &self,
+        email: &Email,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<MyInvitation>, Error> {
+        let args = [email.as_str().into(), after.into(), limit.into(), now.into()];
+        let rows: Vec<MyInvitationRow> = self.across_tenants().await?.all(&LIST_INVITATIONS_OF_EMAIL, &args).await?;
+        let mine = |row: MyInvitationRow| {
+            let (tenant_display_name, tenant_slug) = (row.tenant_display_name, row.tenant_slug);
+            Ok(MyInvitation { invitation: row.invitation.try_into()?, tenant_display_name, tenant_slug })
+        };
+        rows.into_iter().map(mine).collect()
     }
 
     /// The roles that a tenant has made for itself, by name.

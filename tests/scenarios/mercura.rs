@@ -5,7 +5,7 @@ use tenantry::rpc::v1;
 use tonic::Code;
 
 use super::{billed, days_pass, seen, subscription};
-use crate::harness::{Bed, PASSWORD, Person, assert_refused, on_both_engines, unique};
+use crate::harness::{Bed, Clients, PASSWORD, Person, assert_refused, on_both_engines, unique};
 use crate::links::token_of;
 use crate::refresh::{next, refresh, spent};
 
@@ -59,6 +59,9 @@ async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &B
     let open = seen(t, &acme.id).await;
     assert_eq!((open.status(), open.plan.as_str()), (v1::TenantStatus::Active, "team"));
     as_owner.members.add_member(add).await.expect("ten seats now");
+    // Invite by e-mail with a role; a link with a token; a preview; accepted with name and password, which creates the account
+    // and returns a token; listed, sent again, revoked.
+    invitations(t, &mut as_owner).await;
     let linked = subscription(t, &acme.id).await;
     assert_eq!(linked.provider_ids.as_ref().unwrap().customer, "cus_1");
     assert_eq!((linked.price, linked.currency.as_str(), linked.cycle()), (4900, "EUR", v1::BillingCycle::Month));
@@ -164,4 +167,37 @@ async fn a_password_is_changed_and_forgotten(t: &Bed) {
     t.anonymous().auth.reset_password(reset).await.expect("is set");
     assert!(!is_in(&desk).await);
     assert!(is_in(&sign_in(THIRD).await).await);
+}
+
+async fn invitations(t: &Bed, owner: &mut Clients) {
+    let invite = |name: &str| v1::InviteMemberRequest {
+        email: format!("{}@example.com", unique(name)),
+        roles: vec!["sales_rep".to_owned()],
+        ..Default::default()
+    };
+    let letter = v1::InviteMemberRequest { send_email: true, ..invite("gil") };
+    owner.members.invite_member(letter.clone()).await.unwrap();
+    let mail = t.last_mail_to(&letter.email).await;
+    assert!(mail.contains("/accept-invitation?token=tni_"), "{mail}");
+    let made = owner.members.invite_member(invite("hal")).await.unwrap().into_inner();
+    let shown = v1::PreviewInvitationRequest { token: made.token.clone() };
+    let shown = t.anonymous().members.preview_invitation(shown).await.unwrap().into_inner();
+    assert_eq!((shown.tenant_display_name.as_str(), shown.roles), ("Acme", vec!["sales_rep".to_owned()]));
+    let accept = v1::AcceptInvitationRequest {
+        token: made.token,
+        display_name: "Hal".to_owned(),
+        password: PASSWORD.to_owned(),
+        ..Default::default()
+    };
+    let joined = t.anonymous().members.accept_invitation(accept).await.unwrap().into_inner();
+    assert!(!joined.access_token.unwrap().token.is_empty());
+    let pending = v1::ListInvitationsRequest { status: v1::InvitationStatus::Pending.into(), ..Default::default() };
+    let listed = owner.members.list_invitations(pending.clone()).await.unwrap().into_inner().invitations;
+    assert_eq!(listed.iter().map(|invitation| &invitation.email).collect::<Vec<_>>(), [&letter.email]);
+    let invitation_id = listed[0].invitation_id.clone();
+    let again = v1::ResendInvitationRequest { invitation_id: invitation_id.clone(), ..Default::default() };
+    assert!(!owner.members.resend_invitation(again).await.unwrap().into_inner().link.is_empty());
+    let revoke = v1::RevokeInvitationRequest { invitation_id, ..Default::default() };
+    owner.members.revoke_invitation(revoke).await.unwrap();
+    assert!(owner.members.list_invitations(pending).await.unwrap().into_inner().invitations.is_empty());
 }

@@ -120,6 +120,8 @@ impl Settings {
                 p.0.push((path, "must name each way once"));
             }
         }
+        let days = self.invitations.expiry_days.map(i64::from);
+        p.range("invitations.expiry_days", days, (1, 90), "must be 1 to 90 days");
         let role = |s: &str| line(s, 64, "must be the name of a role");
         p.check("auto_join.role", self.auto_join.role.as_ref(), role);
     }

@@ -91,7 +91,7 @@ fn optional_tenant(f: &mut Fields, field: &str, text: &str) -> Option<Option<Ten
 }
 
 /// What the caller tells of the device that somebody signs in on.
-fn device(f: &mut Fields, device: Option<&v1::Device>) -> Option<Device> {
+pub(super) fn device(f: &mut Fields, device: Option<&v1::Device>) -> Option<Device> {
     let Some(device) = device else { return Some(Device::default()) };
     let display_name = f.text("device.display_name", &device.display_name, 100);
     let user_agent = f.text("device.user_agent", &device.user_agent, 500);
