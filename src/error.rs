@@ -145,6 +145,8 @@ pub enum Error {
     PlanExceeded(Vec<Excess>),
     #[error("the tenant has no such integration")]
     IntegrationNotFound,
+    #[error("the tenant has no such webhook")]
+    WebhookNotFound,
     #[error("this event id of the provider was used with other content")]
     BillingEventReused,
     #[error("this external id belongs to another")]

@@ -1,6 +1,7 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod audit;
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
@@ -26,6 +27,7 @@ pub mod slugs;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
+use crate::outside::courier::Courier;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
@@ -63,7 +66,9 @@ pub struct App {
     /// Which hosts are the server's own, and so name no tenant.
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
-    pub resolver: Box<dyn Resolver>,
+    pub resolver: Arc<dyn Resolver>,
+    /// What takes events to webhooks.
+    pub courier: Courier,
     /// How letters read.
     pub letters: Letters,
     /// What sends them.

@@ -30,10 +30,11 @@ use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
-use crate::outside::Mailer;
+use crate::outside::courier::Courier;
 use crate::outside::dns::Dns;
 use crate::outside::mail_files::MailFiles;
 use crate::outside::smtp::{self, Relay, Security, Smtp};
+use crate::outside::{Mailer, Resolver};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -233,6 +234,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let catalogue =
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
+    let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let app = App {
         plane: Plane { store: store.clone(), tokens: keys.tokens, catalogues: Catalogues::new(catalogue) },
         store,
@@ -242,7 +244,8 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         denials: Denials::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
-        resolver: Box::new(Dns::new(config.dns_server)),
+        courier: Courier::new(&resolver, config.webhook_allow.clone()),
+        resolver,
         letters: letters(config)?,
         mailer: mailer(config)?,
         default_tenant,

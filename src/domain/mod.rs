@@ -25,3 +25,4 @@ pub mod settings;
 pub mod subscription;
 pub mod tenant;
 pub mod user;
+pub mod webhook;

@@ -1,10 +1,13 @@
-//! What the server asks of others: the DNS, and to have mail sent. Traits, because a test or another deployment may
-//! answer otherwise.
+//! What the server asks of others: the DNS, to have mail sent, to take events. Traits where a test or another deployment
+//! answers otherwise.
 
+pub mod courier;
 pub mod dns;
 pub mod mail_files;
+pub mod networks;
 pub mod smtp;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use crate::domain::name::Email;
@@ -20,6 +23,12 @@ pub trait Resolver: Send + Sync {
     /// # Errors
     /// That no answer came; that there are no records is an answer, an empty one.
     fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// The addresses that a name stands for now. Bounded in number and time.
+    ///
+    /// # Errors
+    /// That no answer came, or that there are none.
+    fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<IpAddr>>;
 }
 
 /// No answer came, for this reason: nothing is known about the name.

@@ -67,6 +67,7 @@ pub fn code(error: &Error) -> Code {
         | Error::UserUnknown
         | Error::DomainNotFound
         | Error::IntegrationNotFound
+        | Error::WebhookNotFound
         | Error::ExternalIdUnknown => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
@@ -143,6 +144,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::FeatureNotInPlan(_) => R::FeatureNotInPlan,
         Error::PlanExceeded(_) => R::PlanExceeded,
         Error::IntegrationNotFound => R::IntegrationNotFound,
+        Error::WebhookNotFound => R::WebhookNotFound,
         Error::ExternalIdTaken => R::ExternalIdTaken,
         Error::ExternalIdUnknown => R::ExternalIdUnknown,
         Error::SeatsExhausted { .. } => R::SeatsExhausted,

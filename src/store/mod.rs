@@ -37,6 +37,7 @@ pub mod tenants;
 pub mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
@@ -273,6 +274,7 @@ pub fn statements() -> Vec<Listed> {
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,
+        webhooks::STATEMENTS,
     ]
     .concat()
 }

@@ -46,6 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["http/"]),
     ("hickory_resolver", &["outside/"]),
     ("lettre", &["outside/"]),
+    ("reqwest", &["outside/"]),
     ("minijinja", &["app/mail/"]),
     ("clap", &["cli/", "config"]),
 ];
