@@ -75,14 +75,13 @@ pub(super) async fn export_audit_events(
             };
             let answer = match rows {
                 Ok(rows) => {
-                    let Some(last) = rows.last() else { return };
-                    after = last.event_id;
-                    let cursor = after.to_string();
+                    after = rows.last().map_or(after, |last| last.event_id);
+                    let cursor = if after.is_nil() { String::new() } else { after.to_string() };
                     Ok(v1::ExportAuditEventsResponse { events: rows.into_iter().map(event).collect(), cursor })
                 }
                 Err(error) => Err(status(&error)),
             };
-            let over = answer.is_err();
+            let over = answer.as_ref().map_or(true, |answer| answer.events.is_empty());
             let patience = end.min(Instant::now() + PATIENCE);
             let sent = tokio::time::timeout_at(patience, out.send(answer)).await;
             if over || !matches!(sent, Ok(Ok(()))) {
