@@ -100,16 +100,27 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if tenant == "TenantRule::Required" && matches!(who.as_str(), "Who::Public" | "Who::SignedIn") {
         return Err("whoever acts in a tenant needs a permission there: say `permission`".into());
     }
+    // Behind a key nobody has signed in: what wants a recent sign-in is not for keys.
+    let deny_api_key = flag("deny_api_key") || (of_members && recent_login);
+    if deny_api_key && !of_members {
+        return Err("API keys call what asks for a `permission`: `deny_api_key` goes with it".into());
+    }
+    let support = flag("support");
+    if support && !(who == "Who::Operator" && writes) {
+        return Err("`support` is for methods of operators that write".into());
+    }
     let allow_maintenance = flag("allow_maintenance");
     if allow_maintenance && !writes {
         return Err("reads go on in maintenance: `allow_maintenance` is for methods that write".into());
     }
     Ok(format!(
-        "who: {who}, also_service: {}, also_operator: {}, tenant: {tenant}, writes: {writes}, \
-         allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
+        "who: {who}, also_service: {}, also_operator: {}, also_api_key: {}, also_personal_key: {}, tenant: {tenant}, \
+         writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
          allow_maintenance: {allow_maintenance}, recent_login: {recent_login}",
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),
+        also("CALLER_KIND_API_KEY"),
+        also("CALLER_KIND_PERSONAL_KEY"),
         allow("TENANT_STATUS_SUSPENDED"),
         allow("TENANT_STATUS_CANCELLED"),
         allow("TENANT_STATUS_PENDING"),

@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::api_key::{ApiKey, OperatorScope};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
@@ -35,7 +37,7 @@ pub struct SignedIn {
 }
 
 /// A key of a service or operator, without its secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlatformKey {
     /// The row.
     pub platform_key_id: PlatformKeyId,
@@ -45,12 +47,30 @@ pub struct PlatformKey {
     pub key_id: String,
     /// What it is for.
     pub display_name: String,
+    /// How its secret ends, for people to tell keys apart; empty for those of before that was kept.
+    pub last4: String,
     /// What it may do.
     pub permissions: Permissions,
+    /// What an operator's key is for; all for services.
+    pub scope: OperatorScope,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to the minute and up to a minute late.
+    pub last_used_at: Option<Timestamp>,
+    /// Until when the secret before the last rotation is good.
+    pub old_ends_at: Option<Timestamp>,
+}
+
+impl PlatformKey {
+    /// Whether it opens anything.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|at| now < at)
+    }
 }
 
 /// Who makes a call.
@@ -66,6 +86,10 @@ pub enum Caller {
     Delegated(Box<PlatformKey>, Box<SignedIn>),
     /// A platform administrator.
     Operator(Box<PlatformKey>),
+    /// A program of a tenant: allowed is what its key may do.
+    Key(Box<ApiKey>),
+    /// A program of a member: allowed is what both the member and the key may do.
+    Personal(Box<ApiKey>, Box<User>),
     /// The server itself, at work on what time has brought.
     System,
 }
@@ -80,6 +104,8 @@ impl Caller {
             Self::Service(_) => "service",
             Self::Delegated(..) => "delegated",
             Self::Operator(_) => "operator",
+            Self::Key(_) => "api_key",
+            Self::Personal(..) => "personal_key",
             Self::System => "system",
         }
     }
@@ -93,6 +119,8 @@ impl Caller {
             Self::Service(_) | Self::Delegated(..) => 3,
             Self::Operator(_) => 4,
             Self::System => 5,
+            Self::Key(_) => 6,
+            Self::Personal(..) => 7,
         }
     }
 
@@ -103,47 +131,85 @@ impl Caller {
             Self::Anonymous | Self::System => None,
             Self::User(user) => Some(user.user.user_id.0),
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key.platform_key_id.0),
+            Self::Key(key) | Self::Personal(key, _) => Some(key.api_key_id.0),
         }
     }
 
-    /// The person who calls or in whose name is called.
+    /// The person who has signed in and calls, or in whose name is called. Behind a member's key nobody has signed in.
     #[must_use]
     pub const fn person(&self) -> Option<&SignedIn> {
         match self {
             Self::User(user) | Self::Delegated(_, user) => Some(user),
-            Self::Anonymous | Self::Service(_) | Self::Operator(_) | Self::System => None,
+            Self::Anonymous
+            | Self::Service(_)
+            | Self::Operator(_)
+            | Self::Key(_)
+            | Self::Personal(..)
+            | Self::System => None,
         }
+    }
+
+    /// The person as whose the call counts: who signed in, or whose key it is.
+    #[must_use]
+    pub fn user(&self) -> Option<&User> {
+        match self {
+            Self::Personal(_, user) => Some(user),
+            other => other.person().map(|person| &person.user),
+        }
+    }
+
+    /// The tenant that the credential itself names.
+    #[must_use]
+    pub fn own_tenant(&self) -> Option<TenantId> {
+        let of_token = || self.person().and_then(|person| person.token_tenant);
+        self.api_key().map(|key| key.tenant_id).or_else(of_token)
     }
 
     /// Whose call it is, for counting and for repetitions: the person where there is one, else the key's holder.
     #[must_use]
     pub fn principal(&self) -> Option<Uuid> {
-        self.person().map(|person| person.user.user_id.0).or(self.id())
+        self.user().map(|user| user.user_id.0).or(self.id())
     }
 
-    /// The key, when one is used.
+    /// The key of a service or operator, when one is used.
     #[must_use]
     pub const fn key(&self) -> Option<&PlatformKey> {
         match self {
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key),
-            Self::Anonymous | Self::User(_) | Self::System => None,
+            Self::Anonymous | Self::User(_) | Self::Key(_) | Self::Personal(..) | Self::System => None,
+        }
+    }
+
+    /// The key of a tenant or of a member, when one is used.
+    #[must_use]
+    pub const fn api_key(&self) -> Option<&ApiKey> {
+        match self {
+            Self::Key(key) | Self::Personal(key, _) => Some(key),
+            Self::Anonymous
+            | Self::User(_)
+            | Self::Service(_)
+            | Self::Delegated(..)
+            | Self::Operator(_)
+            | Self::System => None,
         }
     }
 
     /// The rank that bounds whom the caller may make, change or remove, given the role of the person in the tenant: nobody
     /// gives what they do not have. A key ranks as the highest role all of whose permissions, and of the lower ones', it holds; a service in a
-    /// person's name as the lower of both; an operator and the server itself at the top. None is below every role.
+    /// person's name, and a member's key, as the lower of both; an operator and the server itself at the top. None is below every role.
     #[must_use]
     pub fn rank(&self, role: Option<&RoleName>, roles: &Roles) -> Option<Rank> {
         let of_person = role.map(|name| roles.rank(name));
-        let of_key = |key: &PlatformKey| {
-            roles.ascending().take_while(|role| key.permissions.covers(role)).last().map(|r| r.rank)
+        let of_key = |permissions: &Permissions| {
+            roles.ascending().take_while(|role| permissions.covers(role)).last().map(|r| r.rank)
         };
         match self {
             Self::Anonymous => None,
             Self::User(_) => of_person,
-            Self::Service(key) => of_key(key),
-            Self::Delegated(key, _) => of_person.min(of_key(key)),
+            Self::Service(key) => of_key(&key.permissions),
+            Self::Delegated(key, _) => of_person.min(of_key(&key.permissions)),
+            Self::Key(key) => of_key(&key.permissions),
+            Self::Personal(key, _) => of_person.min(of_key(&key.permissions)),
             Self::Operator(_) | Self::System => Some(roles.top().rank),
         }
     }
@@ -202,7 +268,7 @@ pub struct TenantCtx {
     pub tenant: Tenant,
     /// The catalogue that was in force then.
     pub catalogue: Arc<Catalogue>,
-    /// The person's place in it; none for services alone and operators.
+    /// The person's place in it; none for services alone, operators and the tenant's own keys.
     pub member: Option<Membership>,
     /// What the caller may do in it.
     pub permissions: Permissions,
@@ -240,6 +306,6 @@ impl TenantCtx {
     /// The person who calls or in whose name is called.
     #[must_use]
     pub fn user_id(&self) -> Option<UserId> {
-        self.ctx.caller.person().map(|person| person.user.user_id)
+        self.ctx.caller.user().map(|user| user.user_id)
     }
 }

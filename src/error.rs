@@ -77,6 +77,10 @@ pub enum Error {
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
     RecentLoginRequired,
+    #[error("this operator key is not for that; one of the scope `{0}` is")]
+    OperatorScopeMissing(&'static str),
+    #[error("the key would be allowed `{0}`, and you are not; leave it out, or let somebody make the key who is")]
+    KeyTooStrong(String),
     #[error("that is above your own rank; a member of that rank can do it")]
     RankTooLow,
     #[error("an operator of the platform suspended the tenant, so only an operator can activate it")]
@@ -113,6 +117,10 @@ pub enum Error {
     PlanUnknown(String),
 
     // ---- how things stand
+    #[error("there is no such key, or it is not yours to see")]
+    KeyNotFound,
+    #[error("this is the last operator key of the scope `all`; create another one first")]
+    LastOperatorKey,
     #[error("there is no such member")]
     MemberNotFound,
     #[error("nobody has signed up with this address")]

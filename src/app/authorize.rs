@@ -3,9 +3,10 @@
 
 use super::App;
 use super::usage::{Amounts, UsageView};
-use crate::ctx::{Caller, Ctx, Needs, SignedIn};
+use crate::ctx::{Caller, Ctx, Needs};
 use crate::decide::judge::{judge, permissions};
 use crate::decide::tenant::{Claims, Standing};
+use crate::domain::api_key::ApiKey;
 use crate::domain::name::TenantName;
 use crate::domain::user::User;
 use crate::error::Error;
@@ -18,6 +19,8 @@ pub struct Question {
     pub claims: Claims,
     /// The subject's access token, when a service asks.
     pub subject_token: Option<String>,
+    /// In its place, the subject's API key.
+    pub subject_api_key: Option<String>,
     /// What the subject must be allowed to do.
     pub permissions: Vec<String>,
     /// What must be left.
@@ -33,8 +36,10 @@ pub struct Question {
 pub struct Decision {
     /// What speaks against it; empty is yes.
     pub reasons: Vec<Error>,
-    /// The person, when the token was good.
+    /// The person, when the token or their key was good.
     pub user: Option<User>,
+    /// The key, when the subject is one.
+    pub api_key: Option<ApiKey>,
     /// Their place in the tenant, when they have one.
     pub standing: Option<Standing>,
     /// Where the metrics stand.
@@ -53,10 +58,8 @@ impl App {
                 if may_consume && !key.permissions.contains("usage.write") {
                     return Err(Error::PermissionMissing("usage.write".to_owned()));
                 }
-                let token = question.subject_token.as_deref();
-                let token = token.ok_or_else(|| Error::field("subject_token", "must be the subject's access token"))?;
-                match self.plane.person(token, ctx.now).await {
-                    Ok(person) => person,
+                match self.subject(ctx, &question).await {
+                    Ok(subject) => subject,
                     Err(reason @ (Error::CredentialInvalid | Error::TokenExpired)) => {
                         return Ok(Decision { reasons: vec![reason], ..Decision::default() });
                     }
@@ -67,37 +70,60 @@ impl App {
                 if question.subject_token.is_some() {
                     return Err(Error::field("subject_token", "is for services; you ask for yourself"));
                 }
-                (**person).clone()
+                if question.subject_api_key.is_some() {
+                    return Err(Error::field("subject_api_key", "is for services; you ask for yourself"));
+                }
+                match &ctx.caller {
+                    Caller::Delegated(key, _) => Caller::Delegated(key.clone(), person.clone()),
+                    _ => Caller::User(person.clone()),
+                }
             }
             other => return Err(Error::CallerKindRefused(other.kind())),
         };
         self.decide(ctx, &question, subject, may_consume).await
     }
 
+    /// Whom a service asks about.
+    async fn subject(&self, ctx: &Ctx, question: &Question) -> Result<Caller, Error> {
+        match (question.subject_token.as_deref(), question.subject_api_key.as_deref()) {
+            (Some(token), None) => self.plane.person(token, ctx.now).await.map(|person| Caller::User(Box::new(person))),
+            (None, Some(key)) => {
+                let subject = self.plane.identify_api_key(key, ctx.now).await?;
+                self.key_uses.note(&subject, ctx.now);
+                Ok(subject)
+            }
+            (None, None) => Err(Error::field("subject_token", "or subject_api_key must say who it is about")),
+            (Some(_), Some(_)) => Err(Error::field("subject_api_key", "must not be there besides subject_token")),
+        }
+    }
+
     async fn decide(
         &self,
         ctx: &Ctx,
         question: &Question,
-        subject: SignedIn,
+        as_subject: Caller,
         consume: bool,
     ) -> Result<Decision, Error> {
-        let mut decision = Decision { user: Some(subject.user.clone()), ..Decision::default() };
-        let as_subject = match &ctx.caller {
-            Caller::Delegated(key, _) => Caller::Delegated(key.clone(), Box::new(subject.clone())),
-            _ => Caller::User(Box::new(subject.clone())),
+        let mut decision = Decision {
+            user: as_subject.user().cloned(),
+            api_key: as_subject.api_key().cloned(),
+            ..Decision::default()
         };
         let claims =
-            Claims { token: subject.token_tenant, request: question.tenant.clone(), ..question.claims.clone() };
+            Claims { token: as_subject.own_tenant(), request: question.tenant.clone(), ..question.claims.clone() };
         let tenant = match self.plane.locate(&claims, ctx.now).await {
             Ok(Some(tenant)) => Some(tenant),
-            Ok(None) => self.fallback(&subject, ctx.now).await?,
+            Ok(None) => match as_subject.person() {
+                Some(person) => self.fallback(person, ctx.now).await?,
+                None => None,
+            },
             Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
             Err(other) => return Err(other),
         };
         let Some(tenant) = tenant else { return Ok(decision.refused(Error::TenantMissing)) };
         let standing = match self.plane.standing(tenant, &as_subject, ctx.now).await {
             Ok(standing) => standing,
-            Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
+            Err(reason @ (Error::TenantNotFound | Error::CredentialInvalid)) => return Ok(decision.refused(reason)),
             Err(other) => return Err(other),
         };
         let wanted: Vec<&str> = question.permissions.iter().map(String::as_str).collect();

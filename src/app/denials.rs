@@ -110,6 +110,9 @@ impl App {
 
     /// The caller's own tenant, if they still are a member of it.
     async fn home(&self, ctx: &Ctx) -> Result<Option<TenantId>, Error> {
+        if let Some(key) = ctx.caller.api_key() {
+            return Ok(Some(key.tenant_id));
+        }
         let Some(person) = ctx.caller.person() else { return Ok(None) };
         let Some(tenant) = person.token_tenant.or(person.default_tenant) else { return Ok(None) };
         Ok(self.store.find_membership(tenant, person.user.user_id).await?.map(|_| tenant))
@@ -121,6 +124,7 @@ const fn denial(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::CallerKindRefused(_) => "caller kind",
         Error::PermissionMissing(_) => "permission",
+        Error::OperatorScopeMissing(_) => "operator scope",
         Error::MemberSuspended => "member suspended",
         Error::TenantSuspended { .. } => "tenant suspended",
         Error::TenantDeleted(_) => "tenant deleted",

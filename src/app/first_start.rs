@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
 use crate::ctx::PlatformKey;
 use crate::decide::token::Tokens;
+use crate::domain::api_key::OperatorScope;
 use crate::domain::id::PlatformKeyId;
 use crate::domain::role::Permissions;
 use crate::domain::seal::MasterKey;
@@ -114,7 +115,7 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
     }
     let signing = keys::current_signing_key(&mut tx).await?;
     let signing = signing.ok_or_else(|| Error::internal("the signing key vanished"))?;
-    let operator_key_made = keys::count_operator_keys(&mut tx).await? == 0;
+    let operator_key_made = keys::count_operator_keys(&mut tx, now).await? == 0;
     if operator_key_made {
         let key = operator_key(&settings.operator_key_file)?;
         let row = PlatformKey {
@@ -122,9 +123,14 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
             kind: KeyKind::Operator,
             key_id: key.key_id.clone(),
             display_name: "first operator".to_owned(),
+            last4: key.last4(),
             permissions: Permissions::all(),
+            scope: OperatorScope::All,
             created_at: now,
             expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            old_ends_at: None,
         };
         keys::insert_platform_key(&mut tx, &row, &key.digest()).await?;
     }

@@ -278,6 +278,16 @@ impl App {
     /// whoever was demoted, suspended or removed meanwhile, or whose tenant was suspended, is too late. Gives the tenant as
     /// it stands and the caller's rank.
     pub(super) async fn lock_tenant(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(Tenant, Option<Rank>), Error> {
+        let (standing, rank) = self.lock_standing(tx, t).await?;
+        Ok((standing.tenant, rank))
+    }
+
+    /// `lock_tenant`, with all of the caller's standing.
+    pub(super) async fn lock_standing(
+        &self,
+        tx: &mut TenantTx,
+        t: &TenantCtx,
+    ) -> Result<(Standing, Option<Rank>), Error> {
         let tenant = self.lock_settled(tx, &t.ctx, &t.catalogue).await?;
         let member = match t.user_id() {
             None => None,
@@ -292,7 +302,7 @@ impl App {
         let standing = Standing { tenant, catalogue: t.catalogue.clone(), member };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
-            None => Ok((standing.tenant, rank)),
+            None => Ok((standing, rank)),
         }
     }
 

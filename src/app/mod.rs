@@ -1,6 +1,7 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod api_keys;
 pub mod audit;
 pub mod authorize;
 pub mod catalogue;
@@ -12,14 +13,15 @@ pub mod first_start;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
+pub mod key_uses;
 pub mod mail;
 pub mod members;
 pub mod mutation;
 pub mod passwords;
+pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
-pub mod service_keys;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -44,6 +46,7 @@ use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
 use denials::Denials;
+use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
 
@@ -61,6 +64,8 @@ pub struct App {
     pub sessions: SessionLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// When keys were used, as far as it is not written yet.
+    pub key_uses: KeyUses,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Which hosts are the server's own, and so name no tenant.

@@ -51,12 +51,13 @@ pub(super) async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, report
     }
 }
 
-/// Writes refusals into the audit logs, once a minute.
+/// Writes refusals into the audit logs, and when keys were used, once a minute.
 pub(super) async fn write_denials(app: Arc<App>) {
     let mut every = tokio::time::interval(DENIALS);
     loop {
         every.tick().await;
         app.write_denials().await;
+        app.write_key_uses().await;
     }
 }
 

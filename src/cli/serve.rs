@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::app::catalogue;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
+use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
@@ -202,6 +203,7 @@ impl Running {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_denials()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_key_uses()).await;
         self.denials.abort();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.store.close()).await;
     }
@@ -242,6 +244,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
         denials: Denials::default(),
+        key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
         courier: Courier::new(&resolver, config.webhook_allow.clone()),

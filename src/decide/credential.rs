@@ -7,6 +7,7 @@ use super::Plane;
 use crate::ctx::{Caller, PlatformKey, SignedIn};
 use crate::domain::secret::{Key, KeyKind};
 use crate::error::Error;
+use crate::store::system::Digests;
 use crate::time::Timestamp;
 
 impl Plane {
@@ -19,11 +20,25 @@ impl Plane {
         if credential.starts_with("eyJ") {
             return self.person(credential, now).await.map(|person| Caller::User(Box::new(person)));
         }
-        let key = self.platform_key(credential, now).await?;
-        Ok(match key.kind {
-            KeyKind::Service => Caller::Service(Box::new(key)),
-            KeyKind::Operator => Caller::Operator(Box::new(key)),
-        })
+        // The checksum stops what was never a key before the database is asked.
+        let key = Key::parse(credential).ok_or(Error::CredentialInvalid)?;
+        match key.kind {
+            KeyKind::Service => self.platform_key(&key, now).await.map(|key| Caller::Service(Box::new(key))),
+            KeyKind::Operator => self.platform_key(&key, now).await.map(|key| Caller::Operator(Box::new(key))),
+            KeyKind::Tenant | KeyKind::Personal => self.api_key(&key, now).await,
+        }
+    }
+
+    /// Who holds this key, which must be one of a tenant or of a member.
+    ///
+    /// # Errors
+    /// `CredentialInvalid`, `DatabaseUnavailable`.
+    pub async fn identify_api_key(&self, text: &str, now: Timestamp) -> Result<Caller, Error> {
+        let key = Key::parse(text).ok_or(Error::CredentialInvalid)?;
+        match key.kind {
+            KeyKind::Tenant | KeyKind::Personal => self.api_key(&key, now).await,
+            KeyKind::Service | KeyKind::Operator => Err(Error::CredentialInvalid),
+        }
     }
 
     /// The person whose access token this is, if their session and account are still good.
@@ -54,7 +69,13 @@ impl Plane {
     pub async fn still_live(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
         if let Some(key) = caller.key() {
             let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-            if stored.key.expires_at.is_some_and(|at| at <= now) || stored.revoked_at.is_some() {
+            if !stored.key.is_live(now) {
+                return Err(Error::CredentialInvalid);
+            }
+        }
+        if let Some(key) = caller.api_key() {
+            let stored = self.store.find_api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            if !stored.key.is_live(now) || !stored.has_its_member() {
                 return Err(Error::CredentialInvalid);
             }
         }
@@ -66,15 +87,36 @@ impl Plane {
         Ok(())
     }
 
-    async fn platform_key(&self, text: &str, now: Timestamp) -> Result<PlatformKey, Error> {
-        // The checksum stops what was never a key before the database is asked.
-        let key = Key::parse(text).ok_or(Error::CredentialInvalid)?;
+    async fn platform_key(&self, key: &Key, now: Timestamp) -> Result<PlatformKey, Error> {
         let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-        let over = stored.key.expires_at.is_some_and(|at| at <= now) || stored.revoked_at.is_some();
-        let same = verify_slices_are_equal(&key.digest(), &stored.digest).is_ok();
-        if over || !same || stored.key.kind != key.kind {
+        let same = is_one_of(key, &stored.digests, now);
+        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind {
             return Err(Error::CredentialInvalid);
         }
         Ok(stored.key)
     }
+
+    /// The tenant's program, or the member's, whose key this is. A member's key is dead when its stay has ended, or the
+    /// account is switched off; a suspended member learns at the tenant's door that they are.
+    async fn api_key(&self, key: &Key, now: Timestamp) -> Result<Caller, Error> {
+        let stored = self.store.find_api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+        let same = is_one_of(key, &stored.digests, now);
+        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind || !stored.has_its_member() {
+            return Err(Error::CredentialInvalid);
+        }
+        Ok(match stored.member {
+            Some(user) => Caller::Personal(Box::new(stored.key), Box::new(user)),
+            None => Caller::Key(Box::new(stored.key)),
+        })
+    }
+}
+
+/// Whether the key is the one that is stored, or the one before a rotation while it is still good. Both are compared, in
+/// constant time.
+fn is_one_of(key: &Key, stored: &Digests, now: Timestamp) -> bool {
+    let digest = key.digest();
+    let same = |other: &[u8]| verify_slices_are_equal(&digest, other).is_ok();
+    let current = same(&stored.current);
+    let before = stored.before.as_ref().is_some_and(|(before, ends_at)| same(before) && now < *ends_at);
+    current || before
 }

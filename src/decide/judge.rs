@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What the caller may do in the tenant: a member what the role may; a service what its key may; a service in a
-/// person's name what both may; an operator what the operator's key may.
+/// person's name what both may; an operator what the operator's key may; a tenant's key what it says; a member's key what it and
+/// the member may.
 #[must_use]
 pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
     let roles = &standing.catalogue.definition.roles;
@@ -21,6 +22,8 @@ pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
         Caller::User(_) => of_role,
         Caller::Delegated(key, _) => of_role.within(&key.permissions),
         Caller::Service(key) | Caller::Operator(key) => key.permissions.clone(),
+        Caller::Key(key) => key.permissions.clone(),
+        Caller::Personal(key, _) => of_role.within(&key.permissions),
         Caller::System => Permissions::all(),
     }
 }

@@ -33,7 +33,7 @@ pub struct Standing {
     pub tenant: Tenant,
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
-    /// The person's membership; none for services alone and operators.
+    /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
 }
 
@@ -86,12 +86,21 @@ impl Plane {
     /// # Errors
     /// `TenantNotFound`.
     pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
-        let member = match caller.person() {
-            Some(person) => Some(self.store.find_membership(tenant, person.user.user_id).await?),
+        let member = match caller.user() {
+            Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
             None => None,
         };
         let found = self.find_settled(tenant, now).await?;
         let (tenant, catalogue) = found.filter(|(tenant, _)| !tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
+        if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
+            return Err(Error::TenantNotFound);
+        }
+        // A member's key is of one stay: who came back has come back without it.
+        if let (Caller::Personal(key, _), Some(Some(member))) = (caller, &member)
+            && key.membership_id != Some(member.membership_id)
+        {
+            return Err(Error::CredentialInvalid);
+        }
         match member {
             Some(None) => Err(Error::TenantNotFound),
             Some(member) => Ok(Standing { tenant, catalogue, member }),

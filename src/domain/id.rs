@@ -31,4 +31,6 @@ ids! {
     SessionId
     /// A key of a service or operator.
     PlatformKeyId
+    /// A key of a tenant or of one of its members.
+    ApiKeyId
 }

@@ -1,5 +1,6 @@
 //! The rules and values of tenancy. Pure: no async, no SQL, no gRPC, no clock; time and random bytes are arguments.
 
+pub mod api_key;
 mod base62;
 pub mod catalogue;
 #[expect(clippy::module_inception, reason = "a tenant's domain, among the rules of the domain")]

@@ -186,7 +186,8 @@ impl Roles {
 }
 
 /// A set of permissions, in which `quizzes.*` stands for every verb of a noun and `*` for everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Permissions(Vec<String>);
 
 impl Permissions {
@@ -240,6 +241,13 @@ impl Permissions {
             Some(prefix) => permission.starts_with(prefix),
             None => held == permission,
         })
+    }
+
+    /// The first of this set, a name or pattern, that the other one does not hold; none when it holds all. A pattern is held
+    /// by the same pattern or by a wider one.
+    #[must_use]
+    pub fn first_beyond<'s>(&'s self, other: &Self) -> Option<&'s str> {
+        self.0.iter().map(String::as_str).find(|name| !other.contains(name))
     }
 
     /// Whether the set holds all that a role has.

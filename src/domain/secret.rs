@@ -87,6 +87,10 @@ fn checksum(text: &str) -> String {
 /// What a key opens, by its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyKind {
+    /// `tnk_`: a program of a tenant.
+    Tenant,
+    /// `tnp_`: a member of a tenant, by a program.
+    Personal,
     /// `tns_`: a trusted backend service.
     Service,
     /// `tno_`: a platform administrator.
@@ -94,10 +98,14 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    const ALL: [Self; 4] = [Self::Tenant, Self::Personal, Self::Service, Self::Operator];
+
     /// The prefix of its keys.
     #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
+            Self::Tenant => "tnk",
+            Self::Personal => "tnp",
             Self::Service => "tns",
             Self::Operator => "tno",
         }
@@ -118,7 +126,16 @@ impl Key {
     /// A new random key.
     #[must_use]
     pub fn generate(kind: KeyKind) -> Self {
-        let key_id = random_base62(12);
+        Self::with_id(kind, random_base62(12))
+    }
+
+    /// A new secret for a key that there is: its public part stays.
+    #[must_use]
+    pub fn again(kind: KeyKind, key_id: &str) -> Self {
+        Self::with_id(kind, key_id.to_owned())
+    }
+
+    fn with_id(kind: KeyKind, key_id: String) -> Self {
         let body = format!("{}_{key_id}_{}", kind.prefix(), random_base62(43));
         let text = Secret::new(format!("{body}_{}", checksum(&body)));
         Self { kind, key_id, text }
@@ -130,7 +147,7 @@ impl Key {
         let (body, sum) = text.rsplit_once('_')?;
         let mut parts = body.split('_');
         let (prefix, id, secret) = (parts.next()?, parts.next()?, parts.next()?);
-        let kind = [KeyKind::Service, KeyKind::Operator].into_iter().find(|kind| kind.prefix() == prefix)?;
+        let kind = KeyKind::ALL.into_iter().find(|kind| kind.prefix() == prefix)?;
         let base62 = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric());
         let well_formed =
             parts.next().is_none() && id.len() == 12 && secret.len() == 43 && base62(id) && base62(secret);
@@ -138,6 +155,13 @@ impl Key {
             return None;
         }
         Some(Self { kind, key_id: id.to_owned(), text: Secret::new(text.to_owned()) })
+    }
+
+    /// How it ends, for people to tell keys apart: characters of the checksum, so nothing of the secret.
+    #[must_use]
+    pub fn last4(&self) -> String {
+        let text = self.text.expose();
+        text[text.len().saturating_sub(4)..].to_owned()
     }
 
     /// What is stored of it.
@@ -182,7 +206,17 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_fail(text in any::<String>(), tail in "[a-zA-Z0-9_]{0,80}") {
             let _ = Key::parse(&text);
-            let _ = Key::parse(&format!("tns_{tail}"));
+            for kind in KeyKind::ALL {
+                let _ = Key::parse(&format!("{}_{tail}", kind.prefix()));
+            }
+        }
+
+        /// The checksum covers the prefix: a key cannot be turned into one of another kind.
+        #[test]
+        fn a_key_of_one_kind_is_none_of_another(from in 0_usize..4, to in 0_usize..4) {
+            let (from, to) = (KeyKind::ALL[from], KeyKind::ALL[to]);
+            let text = Key::generate(from).text.expose().replacen(from.prefix(), to.prefix(), 1);
+            prop_assert_eq!(Key::parse(&text).is_some(), from == to);
         }
     }
 }

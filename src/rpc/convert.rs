@@ -12,7 +12,9 @@ use crate::app::tenants::MyTenant;
 use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
+use crate::domain::api_key::{ApiKey, OperatorScope};
 use crate::domain::membership::MemberStatus;
+use crate::domain::secret::KeyKind;
 use crate::domain::session::Session;
 use crate::domain::tenant::{SuspendCause, Tenant, TenantStatus};
 use crate::domain::user::User;
@@ -164,6 +166,45 @@ pub(super) fn platform_key(key: &PlatformKey) -> v1::PlatformKey {
         permissions: key.permissions.names(),
         create_time: Some(time(key.created_at)),
         expire_time: key.expires_at.map(time),
+        kind: key_kind(key.kind).into(),
+        scope: match (key.kind, key.scope) {
+            (KeyKind::Operator, OperatorScope::Read) => v1::OperatorScope::Read,
+            (KeyKind::Operator, OperatorScope::Support) => v1::OperatorScope::Support,
+            (KeyKind::Operator, OperatorScope::All) => v1::OperatorScope::All,
+            _ => v1::OperatorScope::Unspecified,
+        }
+        .into(),
+        last4: key.last4.clone(),
+        last_use_time: key.last_used_at.map(time),
+        old_secret_end_time: key.old_ends_at.map(time),
+    }
+}
+
+const fn key_kind(kind: KeyKind) -> v1::CallerKind {
+    match kind {
+        KeyKind::Tenant => v1::CallerKind::ApiKey,
+        KeyKind::Personal => v1::CallerKind::PersonalKey,
+        KeyKind::Service => v1::CallerKind::Service,
+        KeyKind::Operator => v1::CallerKind::Operator,
+    }
+}
+
+pub(super) fn api_key(key: &ApiKey, now: Timestamp) -> v1::ApiKey {
+    v1::ApiKey {
+        api_key_id: key.api_key_id.to_string(),
+        kind: key_kind(key.kind).into(),
+        key_id: key.key_id.clone(),
+        last4: key.last4.clone(),
+        user_id: key.user_id.map(|id| id.to_string()).unwrap_or_default(),
+        display_name: key.display_name.clone(),
+        permissions: key.permissions.names(),
+        create_time: Some(time(key.created_at)),
+        update_time: Some(time(key.updated_at)),
+        expire_time: key.expires_at.map(time),
+        last_use_time: key.last_used_at.map(time),
+        old_secret_end_time: key.old_ends_at.filter(|at| now < *at).map(time),
+        etag: etag(key.version),
+        creator_id: key.created_by.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 

@@ -78,7 +78,8 @@ impl Gate {
         if let Some(id) = caller.principal() {
             Span::current().record("caller_id", tracing::field::display(id));
         }
-        let token = caller.person().and_then(|person| person.token_tenant);
+        self.app.key_uses.note(&caller, ctx.now);
+        let token = caller.own_tenant();
         let mut admission =
             Admission { ctx: Ctx { caller, ..ctx }, access, claims: Claims { token, ..claims }, entered: None };
         admission.entered = self
@@ -289,11 +290,22 @@ fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
         | (Who::Operator, Caller::Operator(_))
         | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
         (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::System) => false,
+        (Who::Permission(_), Caller::Key(_) | Caller::Personal(..)) => !access.deny_api_key,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
+        (Who::SignedIn, Caller::Key(_)) => access.also_api_key,
+        (Who::SignedIn, Caller::Personal(..)) => access.also_personal_key,
         (Who::SignedIn, Caller::Service(_)) => access.also_service,
         (Who::SignedIn, Caller::Operator(_)) => access.also_operator,
     };
-    if may { Ok(()) } else { Err(Error::CallerKindRefused(caller.kind())) }
+    if !may {
+        return Err(Error::CallerKindRefused(caller.kind()));
+    }
+    match caller {
+        Caller::Operator(key) if key.scope < access.scope() => {
+            Err(Error::OperatorScopeMissing(access.scope().as_str()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one credential of a request, if there is one.

@@ -47,6 +47,8 @@ pub fn code(error: &Error) -> Code {
         | Error::TenantPending
         | Error::RecentLoginRequired
         | Error::RankTooLow
+        | Error::OperatorScopeMissing(_)
+        | Error::KeyTooStrong(_)
         | Error::SuspendedByOperator => Code::PermissionDenied,
         Error::CredentialAmbiguous
         | Error::MetadataMalformed(_)
@@ -64,6 +66,7 @@ pub fn code(error: &Error) -> Code {
         | Error::BillingEventReused => Code::InvalidArgument,
         Error::TenantNotFound
         | Error::MemberNotFound
+        | Error::KeyNotFound
         | Error::UserUnknown
         | Error::DomainNotFound
         | Error::IntegrationNotFound
@@ -77,6 +80,7 @@ pub fn code(error: &Error) -> Code {
         | Error::ExternalIdTaken => Code::AlreadyExists,
         Error::AnswerExpired
         | Error::LastOwner
+        | Error::LastOperatorKey
         | Error::WrongState { .. }
         | Error::DomainNotVerified(_)
         | Error::FeatureNotInPlan(_)
@@ -110,6 +114,10 @@ pub fn reason(error: &Error) -> &'static str {
         Error::TenantDeleted(_) => R::TenantDeleted,
         Error::RecentLoginRequired => R::RecentLoginRequired,
         Error::RankTooLow => R::RankTooLow,
+        Error::OperatorScopeMissing(_) => R::OperatorScopeMissing,
+        Error::KeyTooStrong(_) => R::KeyTooStrong,
+        Error::KeyNotFound => R::KeyNotFound,
+        Error::LastOperatorKey => R::LastOperatorKey,
         Error::SuspendedByOperator => R::SuspendedByOperator,
         Error::TenantConflict => R::TenantConflict,
         Error::TenantMissing => R::TenantMissing,
@@ -237,7 +245,10 @@ pub(super) fn broken_off(refused: &Status) -> Status {
 
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
-        Error::PermissionMissing(permission) => vec![("permission", permission.clone())],
+        Error::PermissionMissing(permission) | Error::KeyTooStrong(permission) => {
+            vec![("permission", permission.clone())]
+        }
+        Error::OperatorScopeMissing(scope) => vec![("scope", (*scope).to_owned())],
         Error::TenantSuspended { reason, .. } => vec![("suspend_reason", reason.clone())],
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],

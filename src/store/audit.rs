@@ -48,7 +48,7 @@ impl Audit {
     /// Writes the row: into the tenant's log when the transaction is a tenant's, else into the platform's.
     pub(super) async fn insert<S: Scope>(&self, tx: &mut Scoped<S>, ctx: &Ctx) -> Result<(), Error> {
         let event_id = ctx.new_id();
-        let person = ctx.caller.person().map(|p| p.user.user_id.0);
+        let person = ctx.caller.user().map(|user| user.user_id.0);
         let on_behalf_of = person.filter(|id| Some(*id) != ctx.caller.id());
         let changes = Json::Object(self.changes.clone()).to_string();
         let request_id = ctx.request_id.to_string();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
-use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::id::{ApiKeyId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
 use crate::error::Error;
@@ -33,6 +33,8 @@ pub enum Change {
     Session(UserId, SessionId),
     /// A key of a service or operator.
     PlatformKey(PlatformKeyId, String),
+    /// A key of a tenant or of a member.
+    ApiKey(TenantId, ApiKeyId, String),
     /// The keys that sign access tokens.
     SigningKeys,
     /// The catalogue.
@@ -49,13 +51,14 @@ impl Change {
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
             Self::Catalogue => 8,
+            Self::ApiKey(..) => 50,
             Self::Session(..) => 30,
         }
     }
 
     const fn tenant(&self) -> Option<Uuid> {
         match self {
-            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) => Some(t.0),
+            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) | Self::ApiKey(t, ..) => Some(t.0),
             _ => None,
         }
     }
@@ -65,6 +68,7 @@ impl Change {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
             Self::Session(user, session) => (Some(session.0), Some(user.0)),
             Self::PlatformKey(key, _) => (Some(key.0), None),
+            Self::ApiKey(_, key, _) => (Some(key.0), None),
             Self::Tenant(_) | Self::Host(..) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }
@@ -72,7 +76,7 @@ impl Change {
     fn key_hash(&self) -> Option<[u8; 16]> {
         let text = match self {
             Self::Host(_, host) => host,
-            Self::PlatformKey(_, key_id) => key_id,
+            Self::PlatformKey(_, key_id) | Self::ApiKey(_, _, key_id) => key_id,
             _ => return None,
         };
         sha256(text.as_bytes()).first_chunk().copied()

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
+pub mod api_keys;
 pub mod audit;
 pub mod billing;
 pub mod catalogue;
@@ -253,6 +254,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     [
+        api_keys::STATEMENTS,
         audit::STATEMENTS,
         billing::STATEMENTS,
         catalogue::STATEMENTS,

@@ -33,6 +33,10 @@ statements! {
         "delete from membership
          where tenant_id = $1 and membership_id in (select membership_id from membership where tenant_id = $1 limit $2)",
     );
+    DELETE_API_KEY: OfTenant = Statement::new(
+        "delete from api_key
+         where tenant_id = $1 and api_key_id in (select api_key_id from api_key where tenant_id = $1 limit $2)",
+    );
     DELETE_LIMIT_OVERRIDE: OfTenant = Statement::new(
         "delete from limit_override
          where tenant_id = $1 and metric in (select metric from limit_override where tenant_id = $1 limit $2)",
@@ -73,6 +77,7 @@ statements! {
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
+    COUNT_API_KEY: OfTenant = Statement::new("select count(*) as rows from api_key where tenant_id = $1");
     COUNT_LIMIT_OVERRIDE: OfTenant = Statement::new("select count(*) as rows from limit_override where tenant_id = $1");
     COUNT_FEATURE_SWITCH: OfTenant = Statement::new("select count(*) as rows from feature_switch where tenant_id = $1");
     COUNT_INTEGRATION: OfTenant = Statement::new("select count(*) as rows from integration where tenant_id = $1");
@@ -131,6 +136,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
+    ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),
     ("feature_switch", &DELETE_FEATURE_SWITCH, &COUNT_FEATURE_SWITCH),
     ("integration", &DELETE_INTEGRATION, &COUNT_INTEGRATION),

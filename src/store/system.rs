@@ -7,24 +7,27 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Store;
+use super::api_keys::{ApiKeyRow, api_key_columns};
 use super::audit::{AuditFilter, AuditRow};
 use super::jobs::JobKind;
+use super::keys::{PlatformKeyRow, platform_key_columns};
 use super::memberships::MembershipRow;
 use super::outbox::{Owner, Status, Written};
 use super::sessions::{SessionRow, session_columns};
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
+use crate::domain::api_key::ApiKey;
 use crate::domain::catalogue::MEMBERS;
 use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
-use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::id::{ApiKeyId, SessionId, TenantId, UserId};
 use crate::domain::mail::Template;
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
-use crate::domain::role::{Permissions, RoleName};
+use crate::domain::role::RoleName;
 use crate::domain::secret::KeyKind;
 use crate::domain::session::Session;
 use crate::domain::tenant::{Tenant, TenantStatus};
@@ -66,9 +69,22 @@ statements! {
          where m.tenant_id = $1 and m.status <> 3 and m.membership_id between $2 and $3",
     );
     FIND_PLATFORM_KEY: AcrossTenants = Statement::new(
-        "select platform_key_id, kind, key_id, digest, display_name, permissions, created_at, expires_at, revoked_at
-         from platform_key
-         where key_id = $1",
+        concat!("select ", platform_key_columns!(), ", digest, old_digest from platform_key where key_id = $1"),
+    );
+    /// With the person, when it is a member's and their stay goes on.
+    FIND_API_KEY: AcrossTenants = Statement::new(concat!(
+        "select ",
+        api_key_columns!("k."),
+        ", k.digest, k.old_digest, a.email, a.display_name as user_name
+         from api_key k
+         left join membership m on m.tenant_id = k.tenant_id and m.membership_id = k.membership_id and m.status <> 3
+         left join user_account a on a.user_id = m.user_id and a.status = 1
+         where k.key_id = $1",
+    ));
+    FIND_API_KEY_PLACE: AcrossTenants = Statement::new(
+        "select tenant_id
+         from api_key
+         where api_key_id = $1",
     );
     /// With the version of the catalogue in force, so that no decision is made by an older one.
     FIND_TENANT: AcrossTenants = Statement::new(concat!(
@@ -317,16 +333,21 @@ struct UserRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct PlatformKeyRow {
-    platform_key_id: Uuid,
-    kind: i64,
-    key_id: String,
+struct StoredPlatformKeyRow {
     digest: Vec<u8>,
-    display_name: String,
-    permissions: String,
-    created_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
+    old_digest: Option<Vec<u8>>,
+    #[sqlx(flatten)]
+    key: PlatformKeyRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct StoredApiKeyRow {
+    digest: Vec<u8>,
+    old_digest: Option<Vec<u8>>,
+    email: Option<String>,
+    user_name: Option<String>,
+    #[sqlx(flatten)]
+    key: ApiKeyRow,
 }
 
 /// An account as an import looks at it.
@@ -469,14 +490,38 @@ struct MyTenantRow {
     member_count: i64,
 }
 
-/// A key with what decides whether it opens anything.
+/// What a key's secret is compared with.
+pub struct Digests {
+    /// SHA-256 of its whole text.
+    pub current: Vec<u8>,
+    /// The same of the one before the last rotation, and until when that one is good.
+    pub before: Option<(Vec<u8>, Timestamp)>,
+}
+
+/// A key of a service or operator, with its digests.
 pub struct StoredKey {
     /// The key.
     pub key: PlatformKey,
-    /// SHA-256 of its whole text.
-    pub digest: Vec<u8>,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
+    /// What its secret is compared with.
+    pub digests: Digests,
+}
+
+/// A key of a tenant or of a member, with its digests.
+pub struct StoredApiKey {
+    /// The key.
+    pub key: ApiKey,
+    /// What its secret is compared with.
+    pub digests: Digests,
+    /// Whose it is, when it is a member's; none when their stay has ended or their account is switched off.
+    pub member: Option<User>,
+}
+
+impl StoredApiKey {
+    /// Whether it needs no member, or has one.
+    #[must_use]
+    pub fn has_its_member(&self) -> bool {
+        self.key.kind == KeyKind::Tenant || self.member.is_some()
+    }
 }
 
 /// A tenant with a person's place in it.
@@ -588,21 +633,41 @@ impl Store {
     /// # Errors
     /// `DatabaseUnavailable`.
     pub async fn find_platform_key(&self, key_id: &str) -> Result<Option<StoredKey>, Error> {
-        let row: Option<PlatformKeyRow> =
+        let row: Option<StoredPlatformKeyRow> =
             self.across_tenants().await?.optional(&FIND_PLATFORM_KEY, &[key_id.into()]).await?;
         let Some(row) = row else { return Ok(None) };
-        let names: Vec<String> =
-            serde_json::from_str(&row.permissions).map_err(|_| Error::internal("a key's row holds no permissions"))?;
-        let key = PlatformKey {
-            platform_key_id: PlatformKeyId(row.platform_key_id),
-            kind: if row.kind == 4 { KeyKind::Operator } else { KeyKind::Service },
-            key_id: row.key_id,
-            display_name: row.display_name,
-            permissions: Permissions::parse(&names).map_err(Error::internal)?,
-            created_at: row.created_at,
-            expires_at: row.expires_at,
+        let key = PlatformKey::try_from(row.key)?;
+        let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
+        Ok(Some(StoredKey { key, digests }))
+    }
+
+    /// A key of a tenant or of a member by its public part.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_api_key(&self, key_id: &str) -> Result<Option<StoredApiKey>, Error> {
+        let row: Option<StoredApiKeyRow> =
+            self.across_tenants().await?.optional(&FIND_API_KEY, &[key_id.into()]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let key = ApiKey::try_from(row.key)?;
+        let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
+        let member = match (key.user_id, row.email, row.user_name) {
+            (Some(UserId(user_id)), Some(email), Some(display_name)) => {
+                Some(user(UserRow { user_id, email, display_name })?)
+            }
+            _ => None,
         };
-        Ok(Some(StoredKey { key, digest: row.digest, revoked_at: row.revoked_at }))
+        Ok(Some(StoredApiKey { key, digests, member }))
+    }
+
+    /// Whose key this is; for the job that looks at it.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_api_key_place(&self, id: ApiKeyId) -> Result<Option<TenantId>, Error> {
+        let row: Option<TenantIdRow> =
+            self.across_tenants().await?.optional(&FIND_API_KEY_PLACE, &[id.0.into()]).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
     }
 
     /// A tenant by id, whatever its status and as it is written, with the version of the catalogue in force.

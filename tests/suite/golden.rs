@@ -22,6 +22,7 @@ pub(crate) const MARKS: &[(&str, Code, &str)] = &[
     ("over", Code::Unauthenticated, "TOKEN_EXPIRED"),
     ("kind", Code::PermissionDenied, "CALLER_KIND_REFUSED"),
     ("perm", Code::PermissionDenied, "PERMISSION_MISSING"),
+    ("scope", Code::PermissionDenied, "OPERATOR_SCOPE_MISSING"),
     ("susp", Code::PermissionDenied, "MEMBER_SUSPENDED"),
     ("shut", Code::PermissionDenied, "TENANT_SUSPENDED"),
     ("gone", Code::PermissionDenied, "TENANT_DELETED"),

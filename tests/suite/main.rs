@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at databases, and break them, with SQL of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod api_keys;
 mod arrows;
 mod audit;
 mod audit_lists;
@@ -31,6 +32,7 @@ mod mail;
 mod matrix;
 mod members;
 mod node;
+mod operator_keys;
 mod ownership;
 mod processes;
 mod program;

@@ -4,8 +4,10 @@
 use chrono::TimeDelta;
 use tenantry::rpc::v1;
 
+use crate::api_keys::{create, personal};
 use crate::golden::{Caller, Cells, compare, fill, render};
 use crate::harness::{Bed, Engine, Person, Tenant};
+use crate::operator_keys::operator_key;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_call_what_is_as_the_golden_page_says_on_sqlite() {
@@ -100,6 +102,7 @@ async fn keys(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Tena
     let narrow = t.service_key(&["members.read"]).await;
     let key = |mark, words, key: &str| Caller::new(mark, words, &[("x-api-key", key)]).naming(&home.id);
     let stranger = t.tenant("other").await.owner;
+    let narrow_own = personal(t, &home.owner, &["members.read"]).await.secret;
     vec![
         key("svc-*", "a service that may do everything", &all).asking_about(&viewer.token),
         key("svc-m", "a service that may do members.read", &narrow).asking_about(&viewer.token),
@@ -108,11 +111,36 @@ async fn keys(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Tena
         key("*/for", "the first service in the name of another tenant's owner", &all)
             .also("x-on-behalf-of", &stranger.token),
         key("*/bad", "the first service with a forwarded token that is none", &all).also("x-on-behalf-of", "eyJmooh"),
+        key(
+            "key-*",
+            "a key of the tenant that may do what its owner may",
+            &create(t, &home.owner, &["*"]).await.secret,
+        ),
+        key(
+            "key-m",
+            "a key of the tenant that may do members.read",
+            &create(t, &home.owner, &["members.read"]).await.secret,
+        ),
+        key("own-*", "a key of the owner's own that may do everything", &personal(t, &home.owner, &["*"]).await.secret),
+        key("vw-*", "a key of the viewer's own that may do everything", &personal(t, viewer, &["*"]).await.secret),
+        key("own-m", "a key of the owner's own that may do members.read", &narrow_own),
+        key("key-f", "a key of another tenant, names this one", &create(t, &stranger, &["*"]).await.secret),
+        key("key-r", "a key of the tenant that is revoked", &revoked_key(t, home).await),
         key("oper", "an operator", &t.operator_key),
+        key("op-rd", "an operator, to look", &operator_key(t, v1::OperatorScope::Read).await),
+        key("op-sp", "an operator, for support", &operator_key(t, v1::OperatorScope::Support).await),
         key("op-su", "an operator, names a suspended tenant", &t.operator_key).naming(&closed.id),
         key("op-de", "an operator, names a deleted tenant", &t.operator_key).naming(&deleted.id),
         key("op/ow", "an operator in the owner's name", &t.operator_key).also("x-on-behalf-of", &home.owner.token),
     ]
+}
+
+/// A key of the tenant that is revoked.
+async fn revoked_key(t: &Bed, home: &Tenant) -> String {
+    let made = create(t, &home.owner, &["*"]).await;
+    let revoke = v1::RevokeApiKeyRequest { api_key_id: made.key.expect("a key").api_key_id, ..Default::default() };
+    t.with_token(&home.owner.token).auth.revoke_api_key(revoke).await.expect("revokes");
+    made.secret
 }
 
 /// A service's key that ends in a minute.

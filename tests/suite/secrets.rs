@@ -111,6 +111,8 @@ async fn scenario(server: &Program, known: &mut Known) {
     let question = v1::AuthorizeRequest { subject_token: token.clone(), tenant: slug.clone(), ..Default::default() };
     known.counted(server.clients(service.clone()).auth.authorize(question).await).unwrap();
 
+    keys_of_the_tenant(server, known, &token).await;
+
     let forged = format!("{}.{}", token.rsplit_once('.').unwrap().0, "A".repeat(86));
     let bad = [
         ("forged token", bearer(&forged), forged.clone()),
@@ -138,6 +140,53 @@ async fn scenario(server: &Program, known: &mut Known) {
     let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
+}
+
+/// Keys of a tenant, of a member and of an operator, made, shown again, rotated and used.
+async fn keys_of_the_tenant(server: &Program, known: &mut Known, token: &str) {
+    let mut owner = server.clients(bearer(token)).auth;
+    let wish = v1::CreateApiKeyRequest {
+        request_id: request_id(),
+        display_name: "nightly import".to_owned(),
+        permissions: vec!["tenant.read".to_owned()],
+        ..Default::default()
+    };
+    let made = known.counted(owner.create_api_key(wish.clone()).await).unwrap();
+    known.add("API key", &made.secret);
+    known.counted(owner.create_api_key(wish).await).unwrap();
+    let rotate = v1::RotateApiKeyRequest {
+        request_id: request_id(),
+        api_key_id: made.key.unwrap().api_key_id,
+        ..Default::default()
+    };
+    let rotated = known.counted(owner.rotate_api_key(rotate).await).unwrap().secret;
+    known.add("rotated API key", &rotated);
+    let wish = v1::CreatePersonalKeyRequest {
+        request_id: request_id(),
+        display_name: "mine".to_owned(),
+        permissions: vec!["*".to_owned()],
+        ..Default::default()
+    };
+    let mine = known.counted(owner.create_personal_key(wish).await).unwrap().secret;
+    known.add("personal key", &mine);
+    for key in [&made.secret, &rotated, &mine] {
+        let mut program = server.clients(Headers::default().and("x-api-key", key)).auth;
+        known.counted(program.who_am_i(v1::WhoAmIRequest {}).await).unwrap();
+        // The secret part alone is as bad.
+        known.add(&format!("secret part of {}", &key[..16]), key.split('_').nth(2).unwrap());
+    }
+    let wish = v1::CreateOperatorKeyRequest {
+        request_id: request_id(),
+        display_name: "support".to_owned(),
+        scope: v1::OperatorScope::Support.into(),
+        ..Default::default()
+    };
+    let key = known.counted(server.operator().auth.create_operator_key(wish).await).unwrap().secret;
+    known.add("second operator key", &key);
+    let spoilt = format!("{mine}x");
+    known.add("spoilt personal key", &spoilt);
+    let mut program = server.clients(Headers::default().and("x-api-key", &spoilt)).auth;
+    known.counted(program.who_am_i(v1::WhoAmIRequest {}).await).unwrap_err();
 }
 
 /// Sign-ins that work and one that does not, and what comes after them.

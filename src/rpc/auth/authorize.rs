@@ -37,8 +37,17 @@ pub(super) async fn authorize(
         return Err(f.refuse());
     }
     let subject_token = (!m.subject_token.is_empty()).then_some(m.subject_token);
-    let question =
-        Question { tenant, claims, subject_token, permissions: m.permissions, amounts, consume, idempotency_key };
+    let subject_api_key = (!m.subject_api_key.is_empty()).then_some(m.subject_api_key);
+    let question = Question {
+        tenant,
+        claims,
+        subject_token,
+        subject_api_key,
+        permissions: m.permissions,
+        amounts,
+        consume,
+        idempotency_key,
+    };
     let decision = s.0.app.authorize(&ctx, question).await?;
     let standing = decision.standing.as_ref();
     Ok(v1::AuthorizeResponse {
@@ -48,5 +57,6 @@ pub(super) async fn authorize(
         tenant: standing.map(|s| convert::tenant(&s.tenant, ctx.now)),
         role: standing.and_then(|s| s.member.as_ref()).map(role).unwrap_or_default(),
         usage: decision.usage.iter().map(convert::usage).collect(),
+        api_key: decision.api_key.as_ref().map(|key| convert::api_key(key, ctx.now)),
     })
 }

@@ -16,11 +16,12 @@ pub(super) async fn who_am_i(s: &Services, request: Request<v1::WhoAmIRequest>) 
     };
     Ok(v1::WhoAmIResponse {
         kind: kind(&ctx).into(),
-        user: ctx.caller.person().map(|person| convert::user(&person.user)),
+        user: ctx.caller.user().map(convert::user),
         key: key.map(convert::platform_key),
         tenant: t.as_ref().map(|t| convert::tenant(&t.tenant, ctx.now)),
         role: t.as_ref().and_then(|t| t.member.as_ref()).map(role).unwrap_or_default(),
         permissions,
+        api_key: ctx.caller.api_key().map(|key| convert::api_key(key, ctx.now)),
     })
 }
 
@@ -30,6 +31,8 @@ fn kind(ctx: &Ctx) -> v1::CallerKind {
         Caller::User(_) => v1::CallerKind::User,
         Caller::Service(_) | Caller::Delegated(..) => v1::CallerKind::Service,
         Caller::Operator(_) => v1::CallerKind::Operator,
+        Caller::Key(_) => v1::CallerKind::ApiKey,
+        Caller::Personal(..) => v1::CallerKind::PersonalKey,
         Caller::System => v1::CallerKind::System,
     }
 }

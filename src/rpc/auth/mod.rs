@@ -1,13 +1,17 @@
 //! `AuthService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
+mod api_keys;
 mod authorize;
 mod identity;
-mod service_keys;
+mod platform_keys;
 mod sessions;
 mod sign_in;
 
+use chrono::TimeDelta;
+
 use super::fields::Fields;
 use super::{Services, v1};
+use crate::domain::api_key::{LONGEST_OVERLAP, OVERLAP};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::session::Device;
@@ -18,8 +22,30 @@ super::served! { v1::auth_service_server::AuthService:
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
-    create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = service_keys;
+    create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
+    list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;
+    update_api_key(UpdateApiKeyRequest) -> UpdateApiKeyResponse = api_keys;
+    rotate_api_key(RotateApiKeyRequest) -> RotateApiKeyResponse = api_keys;
+    revoke_api_key(RevokeApiKeyRequest) -> RevokeApiKeyResponse = api_keys;
+    create_personal_key(CreatePersonalKeyRequest) -> CreatePersonalKeyResponse = api_keys;
+    list_personal_keys(ListPersonalKeysRequest) -> ListPersonalKeysResponse = api_keys;
+    rotate_personal_key(RotatePersonalKeyRequest) -> RotatePersonalKeyResponse = api_keys;
+    revoke_personal_key(RevokePersonalKeyRequest) -> RevokePersonalKeyResponse = api_keys;
+    create_service_key(CreateServiceKeyRequest) -> CreateServiceKeyResponse = platform_keys;
+    create_operator_key(CreateOperatorKeyRequest) -> CreateOperatorKeyResponse = platform_keys;
+    list_platform_keys(ListPlatformKeysRequest) -> ListPlatformKeysResponse = platform_keys;
+    rotate_platform_key(RotatePlatformKeyRequest) -> RotatePlatformKeyResponse = platform_keys;
+    revoke_platform_key(RevokePlatformKeyRequest) -> RevokePlatformKeyResponse = platform_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;
+}
+
+/// For how long the secret before a rotation stays good.
+fn overlap(f: &mut Fields, duration: Option<&prost_types::Duration>) -> Option<TimeDelta> {
+    let Some(duration) = duration else { return Some(OVERLAP) };
+    let nanos = u32::try_from(duration.nanos).ok();
+    let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
+    let bounded = span.filter(|span| (TimeDelta::zero()..=LONGEST_OVERLAP).contains(span));
+    f.read("overlap", bounded.ok_or("must be 0 to 30 days"))
 }
 
 fn role(member: &Membership) -> String {
