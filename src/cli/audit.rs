@@ -54,7 +54,7 @@ enum Action {
 /// Which events.
 #[derive(Args, Debug)]
 struct Only {
-    /// Only this action, such as TenantService/UpdateTenant, or all of a service, such as TenantService/
+    /// Only this action, such as `TenantService/UpdateTenant`, or all of a service, such as `TenantService/`
     #[arg(long, value_name = "ACTION", default_value = "", hide_default_value = true)]
     action: String,
     /// Only what this user or key did

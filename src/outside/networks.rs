@@ -42,7 +42,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     )
 }
 
-/// Global unicast (2000::/3), without what is written about in books or leads to an IPv4 address by a detour.
+/// Global unicast (`2000::/3`), without what is written about in books or leads to an IPv4 address by a detour.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let detour = a == 0x2002 || (a == 0x2001 && b < 0x200);

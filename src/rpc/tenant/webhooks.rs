@@ -59,8 +59,8 @@ pub(super) async fn update_webhook(
         enabled: m.enabled,
     };
     let (Some(key), Some(id), true) = (key, id, f.is_clean()) else { return Err(f.refuse()) };
-    let changed = s.0.app.update_webhook(&t, id, changes, &m.etag, key).await?;
-    Ok(v1::UpdateWebhookResponse { webhook: Some(webhook(&changed, t.ctx.now)) })
+    let after = s.0.app.update_webhook(&t, id, changes, &m.etag, key).await?;
+    Ok(v1::UpdateWebhookResponse { webhook: Some(webhook(&after, t.ctx.now)) })
 }
 
 pub(super) async fn delete_webhook(
