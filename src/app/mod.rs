@@ -4,6 +4,7 @@
 pub mod account;
 pub mod activity;
 pub mod api_keys;
+pub mod audit;
 pub mod authorize;
 pub mod catalogue;
 pub mod credentials;
@@ -45,6 +46,7 @@ pub mod subscriptions;
 pub mod tenants;
 pub mod throttle;
 pub mod usage;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -59,6 +61,7 @@ use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::domain::throttle::AttemptLimits;
 use crate::error::Error;
+use crate::outside::courier::Courier;
 use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
@@ -99,9 +102,11 @@ pub struct App {
     /// Which hosts are the server's own, and so name no tenant.
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
-    pub resolver: Box<dyn Resolver>,
+    pub resolver: Arc<dyn Resolver>,
     /// What asks identity providers who somebody is.
     pub oidc: Oidc,
+    /// What takes events to webhooks.
+    pub courier: Courier,
     /// How letters read.
     pub letters: Letters,
     /// What sends them.

@@ -36,12 +36,13 @@ use crate::domain::session::SessionLimits;
 use crate::domain::throttle::AttemptLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
-use crate::outside::Mailer;
+use crate::outside::courier::Courier;
 use crate::outside::dns::Dns;
 use crate::outside::http::{Http, Reach};
 use crate::outside::mail_files::MailFiles;
 use crate::outside::oidc::Oidc;
 use crate::outside::smtp::{self, Relay, Security, Smtp};
+use crate::outside::{Mailer, Resolver};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -250,6 +251,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
+    let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let app = App {
         plane: Plane {
             store: store.clone(),
@@ -272,8 +274,9 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
-        resolver: Box::new(Dns::new(config.dns_server)),
         oidc: Oidc::new(Http::new(reach).map_err(|e| failed(&e))?),
+        courier: Courier::new(&resolver, config.webhook_allow.clone()),
+        resolver,
         letters: letters(config)?,
         mailer: mailer(config)?,
         default_tenant,

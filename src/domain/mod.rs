@@ -32,3 +32,4 @@ pub mod subscription;
 pub mod tenant;
 pub mod throttle;
 pub mod user;
+pub mod webhook;

@@ -85,6 +85,7 @@ pub fn code(error: &Error) -> Code {
         | Error::InvitationNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
+        | Error::WebhookNotFound
         | Error::SsoNotConfigured
         | Error::ImpersonationNotFound
         | Error::ExternalIdUnknown
@@ -211,6 +212,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::FeatureNotInPlan(_) => R::FeatureNotInPlan,
         Error::PlanExceeded(_) => R::PlanExceeded,
         Error::IntegrationNotFound => R::IntegrationNotFound,
+        Error::WebhookNotFound => R::WebhookNotFound,
         Error::ExternalIdTaken => R::ExternalIdTaken,
         Error::ExternalIdUnknown => R::ExternalIdUnknown,
         Error::SeatsExhausted { .. } => R::SeatsExhausted,

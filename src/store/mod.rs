@@ -45,6 +45,7 @@ pub mod tenants;
 pub mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
@@ -289,6 +290,7 @@ pub fn statements() -> Vec<Listed> {
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,
+        webhooks::STATEMENTS,
     ]
     .concat()
 }
