@@ -76,7 +76,7 @@ pub struct Serve {
     #[arg(help_heading = "Keys and tokens")]
     pub extra_audiences: Vec<String>,
 
-    /// One more `aud` of access tokens that name a tenant, such as https://{tenant_id}.api.example.com
+    /// One more `aud` of access tokens that name a tenant, such as `https://{tenant_id}.api.example.com`
     #[arg(long, env = "TENANTRY_TENANT_AUDIENCE", default_value = "", value_name = "TEMPLATE")]
     #[arg(help_heading = "Keys and tokens")]
     pub tenant_audience: String,

@@ -152,7 +152,7 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         let metrics = Telemetry::metrics_only().unwrap().metrics();
         let served = tokio::spawn(serve(listener, metrics, watched, Arc::new(|| "{\"keys\":[]}".to_owned()), async {
-            drop(stopped.await)
+            drop(stopped.await);
         }));
         Port { address, readiness, stop, served }
     }
