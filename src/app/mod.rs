@@ -12,6 +12,7 @@ pub mod domains;
 pub mod entitlements;
 pub mod export;
 pub mod first_start;
+pub mod impersonation;
 pub mod import;
 pub mod integrations;
 pub mod jobs;
@@ -32,6 +33,8 @@ pub mod settings;
 pub mod sign_in;
 pub mod sign_up;
 pub mod slugs;
+pub mod sso;
+pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
 pub mod throttle;
@@ -48,6 +51,7 @@ use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::domain::throttle::AttemptLimits;
 use crate::error::Error;
+use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
@@ -86,6 +90,8 @@ pub struct App {
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
     pub resolver: Box<dyn Resolver>,
+    /// What asks identity providers who somebody is.
+    pub oidc: Oidc,
     /// How letters read.
     pub letters: Letters,
     /// What sends them.

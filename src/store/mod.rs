@@ -24,6 +24,7 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod impersonations;
 pub mod jobs;
 pub mod keys;
 pub mod links;
@@ -37,6 +38,7 @@ pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
+pub mod sso;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -268,6 +270,7 @@ pub fn statements() -> Vec<Listed> {
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
+        impersonations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         links::STATEMENTS,
@@ -278,6 +281,7 @@ pub fn statements() -> Vec<Listed> {
         roles::STATEMENTS,
         sessions::STATEMENTS,
         slugs::STATEMENTS,
+        sso::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

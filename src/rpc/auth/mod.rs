@@ -4,11 +4,13 @@ mod accounts;
 mod api_keys;
 mod authorize;
 mod identity;
+mod impersonation;
 mod links;
 mod passwords;
 mod platform_keys;
 mod sessions;
 mod sign_in;
+mod sso;
 
 use chrono::TimeDelta;
 
@@ -35,6 +37,11 @@ super::served! { v1::auth_service_server::AuthService:
     delete_account(DeleteAccountRequest) -> DeleteAccountResponse = accounts;
     disable_account(DisableAccountRequest) -> DisableAccountResponse = accounts;
     enable_account(EnableAccountRequest) -> EnableAccountResponse = accounts;
+    begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
+    complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
+    impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
+    list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
+    end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;
