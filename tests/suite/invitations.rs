@@ -489,7 +489,6 @@ async fn a_token_of_any_other_kind_opens_nothing(t: &Bed) {
     let (_, token) = invited(&mut t.with_token(&acme.owner.token), &address("ann"), "viewer").await;
     let key = t.service_key(&["members.invite"]).await;
     let others = [
-        String::new(),
         token[..46].to_owned(),
         format!("{token}0"),
         token.replace("tni_", "tnr_"),

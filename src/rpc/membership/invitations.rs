@@ -213,6 +213,9 @@ pub(super) async fn list_my_invitations(
 
 /// A token; what was never one of ours is answered like one that is none any more.
 fn token(text: &str) -> Result<InvitationToken, Error> {
+    if text.is_empty() {
+        return Err(Error::field("token", "must be the token of the invitation's link"));
+    }
     InvitationToken::parse(text).ok_or(Error::InvitationNotFound)
 }
 
