@@ -11,7 +11,7 @@ use crate::domain::api_key::{ApiKey, OperatorScope};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
-use crate::domain::role::{Permissions, Rank, RoleName, Roles};
+use crate::domain::role::{Permissions, Rank, RoleNames, Roles};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::Session;
 use crate::domain::tenant::{SuspendedBy, Tenant};
@@ -194,14 +194,17 @@ impl Caller {
         }
     }
 
-    /// The rank that bounds whom the caller may make, change or remove, given the role of the person in the tenant: nobody
-    /// gives what they do not have. A key ranks as the highest role all of whose permissions, and of the lower ones', it holds; a service in a
-    /// person's name, and a member's key, as the lower of both; an operator and the server itself at the top. None is below every role.
+    /// The rank that bounds whom the caller may make, change or remove, given the roles of the person in the tenant: nobody
+    /// gives what they do not have. A key ranks as the highest of the catalogue's roles all of whose permissions, and of the
+    /// lower ones', it holds: a tenant's own roles, which its service knows nothing of, do not lower it; a service in a
+    /// person's name, and a member's key, as the lower of both; an operator and the server itself at the top. None is below
+    /// every role.
     #[must_use]
-    pub fn rank(&self, role: Option<&RoleName>, roles: &Roles) -> Option<Rank> {
-        let of_person = role.map(|name| roles.rank(name));
+    pub fn rank(&self, held: Option<&RoleNames>, roles: &Roles) -> Option<Rank> {
+        let of_person = held.map(|names| roles.rank_of(names));
         let of_key = |permissions: &Permissions| {
-            roles.ascending().take_while(|role| permissions.covers(role)).last().map(|r| r.rank)
+            let catalogue = roles.ascending().filter(|role| !role.own);
+            catalogue.take_while(|role| permissions.covers(&role.permissions)).last().map(|r| r.rank)
         };
         match self {
             Self::Anonymous => None,
@@ -268,6 +271,8 @@ pub struct TenantCtx {
     pub tenant: Tenant,
     /// The catalogue that was in force then.
     pub catalogue: Arc<Catalogue>,
+    /// The tenant's roles then: the catalogue's and its own.
+    pub roles: Arc<Roles>,
     /// The person's place in it; none for services alone, operators and the tenant's own keys.
     pub member: Option<Membership>,
     /// What the caller may do in it.

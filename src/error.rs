@@ -131,6 +131,12 @@ pub enum Error {
     EmailTaken,
     #[error("this user is a member already")]
     AlreadyMember,
+    #[error("the tenant has no such role; ListRoles shows those that there are")]
+    RoleNotFound,
+    #[error("there is a role of this name")]
+    RoleTaken,
+    #[error("the role is in use: {0}")]
+    RoleInUse(&'static str),
     #[error("the tenant is not deleted")]
     TenantNotDeleted,
     #[error("a tenant keeps at least one active owner; make somebody else owner first")]

@@ -140,6 +140,9 @@ impl App {
             decision.reasons.push(Error::PermissionMissing("usage.write".to_owned()));
         }
         self.decide_amounts(ctx, question, &standing, consume, &mut decision).await?;
+        if let Some(member) = standing.member.as_ref().filter(|_| decision.reasons.is_empty()) {
+            self.activity.note(tenant, member, ctx.now);
+        }
         decision.standing = Some(standing);
         Ok(decision)
     }

@@ -204,11 +204,14 @@ fn invalid(problems: Vec<Problem>) -> Error {
 async fn roles_in_use(store: &Store, before: Option<&Catalogue>, after: &Definition) -> Result<Vec<String>, Error> {
     let Some(before) = before.map(|before| &before.definition.roles) else { return Ok(Vec::new()) };
     let dethroned = after.roles.top().name != before.top().name;
-    let lost = |name: &str| after.roles.parse(name).is_err() || (dethroned && name == before.top().name.as_str());
-    if !before.descending().any(|role| lost(role.name.as_str())) {
+    let top = &after.roles.top().name;
+    // Nor does a role that members have, or that a tenant made for itself, become the top under their hands.
+    let moved = |name: &str| name == before.top().name.as_str() || name == top.as_str();
+    let lost = |name: &str| after.roles.parse(name).is_err() || (dethroned && moved(name));
+    if !dethroned && !before.descending().any(|role| lost(role.name.as_str())) {
         return Ok(Vec::new());
     }
-    let mut used = store.list_roles_in_use().await?;
+    let mut used = store.list_roles_in_use(top).await?;
     used.retain(|name| lost(name));
     Ok(used)
 }

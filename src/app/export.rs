@@ -104,7 +104,7 @@ impl App {
                 "user_id": user.user_id.to_string(),
                 "email": user.email.as_str(),
                 "display_name": user.display_name,
-                "role": place.role.as_str(),
+                "roles": place.roles.texts(),
                 "status": match place.status {
                     MemberStatus::Active => "active",
                     MemberStatus::Suspended => "suspended",
@@ -112,6 +112,7 @@ impl App {
                 },
                 "join_time": time(place.joined_at),
                 "update_time": time(place.updated_at),
+                "last_active_time": place.last_active_at.map(time),
             })
         };
         Ok((members.iter().map(line).collect(), next))

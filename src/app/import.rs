@@ -6,22 +6,24 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::App;
+use super::seats::check_seats;
 use super::tenants::new_tenant;
 use crate::ctx::Ctx;
-use crate::domain::catalogue::{Catalogue, MEMBERS};
+use crate::decide::roles::together;
+use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::import::Elsewhere;
 use crate::domain::membership::{MemberStatus, Membership};
 use crate::domain::name::{Email, Slug};
 use crate::domain::plan::Cycle;
-use crate::domain::role::RoleName;
+use crate::domain::role::RoleNames;
 use crate::domain::settings::Settings;
 use crate::domain::tenant::{SuspendedBy, Suspension};
 use crate::domain::user::User;
 use crate::entropy;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{AsUser, InTenant, InTenantAsUser, Scoped, entitlements, memberships, settings, users};
+use crate::store::{AsUser, InTenant, InTenantAsUser, memberships, settings, users};
 use crate::time::Timestamp;
 
 /// One thing to import, read and checked.
@@ -80,8 +82,8 @@ pub struct ImportMembership {
     pub tenant: String,
     /// The person's id elsewhere.
     pub user: String,
-    /// The role.
-    pub role: RoleName,
+    /// The roles, which may be the tenant's own.
+    pub roles: RoleNames,
     /// Whether they may not act.
     pub suspended: bool,
     /// When they joined; now unless said.
@@ -249,37 +251,46 @@ impl App {
             let field = if tenant.is_none() { "tenant_external_id" } else { "user_external_id" };
             return Err(Refused { field, error: Error::ExternalIdUnknown });
         };
+        let (tenant_id, user_id) = (TenantId(place.tenant_id), UserId(place.user_id));
+        let names = item.roles.texts();
+        let mut roles = catalogue.definition.roles.clone();
+        if roles.parse_all(&names).is_err() {
+            // One of the tenant's own, perhaps.
+            roles = together(catalogue, &self.store.list_own_roles(tenant_id).await?);
+        }
+        if let Err(problem) = roles.parse_all(&names) {
+            let field = if names.len() == 1 { "role" } else { "roles" };
+            return Err(Error::field(field, problem).into());
+        }
         if let Some(there) = place.membership_id {
             return Ok(Imported::Unchanged(there));
         }
-        let (tenant_id, user_id) = (TenantId(place.tenant_id), UserId(place.user_id));
         let joined_at = item.joined_at.unwrap_or(ctx.now);
         let membership = Membership {
             membership_id: MembershipId(entropy::id(joined_at)),
             user_id,
-            role: item.role.clone(),
+            roles: item.roles.clone(),
             status: if item.suspended { MemberStatus::Suspended } else { MemberStatus::Active },
             version: 1,
             joined_at,
             updated_at: ctx.now,
+            last_active_at: None,
         };
         let mut tx = self.store.write(InTenantAsUser(tenant_id, user_id)).await?;
         let tenant = self.lock_settled(&mut tx, ctx, catalogue).await?;
         if let Some(purge) = tenant.purge_at.filter(|_| tenant.deleted_at.is_some()) {
             return Err(Error::TenantDeleted(purge).into());
         }
-        memberships::insert(&mut tx, &membership).await?;
+        memberships::insert(&mut tx, &membership, &roles.top().name).await?;
         if membership.status == MemberStatus::Active {
-            let own = entitlements::find_limit(&mut tx, MEMBERS, ctx.now).await?;
-            let seats = catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref());
-            hold_seats(&mut tx, seats.map(|seats| seats.limit)).await?;
+            check_seats(&mut tx, catalogue, &tenant, ctx.now).await?;
         }
         let mut default = false;
         if item.default {
             default = users::set_first_default_tenant(&mut tx, tenant_id, ctx.now).await?;
         }
         let audit = Audit::of(user_id.0)
-            .set("role", membership.role.as_str())
+            .set("roles", membership.roles.texts())
             .set("status", if item.suspended { "suspended" } else { "active" })
             .field("default", false, default);
         tx.commit(ctx, audit).await?;
@@ -301,13 +312,5 @@ impl App {
     pub async fn lookup_user(&self, external_id: &str) -> Result<UserId, Error> {
         let row = self.store.find_imported_user(external_id).await?.ok_or(Error::ExternalIdUnknown)?;
         Ok(UserId(row.user_id))
-    }
-}
-
-/// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
-async fn hold_seats(tx: &mut Scoped<InTenantAsUser>, seats: Option<i64>) -> Result<(), Error> {
-    match seats {
-        Some(seats) if memberships::count_active(tx).await? > seats => Err(Error::SeatsExhausted { seats }),
-        _ => Ok(()),
     }
 }

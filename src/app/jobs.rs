@@ -129,7 +129,7 @@ impl App {
         let notice_days = &catalogue.definition.notice_days;
         // Before the transaction: no other connection is waited for while the tenant is locked.
         let owners = match seen.due_notice(notice_days, ctx.now) {
-            Some(_) => self.store.list_active_in_role(tenant_id, &catalogue.definition.roles.top().name).await?,
+            Some(_) => self.store.list_active_in_top(tenant_id, &catalogue.definition.roles.top().name).await?,
             None => Vec::new(),
         };
         let mut tx = self.store.write(InTenant(tenant_id)).await?;

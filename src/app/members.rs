@@ -6,20 +6,21 @@ use uuid::Uuid;
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
+use super::seats::check_seats;
 use super::tenants::new_membership;
 use crate::ctx::TenantCtx;
-use crate::decide::judge::judge;
+use crate::decide::judge::{judge, permissions};
+use crate::decide::roles::together;
 use crate::decide::tenant::Standing;
-use crate::domain::catalogue::MEMBERS;
 use crate::domain::id::UserId;
-use crate::domain::membership::{MemberStatus, Membership, may_lose, may_touch};
+use crate::domain::membership::{Authority, MemberStatus, Membership, may_lose, may_touch};
 use crate::domain::name::Email;
-use crate::domain::role::{Rank, Role, RoleName};
+use crate::domain::role::{Rank, RoleNames};
 use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, entitlements, memberships};
+use crate::store::{InTenant, TenantTx, memberships, roles};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,12 +35,12 @@ impl App {
     /// Makes the user of an address a member.
     ///
     /// # Errors
-    /// `UserUnknown` (which counts against the rate), `AlreadyMember`, `RankTooLow`, `RateExceeded`.
+    /// `UserUnknown` (which counts against the rate), `AlreadyMember`, `RankTooLow`, `SeatsExhausted`, `RateExceeded`.
     pub async fn add_member(
         &self,
         t: &TenantCtx,
         email: &Email,
-        role: &Role,
+        roles: RoleNames,
         key: Option<RequestKey>,
     ) -> Result<Member, Error> {
         let tenant_id = t.tenant_id();
@@ -48,16 +49,16 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (tenant, rank) = self.lock_tenant(&mut open.tx, t).await?;
-        may_touch(rank, role.rank)?;
+        let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
+        own.may_give(roles.iter())?;
         let Some(account) = account else {
             drop(open);
             return self.refuse_counted(&t.ctx, Some(tenant_id), Error::UserUnknown).await;
         };
-        let membership = new_membership(&t.ctx, account.user.user_id, role.name.clone());
-        memberships::insert(&mut open.tx, &membership).await?;
-        self.check_seats(&mut open.tx, t, &tenant).await?;
-        let audit = Audit::of(account.user.user_id.0).set("role", role.name.as_str()).set("status", "active");
+        let membership = new_membership(&t.ctx, account.user.user_id, roles);
+        memberships::insert(&mut open.tx, &membership, &own.roles.top().name).await?;
+        check_seats(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
+        let audit = Audit::of(account.user.user_id.0).set("roles", membership.roles.texts()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
     }
 
@@ -91,7 +92,8 @@ impl App {
         Ok(page.into_iter().filter_map(|m| user_of(&m).map(|user| Member { membership: m, user })).collect())
     }
 
-    /// Gives a member another role.
+    /// Gives a member other roles instead of those that they have. What they have already may be above what the caller could
+    /// give, though not above the caller's rank.
     ///
     /// # Errors
     /// `MemberNotFound`, `RankTooLow`, `LastOwner`, `EtagMismatch`.
@@ -99,13 +101,13 @@ impl App {
         &self,
         t: &TenantCtx,
         user: UserId,
-        role: &Role,
+        roles: RoleNames,
         etag: &str,
         key: Option<RequestKey>,
     ) -> Result<Member, Error> {
         self.change_member(t, user, etag, key, |own, member| {
-            may_touch(own, role.rank)?;
-            member.role = role.name.clone();
+            own.may_give(roles.iter().filter(|name| !member.roles.contains(name)))?;
+            member.roles = roles;
             Ok(())
         })
         .await
@@ -181,7 +183,8 @@ impl App {
         .map(|_| ())
     }
 
-    /// Makes another active member owner (the top role) and the caller what `own_role` says.
+    /// Makes another active member owner (the top role instead of those that they have) and the caller what `own_roles`
+    /// says: unless said, what else they are, or the highest role below the top.
     ///
     /// # Errors
     /// `MemberNotFound`, `WrongState` when the new owner is suspended.
@@ -189,14 +192,14 @@ impl App {
         &self,
         t: &TenantCtx,
         new_owner: UserId,
-        own_role: Option<RoleName>,
+        own_roles: Option<RoleNames>,
         key: Option<RequestKey>,
     ) -> Result<(Member, Option<Member>), Error> {
         if t.user_id() == Some(new_owner) {
             return Err(Error::field("new_owner_id", "is yourself"));
         }
-        if t.user_id().is_none() && own_role.is_some() {
-            return Err(Error::field("own_role", "is for owners; operators and services have no role to change"));
+        if t.user_id().is_none() && own_roles.is_some() {
+            return Err(Error::field("own_roles", "is for owners; operators and services have no role to change"));
         }
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
@@ -205,39 +208,40 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let roles = &t.catalogue.definition.roles;
-        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
-        may_touch(rank, roles.top().rank)?;
-        let mut owner = memberships::get(&mut open.tx, new_owner).await?;
-        if owner.status != MemberStatus::Active {
+        let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
+        let top = &own.roles.top().name;
+        own.may_give([top])?;
+        let before = memberships::get(&mut open.tx, new_owner).await?;
+        if before.status != MemberStatus::Active {
             return Err(Error::WrongState { state: "suspended", wanted: "an active member" });
         }
-        let top = roles.top().name.clone();
-        let before = std::mem::replace(&mut owner.role, top.clone());
-        memberships::update(&mut open.tx, &mut owner, t.ctx.now).await?;
-        let mut audit = Audit::of(new_owner.0).field("role", before.as_str(), top.as_str());
+        let mut owner = Membership { roles: RoleNames::one(top.clone()), ..before.clone() };
+        memberships::update(&mut open.tx, (&before, &mut owner), top, t.ctx.now).await?;
+        let mut audit = Audit::of(new_owner.0).field("roles", before.roles.texts(), owner.roles.texts());
         let mut previous = None;
         if let Some(user) = t.user_id() {
-            let mut own = memberships::get(&mut open.tx, user).await?;
-            let role = own_role.unwrap_or_else(|| roles.below_top().name.clone());
-            audit = audit.field("previous_owner_role", own.role.as_str(), role.as_str());
-            own.role = role;
-            memberships::update(&mut open.tx, &mut own, t.ctx.now).await?;
-            previous = t.ctx.caller.person().map(|p| Member { membership: own, user: p.user.clone() });
+            let before = memberships::get(&mut open.tx, user).await?;
+            let below = || RoleNames::one(own.roles.below_top().name.clone());
+            let roles = own_roles.or_else(|| before.roles.without(top)).unwrap_or_else(below);
+            own.may_give(roles.iter().filter(|name| !before.roles.contains(name)))?;
+            let mut after = Membership { roles, ..before.clone() };
+            memberships::update(&mut open.tx, (&before, &mut after), top, t.ctx.now).await?;
+            audit = audit.field("previous_owner_roles", before.roles.texts(), after.roles.texts());
+            previous = t.ctx.caller.person().map(|p| Member { membership: after, user: p.user.clone() });
         }
         let answer = (Member { membership: owner, user: new_owner_user }, previous);
         self.finish(open, &t.ctx, audit, answer).await
     }
 
     /// Applies a rule to a member under the tenant's lock, with the rank rules on who and the last-owner rule on what
-    /// comes out. The rule is given the caller's rank.
+    /// comes out. The rule is given what the caller may give.
     async fn change_member(
         &self,
         t: &TenantCtx,
         user: UserId,
         etag: &str,
         key: Option<RequestKey>,
-        rule: impl FnOnce(Option<Rank>, &mut Membership) -> Result<(), Error> + Send,
+        rule: impl FnOnce(&Authority, &mut Membership) -> Result<(), Error> + Send,
     ) -> Result<Member, Error> {
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
@@ -246,25 +250,26 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let roles = &t.catalogue.definition.roles;
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
+        let roles = &own.roles;
         let before = memberships::get(&mut open.tx, user).await?;
         check_etag(etag, before.version)?;
         // Oneself one may always make less of.
         if t.user_id() != Some(user) {
-            may_touch(own, roles.rank(&before.role))?;
+            may_touch(own.rank, roles.rank_of(&before.roles))?;
         }
         let mut after = before.clone();
-        rule(own, &mut after)?;
+        rule(&own, &mut after)?;
+        let top = &roles.top().name;
         if !after.is_active_owner(roles) {
-            let owners = memberships::count_active_in(&mut open.tx, &roles.top().name).await?;
+            let owners = memberships::count_active_in_top(&mut open.tx, top).await?;
             may_lose(&before, roles, owners)?;
         }
-        memberships::update(&mut open.tx, &mut after, t.ctx.now).await?;
+        memberships::update(&mut open.tx, (&before, &mut after), top, t.ctx.now).await?;
         if after.status == MemberStatus::Active && before.status != MemberStatus::Active {
-            self.check_seats(&mut open.tx, t, &tenant).await?;
+            check_seats(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         }
-        let audit = Audit::of(user.0).field("role", before.role.as_str(), after.role.as_str()).field(
+        let audit = Audit::of(user.0).field("roles", before.roles.texts(), after.roles.texts()).field(
             "status",
             status_name(before.status),
             status_name(after.status),
@@ -276,10 +281,11 @@ impl App {
 impl App {
     /// Locks the tenant, brings it up to date, and asks once more of the locked rows what the gate asked a moment earlier:
     /// whoever was demoted, suspended or removed meanwhile, or whose tenant was suspended, is too late. Gives the tenant as
-    /// it stands and the caller's rank.
-    pub(super) async fn lock_tenant(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(Tenant, Option<Rank>), Error> {
+    /// it stands and what the caller may give in it.
+    pub(super) async fn lock_tenant(&self, tx: &mut TenantTx, t: &TenantCtx) -> Result<(Tenant, Authority), Error> {
         let (standing, rank) = self.lock_standing(tx, t).await?;
-        Ok((standing.tenant, rank))
+        let permissions = permissions(&standing, &t.ctx.caller);
+        Ok((standing.tenant, Authority { rank, permissions, roles: standing.roles }))
     }
 
     /// `lock_tenant`, with all of the caller's standing.
@@ -297,23 +303,17 @@ impl App {
                 Err(other) => return Err(other),
             },
         };
-        let roles = &t.catalogue.definition.roles;
-        let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.role), roles);
-        let standing = Standing { tenant, catalogue: t.catalogue.clone(), member };
+        // Those that the gate saw, unless they have changed since.
+        let roles = if tenant.roles_version == t.tenant.roles_version {
+            t.roles.clone()
+        } else {
+            together(&t.catalogue, &roles::list(tx).await?)
+        };
+        let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
+        let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
             None => Ok((standing, rank)),
-        }
-    }
-
-    /// Refuses when more members are active than there are seats. Asked after the change, under the tenant's lock.
-    async fn check_seats(&self, tx: &mut TenantTx, t: &TenantCtx, tenant: &Tenant) -> Result<(), Error> {
-        let own = entitlements::find_limit(tx, MEMBERS, t.ctx.now).await?;
-        match t.catalogue.effective_limit(&tenant.subscription.of, MEMBERS, own.as_ref()) {
-            Some(seats) if memberships::count_active(tx).await? > seats.limit => {
-                Err(Error::SeatsExhausted { seats: seats.limit })
-            }
-            _ => Ok(()),
         }
     }
 }

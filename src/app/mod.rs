@@ -1,6 +1,7 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod activity;
 pub mod api_keys;
 pub mod audit;
 pub mod authorize;
@@ -22,6 +23,8 @@ pub mod platform_keys;
 pub mod provisioning;
 pub mod purge;
 pub mod refresh;
+pub mod roles;
+mod seats;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
@@ -45,6 +48,7 @@ use crate::outside::courier::Courier;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
+use activity::Activity;
 use denials::Denials;
 use key_uses::KeyUses;
 use mail::Letters;
@@ -64,6 +68,8 @@ pub struct App {
     pub sessions: SessionLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// Who was active and is not written down yet.
+    pub activity: Activity,
     /// When keys were used, as far as it is not written yet.
     pub key_uses: KeyUses,
     /// What time it is.

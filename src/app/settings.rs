@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::TenantCtx;
-use crate::domain::membership::may_touch;
 use crate::domain::role::RoleName;
 use crate::domain::secret::{hex, sha256};
 use crate::domain::settings::Settings;
@@ -61,7 +60,7 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (_, rank) = self.lock_tenant(&mut open.tx, t).await?;
+        let (_, own) = self.lock_tenant(&mut open.tx, t).await?;
         let (before, version) = settings::find(&mut open.tx).await?;
         check_etag(sent_etag, version)?;
         let after = Settings::masked(&before, new, paths)
@@ -70,10 +69,9 @@ impl App {
         if after.auto_join != before.auto_join {
             let joins = &answer.holds.auto_join;
             let enabled = joins.enabled == Some(true);
-            let roles = &t.catalogue.definition.roles;
             match &joins.role {
                 // Nobody gives what they do not have, also not to those who come later.
-                Some(role) => may_touch(rank, roles.rank(&RoleName::new(role)))?,
+                Some(role) => own.may_give([&RoleName::new(role)])?,
                 None if enabled => {
                     let problem = "must be named, so that it is clear what those are who join";
                     return Err(Error::field("settings.auto_join.role", problem));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
+use super::seats::seats_held;
 use crate::ctx::TenantCtx;
 use crate::domain::catalogue::MEMBERS;
 use crate::domain::period::Period;
@@ -18,7 +19,7 @@ use crate::error::{Error, Excess};
 use crate::store::audit::Audit;
 use crate::store::billing;
 pub use crate::store::billing::BillingEvent;
-use crate::store::{InTenant, TenantTx, entitlements, memberships, usage};
+use crate::store::{InTenant, TenantTx, entitlements, usage};
 use crate::time::Timestamp;
 
 /// A change of plan that is asked for.
@@ -217,7 +218,7 @@ async fn exceeded(tx: &mut TenantTx, t: &TenantCtx, of: &PlanRef) -> Result<Vec<
         let own = entitlements::find_limit(tx, metric, t.ctx.now).await?;
         let Some(limit) = t.catalogue.effective_limit(of, metric, own.as_ref()) else { continue };
         let used = match metric {
-            MEMBERS => memberships::count_active(tx).await?,
+            MEMBERS => seats_held(tx).await?,
             name => usage::used(tx, name, period).await?,
         };
         if used > limit.limit {

@@ -14,7 +14,7 @@ use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
-use crate::domain::role::RoleName;
+use crate::domain::role::RoleNames;
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::{Flags, Suspension, Tenant, TenantStatus};
 use crate::error::Error;
@@ -50,8 +50,9 @@ impl App {
         Statement<OfTenant>: RunsIn<S>,
     {
         self.insert_tenant(tx, ctx, catalogue, tenant).await?;
-        let member = new_membership(ctx, owner, catalogue.definition.roles.top().name.clone());
-        memberships::insert(tx, &member).await
+        let top = catalogue.definition.roles.top();
+        let member = new_membership(ctx, owner, RoleNames::one(top.name.clone()));
+        memberships::insert(tx, &member, &top.name).await
     }
 
     /// Inserts a new tenant and schedules what time will bring.
@@ -372,6 +373,7 @@ pub(super) fn new_tenant(
         subscription,
         external_id: None,
         version: 1,
+        roles_version: 0,
         created_at: ctx.now,
         updated_at: ctx.now,
         deleted_at: None,
@@ -433,14 +435,15 @@ impl<T> Filling<T> {
 }
 
 /// A membership that begins now.
-pub(super) fn new_membership(ctx: &Ctx, user_id: UserId, role: RoleName) -> Membership {
+pub(super) fn new_membership(ctx: &Ctx, user_id: UserId, roles: RoleNames) -> Membership {
     Membership {
         membership_id: MembershipId(ctx.new_id()),
         user_id,
-        role,
+        roles,
         status: MemberStatus::Active,
         version: 1,
         joined_at: ctx.now,
         updated_at: ctx.now,
+        last_active_at: None,
     }
 }

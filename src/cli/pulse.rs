@@ -28,7 +28,7 @@ const PULSE: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_hours(1);
 
 /// How often refusals are written into the audit logs.
-const DENIALS: Duration = Duration::from_mins(1);
+const NOTED: Duration = Duration::from_mins(1);
 
 /// Follows the database: a server that cannot reach it, or on which row level security does not hold, is not ready.
 pub(super) async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, reporter: HealthReporter) {
@@ -51,12 +51,13 @@ pub(super) async fn pulse(app: Arc<App>, ready: watch::Sender<Readiness>, report
     }
 }
 
-/// Writes refusals into the audit logs, and when keys were used, once a minute.
-pub(super) async fn write_denials(app: Arc<App>) {
-    let mut every = tokio::time::interval(DENIALS);
+/// Writes refusals into the audit logs, and when members were active and keys were used, once a minute.
+pub(super) async fn write_noted(app: Arc<App>) {
+    let mut every = tokio::time::interval(NOTED);
     loop {
         every.tick().await;
         app.write_denials().await;
+        app.write_activity().await;
         app.write_key_uses().await;
     }
 }

@@ -14,8 +14,9 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
 
 use super::CliError;
-use super::pulse::{beat, pulse, tell, write_denials};
+use super::pulse::{beat, pulse, tell, write_noted};
 use crate::app::App;
+use crate::app::activity::Activity;
 use crate::app::catalogue;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
@@ -25,6 +26,7 @@ use crate::app::passwords::{Cost, Passwords};
 use crate::config::Serve;
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
+use crate::decide::roles::OwnRoles;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
@@ -75,7 +77,7 @@ pub struct Running {
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     telling: JoinHandle<std::io::Result<()>>,
     pulse: JoinHandle<()>,
-    denials: JoinHandle<()>,
+    noted: JoinHandle<()>,
     jobs: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     stop_lanes: watch::Sender<bool>,
@@ -136,7 +138,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
 
     beat(&app.store, &ready, &reporter).await;
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
-    let denials = tokio::spawn(write_denials(app.clone()));
+    let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
     let (stop_lanes, lanes_stopped) = watch::channel(false);
     let lane = |lane: &_| tokio::spawn(jobs::run_lane(app.clone(), *lane, lanes_stopped.clone()));
@@ -151,7 +153,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         serving,
         telling,
         pulse,
-        denials,
+        noted,
         jobs,
         lanes,
         stop_lanes,
@@ -162,12 +164,14 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
 }
 
 impl Running {
-    /// Runs the jobs that are due, now and until there are none; how many there were. For whoever has moved the clock.
+    /// Writes what was noted and runs the jobs that are due, now and until there are none; how many there were. For whoever
+    /// has moved the clock.
     ///
     /// # Errors
     /// That the database does not answer.
     pub async fn run_due_jobs(&self) -> Result<usize, CliError> {
         let mut total = 0;
+        self.app.write_activity().await;
         loop {
             let inside = self.app.run_due_jobs().await.map_err(|e| CliError::Failed(e.to_string()))?;
             let outside = jobs::run_lanes_once(&self.app).await.map_err(|e| CliError::Failed(e.to_string()))?;
@@ -203,8 +207,9 @@ impl Running {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_denials()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_activity()).await;
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.write_key_uses()).await;
-        self.denials.abort();
+        self.noted.abort();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.app.store.close()).await;
     }
 }
@@ -238,12 +243,18 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let app = App {
-        plane: Plane { store: store.clone(), tokens: keys.tokens, catalogues: Catalogues::new(catalogue) },
+        plane: Plane {
+            store: store.clone(),
+            tokens: keys.tokens,
+            catalogues: Catalogues::new(catalogue),
+            own_roles: OwnRoles::default(),
+        },
         store,
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
         denials: Denials::default(),
+        activity: Activity::default(),
         key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },

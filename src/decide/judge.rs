@@ -10,13 +10,13 @@ use crate::domain::tenant::{SuspendCause, TenantStatus};
 use crate::error::Error;
 use crate::time::Timestamp;
 
-/// What the caller may do in the tenant: a member what the role may; a service what its key may; a service in a
+/// What the caller may do in the tenant: a member what any of their roles may; a service what its key may; a service in a
 /// person's name what both may; an operator what the operator's key may; a tenant's key what it says; a member's key what it and
 /// the member may.
 #[must_use]
 pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
-    let roles = &standing.catalogue.definition.roles;
-    let of_role = standing.member.as_ref().map(|member| roles.permissions(&member.role)).unwrap_or_default();
+    let roles = &standing.roles;
+    let of_role = standing.member.as_ref().map(|member| roles.permissions_of(&member.roles)).unwrap_or_default();
     match caller {
         Caller::Anonymous => Permissions::default(),
         Caller::User(_) => of_role,

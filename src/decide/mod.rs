@@ -1,10 +1,11 @@
 //! Decisions: who is this, in which tenant, as what, may they? The gate and `Authorize` ask the same questions here, so
 //! that they cannot disagree. Answered straight from the store; from one call to the next nothing is
-//! remembered but the catalogue, whose version is read with every tenant.
+//! remembered but the catalogue and the roles of tenants, whose versions are read with every tenant.
 
 pub mod catalogues;
 pub mod credential;
 pub mod judge;
+pub mod roles;
 pub mod tenant;
 pub mod token;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use crate::store::Store;
 use catalogues::Catalogues;
+use roles::OwnRoles;
 use token::Tokens;
 
 /// What decisions are made from.
@@ -22,4 +24,6 @@ pub struct Plane {
     pub tokens: Tokens,
     /// What the product is.
     pub catalogues: Catalogues,
+    /// Which roles tenants have made for themselves.
+    pub own_roles: OwnRoles,
 }

@@ -9,6 +9,7 @@ use crate::domain::host::HostClaim;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
+use crate::domain::role::Roles;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -33,6 +34,8 @@ pub struct Standing {
     pub tenant: Tenant,
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
+    /// The tenant's roles: the catalogue's and its own.
+    pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
 }
@@ -101,11 +104,13 @@ impl Plane {
         {
             return Err(Error::CredentialInvalid);
         }
-        match member {
-            Some(None) => Err(Error::TenantNotFound),
-            Some(member) => Ok(Standing { tenant, catalogue, member }),
-            None => Ok(Standing { tenant, catalogue, member: None }),
-        }
+        let member = match member {
+            Some(None) => return Err(Error::TenantNotFound),
+            Some(member) => member,
+            None => None,
+        };
+        let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
+        Ok(Standing { tenant, catalogue, roles, member })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -27,6 +27,8 @@ ids! {
     UserId
     /// One stay of a user in a tenant; new at each join.
     MembershipId
+    /// A role of a tenant's own.
+    RoleId
     /// A sign-in.
     SessionId
     /// A key of a service or operator.

@@ -141,6 +141,7 @@ trial = { days = 14, then = "suspend" }
             flags: Flags::default(),
             subscription,
             external_id: None,
+            roles_version: 0,
             version: 1,
             created_at: at(0),
             updated_at: at(0),

@@ -1,9 +1,11 @@
 //! Memberships: who belongs to a tenant, as what, and who may change that.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::id::{MembershipId, UserId};
-use super::role::{Rank, RoleName, Roles};
+use super::role::{Permissions, Rank, RoleName, RoleNames, Roles};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -26,22 +28,65 @@ pub struct Membership {
     /// Who.
     pub user_id: UserId,
     /// As what.
-    pub role: RoleName,
+    pub roles: RoleNames,
     /// Whether they may act.
     pub status: MemberStatus,
     /// Rises with each change.
     pub version: i64,
     /// When they joined.
     pub joined_at: Timestamp,
-    /// When role or status last changed.
+    /// When roles or status last changed.
     pub updated_at: Timestamp,
+    /// When they last made a call in the tenant, to the minute and known a little later; none when they never have.
+    pub last_active_at: Option<Timestamp>,
 }
 
 impl Membership {
     /// Whether the last-owner rules count this member.
     #[must_use]
     pub fn is_active_owner(&self, roles: &Roles) -> bool {
-        self.role == roles.top().name && self.status == MemberStatus::Active
+        self.roles.contains(&roles.top().name) && self.status == MemberStatus::Active
+    }
+}
+
+/// What a caller may give and touch in a tenant.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// The caller's rank; none is below every role.
+    pub rank: Option<Rank>,
+    /// What the caller may do.
+    pub permissions: Permissions,
+    /// The tenant's roles.
+    pub roles: Arc<Roles>,
+}
+
+impl Authority {
+    /// Whether the caller may give somebody these roles: nobody gives what they do not have. The catalogue's roles are
+    /// compared by rank alone, as the product ordered them; a tenant's own ones also by what they may do.
+    ///
+    /// # Errors
+    /// `RankTooLow`, `PermissionMissing`; `FieldsInvalid` for a role that there is not, or not any more.
+    pub fn may_give<'n>(&self, names: impl IntoIterator<Item = &'n RoleName>) -> Result<(), Error> {
+        for name in names {
+            let role = self.roles.parse(name.as_str()).map_err(|problem| Error::field("roles", problem))?;
+            may_touch(self.rank, role.rank)?;
+            if role.own {
+                self.may_allow(&role.permissions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the caller may let somebody do all this: it must be what they may do themselves.
+    ///
+    /// # Errors
+    /// `PermissionMissing`, with the first that they lack.
+    pub fn may_allow(&self, permissions: &Permissions) -> Result<(), Error> {
+        permissions
+            .beyond(&self.permissions)
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |name| Err(Error::PermissionMissing(name)))
     }
 }
 

@@ -5,6 +5,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod names;
+mod own;
+mod words;
+
+pub use names::{MOST_HELD, RoleNames};
+pub use own::{MOST_OWN, OwnRole, spell_out};
+pub use words::words;
+
 /// The permissions that tenantry's own methods ask for, by the lowest built-in role that has them.
 const VIEWER: &[&str] = &["features.read", "limits.read", "members.read", "roles.read", "tenant.read", "usage.read"];
 const MEMBER: &[&str] = &["usage.write"];
@@ -79,10 +87,12 @@ pub struct Role {
     pub rank: Rank,
     /// What a member in it may do, permission by permission.
     pub permissions: Permissions,
+    /// Whether the tenant made it for itself; otherwise it is the catalogue's.
+    pub own: bool,
 }
 
-/// The roles of a product: at least one, each rank once, lowest first. The highest is the top role, which a tenant never
-/// goes without.
+/// The roles of a product, or of a tenant of it with its own: at least one, lowest first. The highest is the top role, which
+/// a tenant never goes without, and is alone at its rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roles {
     ascending: Vec<Role>,
@@ -118,7 +128,7 @@ impl Roles {
             }
             let mut permissions = Permissions(held.clone());
             permissions.0.sort();
-            ascending.push(Role { name: RoleName::new(name), rank: Rank(step * 10), permissions });
+            ascending.push(Role { name: RoleName::new(name), rank: Rank(step * 10), permissions, own: false });
         }
         Self { ascending, default: Some(RoleName::new("member")) }
     }
@@ -159,11 +169,11 @@ impl Roles {
         &self.ascending[self.ascending.len() - 1]
     }
 
-    /// The highest role below the top; the top itself when it is the only one. What an owner becomes who gives the tenant
-    /// away.
+    /// The catalogue's highest role below the top; the top itself when it is the only one. What an owner becomes who gives
+    /// the tenant away.
     #[must_use]
     pub fn below_top(&self) -> &Role {
-        self.ascending.iter().rev().nth(1).unwrap_or_else(|| self.top())
+        self.descending().skip(1).find(|role| !role.own).unwrap_or_else(|| self.top())
     }
 
     /// The role of a new member when nobody says.
@@ -178,10 +188,33 @@ impl Roles {
         self.get(name).map_or(Rank(i64::MIN), |role| role.rank)
     }
 
-    /// What a member in a role of this name may do: nothing when there is none.
+    /// Where somebody with these roles stands: at the highest of them.
     #[must_use]
-    pub fn permissions(&self, name: &RoleName) -> Permissions {
-        self.get(name).map(|role| role.permissions.clone()).unwrap_or_default()
+    pub fn rank_of(&self, names: &RoleNames) -> Rank {
+        names.iter().map(|name| self.rank(name)).max().unwrap_or(Rank(i64::MIN))
+    }
+
+    /// What somebody with these roles may do: all that any of them may. A name that there is no role of counts for nothing.
+    #[must_use]
+    pub fn permissions_of(&self, names: &RoleNames) -> Permissions {
+        let held = names.iter().filter_map(|name| self.get(name));
+        let mut set: Vec<String> = held.flat_map(|role| role.permissions.0.iter().cloned()).collect();
+        set.sort();
+        set.dedup();
+        Permissions(set)
+    }
+
+    /// Reads the roles of one person: 1 to 10.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence for the field.
+    pub fn parse_all<S: AsRef<str>>(&self, names: &[S]) -> Result<RoleNames, String> {
+        if names.len() > MOST_HELD {
+            return Err(format!("must be 1 to {MOST_HELD} roles"));
+        }
+        let read: Result<Vec<RoleName>, String> =
+            names.iter().map(|name| self.parse(name.as_ref()).map(|role| role.name.clone())).collect();
+        RoleNames::of(read?).ok_or_else(|| format!("must be 1 to {MOST_HELD} roles"))
     }
 }
 
@@ -250,10 +283,16 @@ impl Permissions {
         self.0.iter().map(String::as_str).find(|name| !other.contains(name))
     }
 
-    /// Whether the set holds all that a role has.
+    /// Whether the set holds all that another does, which names its permissions one by one.
     #[must_use]
-    pub fn covers(&self, role: &Role) -> bool {
-        role.permissions.0.iter().all(|permission| self.contains(permission))
+    pub fn covers(&self, other: &Self) -> bool {
+        other.0.iter().all(|permission| self.contains(permission))
+    }
+
+    /// Those of this set that the other one lacks. The set must name its permissions one by one.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Vec<String> {
+        self.0.iter().filter(|name| !other.contains(name)).cloned().collect()
     }
 
     /// Those of this set that the other one holds as well. The set must name its permissions one by one, as a role's does.
@@ -291,7 +330,7 @@ mod tests {
             assert!(low.names().iter().all(|p| high.contains(p)));
             assert!(high.names().len() > low.names().len());
         }
-        let of = |name: &str| roles.permissions(&RoleName::new(name));
+        let of = |name: &str| roles.permissions_of(&RoleNames::one(RoleName::new(name)));
         assert!(!of("viewer").contains("usage.write") && !of("viewer").contains("quizzes.mark"));
         assert!(of("member").contains("usage.write") && of("member").contains("quizzes.mark"));
         assert!(!of("admin").contains("tenant.delete"));

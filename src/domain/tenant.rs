@@ -125,6 +125,8 @@ pub struct Tenant {
     pub external_id: Option<String>,
     /// Rises with each change.
     pub version: i64,
+    /// Rises with each change of its own roles; 0 while it has never had any.
+    pub roles_version: i64,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.

@@ -110,11 +110,12 @@ pub(super) fn member(member: &Member) -> v1::Member {
     v1::Member {
         membership_id: place.membership_id.to_string(),
         user: Some(user(&member.user)),
-        role: place.role.as_str().to_owned(),
+        roles: place.roles.texts(),
         status: member_status(place.status).into(),
         join_time: Some(time(place.joined_at)),
         update_time: Some(time(place.updated_at)),
         etag: etag(place.version),
+        last_active_time: place.last_active_at.map(time),
     }
 }
 
@@ -122,7 +123,7 @@ pub(super) fn my_tenant(mine: &MyTenant, now: Timestamp) -> v1::MyTenant {
     let status = if mine.row.active { v1::MemberStatus::Active } else { v1::MemberStatus::Suspended };
     v1::MyTenant {
         tenant: Some(tenant(&mine.row.tenant, now)),
-        role: mine.row.role.clone(),
+        roles: mine.row.roles.texts(),
         member_status: status.into(),
         member_count: mine.row.member_count,
         usage: mine.usage.iter().map(usage).collect(),

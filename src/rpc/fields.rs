@@ -13,10 +13,12 @@ use crate::app::usage::Amounts;
 use crate::domain::catalogue::{MAX_AMOUNT, is_name};
 use crate::domain::id::UserId;
 use crate::domain::plan::Cycle;
-use crate::domain::role::{Role, Roles};
+use crate::domain::role::{Role, RoleName, RoleNames, Roles};
 use crate::domain::seal::MasterKey;
 use crate::error::{Error, Violation};
 use crate::time::Timestamp;
+
+const ROLE_NAME: &str = "must be 1 to 64 of a-z, 0-9 and _, beginning with a letter";
 
 /// What is wrong so far.
 #[derive(Default)]
@@ -58,18 +60,24 @@ impl Fields {
         self.read(field, Uuid::try_parse(text).map(UserId).map_err(|_| "must be a user's id, a UUID"))
     }
 
-    /// A role by its name; the fallback when empty, where there is one.
-    pub(super) fn role<'r>(
+    /// Roles by their names, 1 to 10; the fallback when there are none, where there is one.
+    pub(super) fn roles(
         &mut self,
         field: &str,
-        text: &str,
-        roles: &'r Roles,
-        fallback: Option<&'r Role>,
-    ) -> Option<&'r Role> {
+        names: &[String],
+        roles: &Roles,
+        fallback: Option<&Role>,
+    ) -> Option<RoleNames> {
         match fallback {
-            Some(role) if text.is_empty() => Some(role),
-            _ => self.read(field, roles.parse(text)),
+            Some(role) if names.is_empty() => Some(RoleNames::one(role.name.clone())),
+            _ => self.read(field, roles.parse_all(names)),
         }
+    }
+
+    /// The name of a role that there may be.
+    pub(super) fn role_name(&mut self, field: &str, name: &str) -> Option<RoleName> {
+        let ok = is_name(name);
+        self.read(field, if ok { Ok(RoleName::new(name)) } else { Err(ROLE_NAME) })
     }
 
     /// A text for people, which may be empty: at most so many characters, trimmed, without control characters.

@@ -219,8 +219,11 @@ impl Gate {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, member } = standing;
-        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, member, permissions, needs })
+        let Standing { tenant, catalogue, roles, member } = standing;
+        if let Some(member) = &member {
+            self.app.activity.note(tenant.tenant_id, member, ctx.now);
+        }
+        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, roles, member, permissions, needs })
     }
 
     /// What the headers claim about the tenant.

@@ -68,6 +68,7 @@ pub fn code(error: &Error) -> Code {
         | Error::MemberNotFound
         | Error::KeyNotFound
         | Error::UserUnknown
+        | Error::RoleNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
         | Error::WebhookNotFound
@@ -75,10 +76,12 @@ pub fn code(error: &Error) -> Code {
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
+        | Error::RoleTaken
         | Error::TenantNotDeleted
         | Error::DomainTaken
         | Error::ExternalIdTaken => Code::AlreadyExists,
         Error::AnswerExpired
+        | Error::RoleInUse(_)
         | Error::LastOwner
         | Error::LastOperatorKey
         | Error::WrongState { .. }
@@ -138,6 +141,9 @@ pub fn reason(error: &Error) -> &'static str {
         Error::LastOwner => R::LastOwner,
         Error::WrongState { .. } => R::WrongState,
         Error::EtagMismatch => R::EtagMismatch,
+        Error::RoleNotFound => R::RoleNotFound,
+        Error::RoleTaken => R::RoleTaken,
+        Error::RoleInUse(_) => R::RoleInUse,
         Error::TenantCancelled => R::TenantCancelled,
         Error::TenantPending => R::TenantPending,
         Error::TenantInMaintenance => R::TenantInMaintenance,

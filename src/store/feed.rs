@@ -27,6 +27,8 @@ pub enum Change {
     Host(TenantId, String),
     /// A user's place in a tenant.
     Membership(TenantId, UserId),
+    /// The roles that a tenant has made for itself, and with them what members may do.
+    Roles(TenantId),
     /// An account: disabled, sessions ended, default tenant.
     Account(UserId),
     /// A sign-in of a person that was revoked.
@@ -51,6 +53,7 @@ impl Change {
             Self::PlatformKey(..) => 6,
             Self::SigningKeys => 7,
             Self::Catalogue => 8,
+            Self::Roles(_) => 45,
             Self::ApiKey(..) => 50,
             Self::Session(..) => 30,
         }
@@ -58,7 +61,9 @@ impl Change {
 
     const fn tenant(&self) -> Option<Uuid> {
         match self {
-            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) | Self::ApiKey(t, ..) => Some(t.0),
+            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) | Self::Roles(t) | Self::ApiKey(t, ..) => {
+                Some(t.0)
+            }
             _ => None,
         }
     }
@@ -69,7 +74,7 @@ impl Change {
             Self::Session(user, session) => (Some(session.0), Some(user.0)),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::ApiKey(_, key, _) => (Some(key.0), None),
-            Self::Tenant(_) | Self::Host(..) | Self::SigningKeys | Self::Catalogue => (None, None),
+            Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }
 

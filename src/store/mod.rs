@@ -28,6 +28,7 @@ pub mod memberships;
 pub mod outbox;
 pub mod purge;
 pub mod rates;
+pub mod roles;
 pub mod scoped;
 pub mod sessions;
 pub mod settings;
@@ -269,6 +270,7 @@ pub fn statements() -> Vec<Listed> {
         outbox::STATEMENTS,
         purge::STATEMENTS,
         rates::STATEMENTS,
+        roles::STATEMENTS,
         sessions::STATEMENTS,
         slugs::STATEMENTS,
         settings::STATEMENTS,

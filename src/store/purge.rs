@@ -29,6 +29,14 @@ statements! {
         "delete from billing_event
          where tenant_id = $1 and (provider, event_id) in (select provider, event_id from billing_event where tenant_id = $1 limit $2)",
     );
+    DELETE_MEMBERSHIP_ROLE: OfTenant = Statement::new(
+        "delete from membership_role
+         where tenant_id = $1 and (membership_id, role) in (select membership_id, role from membership_role where tenant_id = $1 limit $2)",
+    );
+    DELETE_TENANT_ROLE: OfTenant = Statement::new(
+        "delete from tenant_role
+         where tenant_id = $1 and name in (select name from tenant_role where tenant_id = $1 limit $2)",
+    );
     DELETE_MEMBERSHIP: OfTenant = Statement::new(
         "delete from membership
          where tenant_id = $1 and membership_id in (select membership_id from membership where tenant_id = $1 limit $2)",
@@ -76,6 +84,8 @@ statements! {
     COUNT_QUOTA_ACCOUNT: OfTenant = Statement::new("select count(*) as rows from quota_account where tenant_id = $1");
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
+    COUNT_MEMBERSHIP_ROLE: OfTenant = Statement::new("select count(*) as rows from membership_role where tenant_id = $1");
+    COUNT_TENANT_ROLE: OfTenant = Statement::new("select count(*) as rows from tenant_role where tenant_id = $1");
     COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
     COUNT_API_KEY: OfTenant = Statement::new("select count(*) as rows from api_key where tenant_id = $1");
     COUNT_LIMIT_OVERRIDE: OfTenant = Statement::new("select count(*) as rows from limit_override where tenant_id = $1");
@@ -135,6 +145,8 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("webhook", &DELETE_WEBHOOK, &COUNT_WEBHOOK),
     ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
+    ("membership_role", &DELETE_MEMBERSHIP_ROLE, &COUNT_MEMBERSHIP_ROLE),
+    ("tenant_role", &DELETE_TENANT_ROLE, &COUNT_TENANT_ROLE),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
     ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),

@@ -11,8 +11,9 @@ use super::api_keys::{ApiKeyRow, api_key_columns};
 use super::audit::{AuditFilter, AuditRow};
 use super::jobs::JobKind;
 use super::keys::{PlatformKeyRow, platform_key_columns};
-use super::memberships::MembershipRow;
+use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
+use super::roles::{OwnRoleRow, role_columns};
 use super::sessions::{SessionRow, session_columns};
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
@@ -27,7 +28,7 @@ use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
 use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
-use crate::domain::role::RoleName;
+use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::Session;
 use crate::domain::tenant::{Tenant, TenantStatus};
@@ -135,11 +136,19 @@ statements! {
          from tenant_domain
          where domain_id = $1",
     );
-    FIND_MEMBERSHIP: AcrossTenants = Statement::new(
-        "select membership_id, user_id, role, status, version, joined_at, updated_at
-         from membership
-         where tenant_id = $1 and user_id = $2 and status <> 3",
-    );
+    FIND_MEMBERSHIP: AcrossTenants = Statement::new(concat!(
+        "select ",
+        membership_columns!(),
+        " from membership m
+         where m.tenant_id = $1 and m.user_id = $2 and m.status <> 3",
+    ));
+    LIST_OWN_ROLES: AcrossTenants = Statement::new(concat!(
+        "select ",
+        role_columns!(),
+        " from tenant_role
+         where tenant_id = $1
+         order by name",
+    ));
     LIST_TENANTS: AcrossTenants = Statement::new(concat!(
         "select ",
         tenant_columns!(),
@@ -156,6 +165,8 @@ statements! {
         "select ",
         tenant_columns!("t."),
         ", m.role as member_role, m.status as member_status,
+                (select string_agg(r.role, ' ') from membership_role r
+                 where r.tenant_id = m.tenant_id and r.membership_id = m.membership_id) as further_roles,
                 (select count(*) from membership c where c.tenant_id = t.tenant_id and c.status <> 3) as member_count
          from membership m
          join tenant t on t.tenant_id = m.tenant_id
@@ -180,7 +191,8 @@ statements! {
          join quota_account q on q.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.period_start = $4",
     );
-    LIST_ACTIVE_IN_ROLE: AcrossTenants = Statement::new(
+    /// Of the top role alone, which stands in the membership's own row.
+    LIST_ACTIVE_IN_TOP: AcrossTenants = Statement::new(
         "select a.user_id, a.email, a.display_name
          from membership m
          join user_account a on a.user_id = m.user_id
@@ -276,9 +288,20 @@ statements! {
          limit $6",
     );
     LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
-        "select distinct role
-         from membership
-         where status <> 3",
+        "select m.role
+         from membership m
+         where m.status <> 3
+           and not exists (select 1 from tenant_role o where o.tenant_id = m.tenant_id and o.name = m.role)
+         union
+         select f.role
+         from membership_role f
+         join membership m on m.tenant_id = f.tenant_id and m.membership_id = f.membership_id
+         where m.status <> 3
+           and not exists (select 1 from tenant_role o where o.tenant_id = f.tenant_id and o.name = f.role)
+         union
+         select name as role
+         from tenant_role
+         where name = $1",
     );
     LIST_BEHIND: AcrossTenants = Statement::new(
         "select tenant_id
@@ -486,6 +509,7 @@ struct MyTenantRow {
     #[sqlx(flatten)]
     tenant: TenantRow,
     member_role: String,
+    further_roles: Option<String>,
     member_status: i64,
     member_count: i64,
 }
@@ -528,8 +552,8 @@ impl StoredApiKey {
 pub struct MyTenant {
     /// The tenant.
     pub tenant: Tenant,
-    /// The person's role.
-    pub role: String,
+    /// The person's roles.
+    pub roles: RoleNames,
     /// Whether the person may act.
     pub active: bool,
     /// Members, suspended ones included.
@@ -766,6 +790,15 @@ impl Store {
         row.map(Membership::try_from).transpose()
     }
 
+    /// The roles that a tenant has made for itself, by name.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_own_roles(&self, tenant: TenantId) -> Result<Vec<OwnRole>, Error> {
+        let rows: Vec<OwnRoleRow> = self.across_tenants().await?.all(&LIST_OWN_ROLES, &[tenant.0.into()]).await?;
+        rows.into_iter().map(OwnRole::try_from).collect()
+    }
+
     /// All tenants after one of them, oldest first, for operators, as they are written. Of those that time has changed
     /// since, also ones that the filter may not mean any more, or not yet: it must be asked again of the settled ones.
     ///
@@ -808,7 +841,7 @@ impl Store {
         let mine = |row: MyTenantRow| {
             Ok(MyTenant {
                 tenant: row.tenant.try_into()?,
-                role: row.member_role,
+                roles: role_names(&row.member_role, row.further_roles.as_deref()),
                 active: row.member_status == 1,
                 member_count: row.member_count,
             })
@@ -831,13 +864,13 @@ impl Store {
         Ok(rows.into_iter().map(|row| TenantId(row.tenant_id)).collect())
     }
 
-    /// Who acts in a role of a tenant; the first twenty.
+    /// Who acts in the top role of a tenant; the first twenty.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_active_in_role(&self, tenant: TenantId, role: &RoleName) -> Result<Vec<User>, Error> {
+    pub async fn list_active_in_top(&self, tenant: TenantId, role: &RoleName) -> Result<Vec<User>, Error> {
         let args = [tenant.0.into(), role.as_str().into()];
-        let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_ACTIVE_IN_ROLE, &args).await?;
+        let rows: Vec<UserRow> = self.across_tenants().await?.all(&LIST_ACTIVE_IN_TOP, &args).await?;
         rows.into_iter().map(user).collect()
     }
 
@@ -893,12 +926,13 @@ impl Store {
         Ok(rows.iter().map(over).collect())
     }
 
-    /// The names of the roles that members have, of tenants of any status, sorted.
+    /// The names of the catalogue's roles that members have, of tenants of any status, sorted; and `top`, when a tenant has
+    /// made itself a role of this name.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn list_roles_in_use(&self) -> Result<Vec<String>, Error> {
-        let rows: Vec<RoleRow> = self.across_tenants().await?.all(&LIST_ROLES_IN_USE, &[]).await?;
+    pub async fn list_roles_in_use(&self, top: &RoleName) -> Result<Vec<String>, Error> {
+        let rows: Vec<RoleRow> = self.across_tenants().await?.all(&LIST_ROLES_IN_USE, &[top.as_str().into()]).await?;
         let mut roles: Vec<String> = rows.into_iter().map(|row| row.role).collect();
         roles.sort();
         Ok(roles)

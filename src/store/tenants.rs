@@ -23,7 +23,7 @@ macro_rules! tenant_columns {
         $crate::store::tenants::tenant_columns!("")
     };
     ($of:literal) => {
-        $crate::store::tenants::tenant_columns!(@list $of tenant_id slug display_name suspend_reason suspended_by version created_at updated_at deleted_at purge_at pending verified demo maintenance external_id plan plan_version subscription_status cycle price currency anchor_at period_start period_end paid_until trial_end grace_end cancel_at_period_end next_plan next_plan_version next_cycle paused_at cancelled_at provider_customer provider_subscription provider_payment_method billed_at)
+        $crate::store::tenants::tenant_columns!(@list $of tenant_id slug display_name suspend_reason suspended_by version roles_version created_at updated_at deleted_at purge_at pending verified demo maintenance external_id plan plan_version subscription_status cycle price currency anchor_at period_start period_end paid_until trial_end grace_end cancel_at_period_end next_plan next_plan_version next_cycle paused_at cancelled_at provider_customer provider_subscription provider_payment_method billed_at)
     };
     (@list $of:literal $first:ident $($rest:ident)*) => {
         concat!($of, stringify!($first) $(, ", ", $of, stringify!($rest))*)
@@ -74,6 +74,7 @@ pub(super) struct TenantRow {
     suspend_reason: Option<String>,
     suspended_by: Option<i64>,
     version: i64,
+    roles_version: i64,
     created_at: Timestamp,
     updated_at: Timestamp,
     deleted_at: Option<Timestamp>,
@@ -130,6 +131,7 @@ impl TryFrom<TenantRow> for Tenant {
             subscription: row.subscription.try_into()?,
             external_id: row.external_id,
             version: row.version,
+            roles_version: row.roles_version,
             created_at: row.created_at,
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,

@@ -36,7 +36,8 @@ async fn an_organisation_lives_from_sign_up_over_trial_and_debt_to_its_end(t: &B
     t.member(&acme, "sales_rep").await;
     t.member(&acme, "viewer").await;
     let dan = t.person("dan").await;
-    let add = v1::AddMemberRequest { email: dan.email.clone(), role: "manager".to_owned(), ..Default::default() };
+    let add =
+        v1::AddMemberRequest { email: dan.email.clone(), roles: vec!["manager".to_owned()], ..Default::default() };
     let full = t.with_token(&acme.owner.token).members.add_member(add.clone()).await;
     assert_refused(full, Code::ResourceExhausted, "SEATS_EXHAUSTED");
 

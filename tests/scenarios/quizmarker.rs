@@ -38,8 +38,11 @@ async fn an_organisation_lives_from_its_first_quiz_to_its_end(t: &Bed) {
     // Roles: admin adds members, the owner role only by an owner; nobody removes the owner or themselves.
     let admin = t.member(&school, "admin").await;
     let bob = t.person("bob").await;
-    let add =
-        |role: &str| v1::AddMemberRequest { email: bob.email.clone(), role: role.to_owned(), ..Default::default() };
+    let add = |role: &str| v1::AddMemberRequest {
+        email: bob.email.clone(),
+        roles: Some(role.to_owned()).into_iter().filter(|role| !role.is_empty()).collect(),
+        ..Default::default()
+    };
     let mut as_admin = t.with_token(&admin.token);
     assert_refused(as_admin.members.add_member(add("owner")).await, Code::PermissionDenied, "RANK_TOO_LOW");
     as_admin.members.add_member(add("")).await.expect("as a member, the default");

@@ -14,19 +14,22 @@ async fn an_organisation_lives_under_its_admins(t: &Bed) {
     let t = &Bed::of_product(t.engine, include_str!("timetracker.toml")).await;
     let acme = t.tenant("acme").await;
     let mut admin = t.with_token(&acme.owner.token);
-    assert_eq!(admin.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().role, "admin");
+    assert_eq!(admin.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().roles, ["admin"]);
     // The last one of the top role can neither leave nor be demoted.
     let leave = admin.members.leave_tenant(v1::LeaveTenantRequest::default()).await;
     assert_refused(leave, Code::FailedPrecondition, "LAST_OWNER");
-    let demote =
-        v1::UpdateMemberRoleRequest { user_id: acme.owner.id.clone(), role: "viewer".to_owned(), ..Default::default() };
+    let demote = v1::UpdateMemberRoleRequest {
+        user_id: acme.owner.id.clone(),
+        roles: vec!["viewer".to_owned()],
+        ..Default::default()
+    };
     assert_refused(admin.members.update_member_role(demote).await, Code::FailedPrecondition, "LAST_OWNER");
 
     // User limits by tier: three on free, more on starter.
     let bob = t.member(&acme, "member").await;
     t.member(&acme, "viewer").await;
     let eve = t.person("eve").await;
-    let add = v1::AddMemberRequest { email: eve.email, role: "viewer".to_owned(), ..Default::default() };
+    let add = v1::AddMemberRequest { email: eve.email, roles: vec!["viewer".to_owned()], ..Default::default() };
     let full = admin.members.add_member(add.clone()).await;
     assert_refused(full, Code::ResourceExhausted, "SEATS_EXHAUSTED");
     // A suspended member holds no seat, and is suspended no longer than there is one.

@@ -56,7 +56,7 @@ async fn a_school_lives_from_provisioning_to_deprovisioning(t: &Bed) {
     // Roles: an admin creates users, a teacher cannot create admins, a student cannot change settings.
     let (teacher, student) = (t.member(&school, "teacher").await, t.member(&school, "student").await);
     let new = t.person("new").await;
-    let add = v1::AddMemberRequest { email: new.email, role: "admin".to_owned(), ..Default::default() };
+    let add = v1::AddMemberRequest { email: new.email, roles: vec!["admin".to_owned()], ..Default::default() };
     let refused = t.with_token(&teacher.token).members.add_member(add).await;
     assert_refused(refused, Code::PermissionDenied, "RANK_TOO_LOW");
     let update = v1::UpdateSettingsRequest {

@@ -238,8 +238,11 @@ async fn a_personal_key_is_never_stronger_than_the_member_now(t: &Bed) {
     assert!(known.permissions.contains(&"members.manage".to_owned()));
     let added = clients.members.add_member(invite.clone()).await;
     assert_refused(added, Code::NotFound, "USER_UNKNOWN");
-    let demote =
-        v1::UpdateMemberRoleRequest { user_id: admin.id.clone(), role: "viewer".to_owned(), ..Default::default() };
+    let demote = v1::UpdateMemberRoleRequest {
+        user_id: admin.id.clone(),
+        roles: vec!["viewer".to_owned()],
+        ..Default::default()
+    };
     t.with_token(&acme.owner.token).members.update_member_role(demote).await.expect("demotes");
     assert_refused(clients.members.add_member(invite).await, Code::PermissionDenied, "PERMISSION_MISSING");
     assert!(!who(&mut clients).await.unwrap().permissions.contains(&"members.manage".to_owned()));
@@ -333,8 +336,11 @@ async fn keys_do_not_get_at_credentials_or_ownership(t: &Bed) {
 async fn a_key_makes_nobody_more_than_it_may_itself(t: &Bed) {
     let acme = t.tenant("acme").await;
     let bob = t.person("bob").await;
-    let add =
-        |role: &str| v1::AddMemberRequest { email: bob.email.clone(), role: role.to_owned(), ..Default::default() };
+    let add = |role: &str| v1::AddMemberRequest {
+        email: bob.email.clone(),
+        roles: vec![role.to_owned()],
+        ..Default::default()
+    };
     let admin = t.member(&acme, "admin").await;
     let mut of_admin = t.with_key(&create(t, &admin, &["*"]).await.secret);
     assert_refused(of_admin.members.add_member(add("owner")).await, Code::PermissionDenied, "RANK_TOO_LOW");

@@ -50,7 +50,7 @@ async fn every_mutation_leaves_one_row(t: &Bed) {
     let add = v1::AddMemberRequest { email: bob.email.clone(), ..Default::default() };
     owner.members.add_member(add).await.unwrap();
     let promote =
-        v1::UpdateMemberRoleRequest { user_id: user_id.clone(), role: "admin".to_owned(), ..Default::default() };
+        v1::UpdateMemberRoleRequest { user_id: user_id.clone(), roles: vec!["admin".to_owned()], ..Default::default() };
     owner.members.update_member_role(promote).await.unwrap();
     let suspend = v1::SuspendMemberRequest { user_id: user_id.clone(), ..Default::default() };
     owner.members.suspend_member(suspend).await.unwrap();
@@ -73,9 +73,9 @@ async fn every_mutation_leaves_one_row(t: &Bed) {
             "AddMember",
             &bob.id,
             json!({
-            "role": {"before": null, "after": "member"}, "status": {"before": null, "after": "active"}}),
+            "roles": {"before": null, "after": ["member"]}, "status": {"before": null, "after": "active"}}),
         ),
-        ("UpdateMemberRole", &bob.id, json!({"role": {"before": "member", "after": "admin"}})),
+        ("UpdateMemberRole", &bob.id, json!({"roles": {"before": ["member"], "after": ["admin"]}})),
         ("SuspendMember", &bob.id, json!({"status": {"before": "active", "after": "suspended"}})),
         ("ReactivateMember", &bob.id, json!({"status": {"before": "suspended", "after": "active"}})),
         ("LeaveTenant", &acme.owner.id, json!({"status": {"before": "active", "after": "removed"}})),
@@ -87,8 +87,8 @@ async fn every_mutation_leaves_one_row(t: &Bed) {
         assert_eq!(changes(&row), expected, "{method}");
     }
     let transfer = changes(&row(t, &acme, "TransferOwnership").await);
-    assert_eq!(transfer["role"], json!({"before": "admin", "after": "owner"}));
-    assert_eq!(transfer["previous_owner_role"], json!({"before": "owner", "after": "admin"}));
+    assert_eq!(transfer["roles"], json!({"before": ["admin"], "after": ["owner"]}));
+    assert_eq!(transfer["previous_owner_roles"], json!({"before": ["owner"], "after": ["admin"]}));
     let by_bob = [
         (
             "SuspendTenant",
@@ -112,7 +112,8 @@ async fn every_mutation_leaves_one_row(t: &Bed) {
     assert_eq!(sign_up["slug"]["after"], acme.slug.as_str());
     // A refused call leaves nothing of its own.
     let before = t.audit(&acme.id).await.len();
-    let again = v1::AddMemberRequest { email: cleo.email.clone(), role: "king".to_owned(), ..Default::default() };
+    let again =
+        v1::AddMemberRequest { email: cleo.email.clone(), roles: vec!["king".to_owned()], ..Default::default() };
     owner.members.add_member(again).await.unwrap_err();
     owner.members.leave_tenant(v1::LeaveTenantRequest::default()).await.unwrap_err();
     assert_eq!(t.audit(&acme.id).await.len(), before);

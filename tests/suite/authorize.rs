@@ -62,7 +62,7 @@ async fn a_yes_tells_who_where_and_as_what(t: &Bed) {
     let yes = decide(&mut service(t).await, asked).await;
     assert!(yes.allowed);
     assert_eq!(yes.user.unwrap().user_id, bob.id);
-    assert_eq!((yes.tenant.unwrap().tenant_id, yes.role.as_str()), (acme.id, "manager"));
+    assert_eq!((yes.tenant.unwrap().tenant_id, yes.roles.join(" ").as_str()), (acme.id, "manager"));
     assert!(yes.usage.is_empty());
 }
 
@@ -124,7 +124,7 @@ async fn a_suspended_member_learns_that_and_nothing_of_the_tenant(t: &Bed) {
     let no = decide(&mut service(t).await, question(&bob, &["a.b"], &[("quizzes", 101)])).await;
     let told = [("MEMBER_SUSPENDED", "", TenantAdmin), ("PERMISSION_MISSING", "a.b", TenantAdmin)];
     assert_eq!(reasons(&no), told);
-    assert_eq!((no.tenant, no.role.as_str(), no.usage.len()), (None, "", 0));
+    assert_eq!((no.tenant, no.roles.join(" ").as_str(), no.usage.len()), (None, "", 0));
 }
 
 async fn a_bad_token_is_a_no_that_tells_nothing(t: &Bed) {
@@ -158,7 +158,7 @@ async fn a_stranger_learns_nothing_of_the_tenant(t: &Bed) {
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]));
     assert_eq!(reasons(&answers[0])[0].0, "TENANT_NOT_FOUND");
-    assert!(answers[0].tenant.is_none() && answers[0].role.is_empty() && answers[0].usage.is_empty());
+    assert!(answers[0].tenant.is_none() && answers[0].roles.is_empty() && answers[0].usage.is_empty());
     assert_eq!(answers[0].user.as_ref().unwrap().user_id, stranger.id);
 }
 
@@ -185,7 +185,7 @@ async fn the_tenant_is_the_tokens_unless_it_names_none(t: &Bed) {
     assert_eq!(reasons(&none)[0].0, "TENANT_MISSING");
     t.join(&globex, &bob, "viewer").await;
     let yes = decide(&mut service, ask(&bob, &globex.slug)).await;
-    assert_eq!((yes.tenant.unwrap().tenant_id, yes.role.as_str()), (globex.id.clone(), "viewer"));
+    assert_eq!((yes.tenant.unwrap().tenant_id, yes.roles.join(" ").as_str()), (globex.id.clone(), "viewer"));
     let yes = decide(&mut service, ask(&bob, "")).await;
     assert_eq!(yes.tenant.unwrap().tenant_id, globex.id, "the only one");
 }
@@ -199,7 +199,7 @@ async fn a_person_asks_for_themselves(t: &Bed) {
         ..question(&viewer, permissions, list)
     };
     let yes = decide(&mut clients, own(&["tenant.read"], &[])).await;
-    assert_eq!((yes.allowed, yes.role.as_str()), (true, "viewer"));
+    assert_eq!((yes.allowed, yes.roles.join(" ").as_str()), (true, "viewer"));
     let no = decide(&mut clients, own(&["members.manage"], &[])).await;
     assert_eq!(reasons(&no)[0].1, "members.manage");
     let named = clients.auth.authorize(question(&viewer, &[], &[])).await;

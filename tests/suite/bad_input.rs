@@ -141,7 +141,7 @@ fn almost(t: &Tenant, method: &MethodDescriptor, field: &FieldDescriptor, odd: &
         ("owner_email", t.owner.email.clone()),
         ("user_id", member.clone()),
         ("new_owner_id", member),
-        ("role", "viewer".to_owned()),
+        ("roles", "viewer".to_owned()),
         ("to_tenant", t.id.clone()),
         ("reason", "odd".to_owned()),
     ];
@@ -150,7 +150,8 @@ fn almost(t: &Tenant, method: &MethodDescriptor, field: &FieldDescriptor, odd: &
             && field.kind() == Kind::String
             && field.containing_oneof().is_none()
         {
-            message.set_field(&field, Value::String(text));
+            let text = Value::String(text);
+            message.set_field(&field, if field.is_list() { Value::List(vec![text]) } else { text });
         }
     }
     let text = Value::String(odd.to_owned());

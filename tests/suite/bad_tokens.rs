@@ -96,7 +96,7 @@ async fn what_cannot_be_undone_needs_a_recent_sign_in(t: &Bed) {
     assert_refused(refused, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
     let refused = stale.tenants.delete_tenant(v1::DeleteTenantRequest::default()).await;
     assert_refused(refused, Code::PermissionDenied, "RECENT_LOGIN_REQUIRED");
-    let stays = v1::TransferOwnershipRequest { own_role: "owner".to_owned(), ..transfer };
+    let stays = v1::TransferOwnershipRequest { own_roles: vec!["owner".to_owned()], ..transfer };
     recent.members.transfer_ownership(stays).await.expect("a sign-in of nine minutes ago is recent");
     recent.tenants.delete_tenant(v1::DeleteTenantRequest::default()).await.expect("here too");
 }

@@ -43,7 +43,7 @@ async fn lose_an_owner(t: &Bed, caller: &Person, other: &Person, dice: u8) -> Op
     match dice % 5 {
         0 => clients
             .members
-            .update_member_role(v1::UpdateMemberRoleRequest { user_id, role, ..Default::default() })
+            .update_member_role(v1::UpdateMemberRoleRequest { user_id, roles: vec![role], ..Default::default() })
             .await
             .err(),
         1 => {

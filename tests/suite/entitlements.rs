@@ -151,7 +151,7 @@ async fn seats_have_a_limit_as_well(t: &Bed) {
     let add = |email: &str| v1::AddMemberRequest {
         tenant: acme.id.clone(),
         email: email.to_owned(),
-        role: "member".to_owned(),
+        roles: vec!["member".to_owned()],
         ..Default::default()
     };
     let full = t.operator().members.add_member(add(&third.email)).await;

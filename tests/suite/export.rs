@@ -115,7 +115,7 @@ async fn an_export_has_every_kind_of_line_and_no_secret(t: &Bed) {
     assert_eq!((&of("integration")["name"], &of("integration")["has_secret"]), (&"slack".into(), &true.into()));
     assert_eq!((&of("usage")["used"], &of("usage_event")["charges"]["quizzes"]), (&3.into(), &3.into()));
     assert_eq!(of("limit_override")["limit"], 500);
-    assert!(lines.iter().any(|line| line["email"] == member.email.as_str() && line["role"] == "member"));
+    assert!(lines.iter().any(|line| line["email"] == member.email.as_str() && line["roles"][0] == "member"));
     // The export itself is in the log.
     assert!(lines.iter().any(|line| line["action"] == "TenantService/ExportTenant"));
 
@@ -143,8 +143,11 @@ async fn an_export_ends_when_the_right_is_lost(t: &Bed) {
     t.execute(many, &acme.id).await;
     let mut stream = owner.tenants.export_tenant(v1::ExportTenantRequest::default()).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("the first lines");
-    let demote =
-        v1::UpdateMemberRoleRequest { user_id: acme.owner.id.clone(), role: "member".to_owned(), ..Default::default() };
+    let demote = v1::UpdateMemberRoleRequest {
+        user_id: acme.owner.id.clone(),
+        roles: vec!["member".to_owned()],
+        ..Default::default()
+    };
     t.with_token(&other.token).members.update_member_role(demote).await.unwrap();
     let ended = loop {
         match stream.message().await {

@@ -132,7 +132,8 @@ async fn every_mutation_tells_its_changes_and_nothing_else_does(t: Bed) {
     assert!(joined.iter().any(|row| row.kind == MEMBERSHIP && row.key1 == id(Some(&ada.id))), "{joined:?}");
     watch.seq = joined.last().unwrap().seq;
     let user_id = || ada.id.clone();
-    let role = v1::UpdateMemberRoleRequest { user_id: user_id(), role: "admin".to_owned(), ..Default::default() };
+    let role =
+        v1::UpdateMemberRoleRequest { user_id: user_id(), roles: vec!["admin".to_owned()], ..Default::default() };
     own.members.update_member_role(role.clone()).await.unwrap();
     watch.step(&member).await;
     own.members.suspend_member(v1::SuspendMemberRequest { user_id: user_id(), ..Default::default() }).await.unwrap();
@@ -142,8 +143,11 @@ async fn every_mutation_tells_its_changes_and_nothing_else_does(t: Bed) {
         .await
         .unwrap();
     watch.step(&member).await;
-    let transfer =
-        v1::TransferOwnershipRequest { new_owner_id: user_id(), own_role: "admin".to_owned(), ..Default::default() };
+    let transfer = v1::TransferOwnershipRequest {
+        new_owner_id: user_id(),
+        own_roles: vec!["admin".to_owned()],
+        ..Default::default()
+    };
     own.members.transfer_ownership(transfer).await.unwrap();
     let both = rows_after(&t, watch.seq).await;
     assert!(both.iter().all(|row| row.kind == MEMBERSHIP) && both.len() == 2, "{both:?}");
@@ -152,7 +156,7 @@ async fn every_mutation_tells_its_changes_and_nothing_else_does(t: Bed) {
     watch.step(&[]).await;
     let back = v1::TransferOwnershipRequest {
         new_owner_id: acme.owner.id.clone(),
-        own_role: "member".to_owned(),
+        own_roles: vec!["member".to_owned()],
         ..Default::default()
     };
     ada_own.members.transfer_ownership(back).await.unwrap();

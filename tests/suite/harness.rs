@@ -312,7 +312,7 @@ impl Bed {
         let request = v1::AddMemberRequest {
             tenant: tenant.id.clone(),
             email: person.email.clone(),
-            role: role.to_owned(),
+            roles: vec![role.to_owned()],
             ..Default::default()
         };
         let added = self.operator().members.add_member(request).await.expect("joins");

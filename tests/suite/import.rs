@@ -165,7 +165,7 @@ async fn what_is_there_does_not_change_when_it_comes_again(t: &Bed) {
     assert_eq!(t.rows::<(i64, i64)>(feed, id).await, before, "nothing was written");
     assert_eq!(t.audit(id).await.len(), 2);
     let member = v1::GetMemberRequest { tenant: id.clone(), user_id: first[0].id.clone() };
-    assert_eq!(t.operator().members.get_member(member).await.unwrap().into_inner().member.unwrap().role, "admin");
+    assert_eq!(t.operator().members.get_member(member).await.unwrap().into_inner().member.unwrap().roles, ["admin"]);
     let default: Vec<(Vec<u8>,)> = match t.database {
         None => t.rows("select default_tenant_id from user_account where user_id = $1", &first[0].id).await,
         Some(_) => {

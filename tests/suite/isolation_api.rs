@@ -114,7 +114,8 @@ async fn a_user_of_another_tenant_is_no_member_like_one_who_does_not_exist(t: &B
     let bearer = headers(&[("authorization", &format!("Bearer {}", own.owner.token))]);
     for method in raw::methods_of_a_tenant() {
         let ask = async |user: &str| {
-            let fields = [("user_id", user), ("new_owner_id", user), ("role", "viewer"), ("request_id", &request_id())];
+            let fields =
+                [("user_id", user), ("new_owner_id", user), ("roles", "viewer"), ("request_id", &request_id())];
             Seen::from(raw::call(&channel, &raw::path(&method), &bearer, &raw::request(&method, &fields)).await)
         };
         let names_a_user = ["user_id", "new_owner_id"].iter().any(|f| method.input().get_field_by_name(f).is_some());
@@ -253,7 +254,7 @@ async fn nothing_of_another_tenant_can_be_changed(t: &Bed) {
                     ("user_id", &target.id),
                     ("new_owner_id", &target.id),
                     ("email", &own.owner.email),
-                    ("role", "admin"),
+                    ("roles", "admin"),
                     ("reason", "mischief"),
                 ];
                 let body = raw::request(&method, &fields);

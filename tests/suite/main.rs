@@ -42,6 +42,7 @@ mod rates;
 mod raw;
 mod refresh;
 mod repeats;
+mod roles;
 mod rows;
 mod sabotage;
 #[path = "../scenarios/mod.rs"]

@@ -22,11 +22,13 @@ on_both_engines! {
 }
 
 fn add(email: &str, role: &str) -> v1::AddMemberRequest {
-    v1::AddMemberRequest { email: email.to_owned(), role: role.to_owned(), ..Default::default() }
+    let roles = Some(role.to_owned()).into_iter().filter(|role| !role.is_empty()).collect();
+    v1::AddMemberRequest { email: email.to_owned(), roles, ..Default::default() }
 }
 
 fn change(user: &str, role: &str) -> v1::UpdateMemberRoleRequest {
-    v1::UpdateMemberRoleRequest { user_id: user.to_owned(), role: role.to_owned(), ..Default::default() }
+    let roles = Some(role.to_owned()).into_iter().filter(|role| !role.is_empty()).collect();
+    v1::UpdateMemberRoleRequest { user_id: user.to_owned(), roles, ..Default::default() }
 }
 
 fn get(user: &str) -> v1::GetMemberRequest {
@@ -72,7 +74,7 @@ async fn the_last_owner_cannot_be_demoted_or_suspended(t: &Bed) {
     assert_refused(removed, Code::FailedPrecondition, "LAST_OWNER");
     owner.members.reactivate_member(reactivate(&second.id)).await.unwrap();
     let demoted = owner.members.update_member_role(change(me, "admin")).await.unwrap().into_inner().member.unwrap();
-    assert_eq!(demoted.role, "admin");
+    assert_eq!(demoted.roles, ["admin"]);
 }
 
 async fn somebody_with_an_account_joins_once(t: &Bed) {
@@ -81,7 +83,7 @@ async fn somebody_with_an_account_joins_once(t: &Bed) {
     let mut owner = t.with_token(&acme.owner.token);
     let asked = add(&bob.email.to_uppercase(), "");
     let member = owner.members.add_member(asked.clone()).await.unwrap().into_inner().member.unwrap();
-    assert_eq!((member.role.as_str(), member.status()), ("member", v1::MemberStatus::Active));
+    assert_eq!((member.roles.join(" ").as_str(), member.status()), ("member", v1::MemberStatus::Active));
     assert_eq!(member.user.unwrap().user_id, bob.id);
     assert_refused(owner.members.add_member(asked).await, Code::AlreadyExists, "ALREADY_MEMBER");
     owner.members.suspend_member(suspend(&bob.id)).await.unwrap();
@@ -89,7 +91,7 @@ async fn somebody_with_an_account_joins_once(t: &Bed) {
     assert_refused(again, Code::AlreadyExists, "ALREADY_MEMBER");
     let nobody = format!("{}@example.com", unique("nobody"));
     assert_refused(owner.members.add_member(add(&nobody, "")).await, Code::NotFound, "USER_UNKNOWN");
-    assert_eq!(wrong_fields(owner.members.add_member(add("bob", "king")).await), ["email", "role"]);
+    assert_eq!(wrong_fields(owner.members.add_member(add("bob", "king")).await), ["email", "roles"]);
     let member = t.member(&acme, "member").await;
     let refused = t.with_token(&member.token).members.add_member(add(&nobody, "")).await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
@@ -105,7 +107,7 @@ async fn nobody_invites_above_their_own_rank(t: &Bed) {
             let somebody = t.person("somebody").await;
             let added = clients.members.add_member(add(&somebody.email, role)).await;
             if rank <= highest {
-                assert_eq!(added.unwrap().into_inner().member.unwrap().role, role);
+                assert_eq!(added.unwrap().into_inner().member.unwrap().roles, [role]);
             } else {
                 assert_refused(added, Code::PermissionDenied, "RANK_TOO_LOW");
             }
@@ -193,15 +195,15 @@ async fn a_role_changes_under_its_etag(t: &Bed) {
     let read = owner.members.get_member(get(&bob.id)).await.unwrap().into_inner().member.unwrap();
     let with = |etag: &str, role: &str| v1::UpdateMemberRoleRequest { etag: etag.to_owned(), ..change(&bob.id, role) };
     let raised = owner.members.update_member_role(with(&read.etag, "manager")).await.unwrap().into_inner();
-    assert_eq!(raised.member.as_ref().unwrap().role, "manager");
+    assert_eq!(raised.member.as_ref().unwrap().roles, ["manager"]);
     let stale = owner.members.update_member_role(with(&read.etag, "admin")).await;
     assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
     let stale = owner.members.remove_member(v1::RemoveMemberRequest { etag: read.etag, ..remove(&bob.id) }).await;
     assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
     // The new role counts at once, for the token that he has.
     let me = t.with_token(&bob.token).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!(me.role, "manager");
-    assert_eq!(wrong_fields(owner.members.update_member_role(change(&bob.id, "")).await), ["role"]);
+    assert_eq!(me.roles, ["manager"]);
+    assert_eq!(wrong_fields(owner.members.update_member_role(change(&bob.id, "")).await), ["roles"]);
 }
 
 async fn a_suspended_member_may_nothing(t: &Bed) {
@@ -245,7 +247,7 @@ async fn a_removed_member_is_gone_and_may_return(t: &Bed) {
     let mut owner = t.with_token(&acme.owner.token);
     assert_eq!(wrong_fields(owner.members.remove_member(remove(&acme.owner.id)).await), ["user_id"]);
     let gone = owner.members.remove_member(remove(&bob.id)).await.unwrap().into_inner().member.unwrap();
-    assert_eq!((gone.status(), gone.role.as_str()), (v1::MemberStatus::Removed, "manager"));
+    assert_eq!((gone.status(), gone.roles.join(" ").as_str()), (v1::MemberStatus::Removed, "manager"));
     assert_refused(owner.members.get_member(get(&bob.id)).await, Code::NotFound, "MEMBER_NOT_FOUND");
     assert_refused(owner.members.remove_member(remove(&bob.id)).await, Code::NotFound, "MEMBER_NOT_FOUND");
     let mut theirs = t.with_token(&bob.token);
@@ -253,7 +255,7 @@ async fn a_removed_member_is_gone_and_may_return(t: &Bed) {
     assert_refused(refused, Code::NotFound, "TENANT_NOT_FOUND");
     let back = owner.members.add_member(add(&bob.email, "viewer")).await.unwrap().into_inner().member.unwrap();
     assert_ne!(back.membership_id, gone.membership_id);
-    assert_eq!(back.role, "viewer");
+    assert_eq!(back.roles, ["viewer"]);
     theirs.tenants.get_tenant(v1::GetTenantRequest::default()).await.expect("is a member again");
 }
 

@@ -92,7 +92,7 @@ async fn a_tenant_is_made_with_all_that_belongs_to_it(t: &Bed) {
     assert_eq!(signed_in.tenant_id, tenant.tenant_id, "their only tenant is their default");
     let mut admin = t.with_token(&signed_in.token);
     let me = admin.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!(me.role, "owner");
+    assert_eq!(me.roles, ["owner"]);
     let settings = admin.tenants.get_settings(v1::GetSettingsRequest::default()).await.unwrap().into_inner();
     assert_eq!(settings.settings.unwrap().time_zone, "Europe/Berlin");
     let mail: Vec<(String, String)> =

@@ -59,9 +59,9 @@ pub(crate) fn request(method: &MethodDescriptor, fields: &[(&str, &str)]) -> Vec
     for (name, text) in fields {
         if let Some(field) = method.input().get_field_by_name(name)
             && field.kind() == Kind::String
-            && !field.is_list()
         {
-            message.set_field(&field, Value::String((*text).to_owned()));
+            let text = Value::String((*text).to_owned());
+            message.set_field(&field, if field.is_list() { Value::List(vec![text]) } else { text });
         }
     }
     message.encode_to_vec()

@@ -106,7 +106,7 @@ async fn every_mutation_of_members_can_be_repeated(t: &Bed) {
     twice!(owner.members.update_member_role(v1::UpdateMemberRoleRequest {
         request_id: request_id(),
         user_id: user_id.clone(),
-        role: "admin".to_owned(),
+        roles: vec!["admin".to_owned()],
         etag: added.member.unwrap().etag,
         ..Default::default()
     }));
@@ -225,8 +225,11 @@ async fn a_revoked_caller_gets_no_repetition(t: &Bed) {
     let asked = rename("One", &request_id());
     let mut clients = t.with_token(&admin.token);
     clients.tenants.update_tenant(asked.clone()).await.unwrap();
-    let demote =
-        v1::UpdateMemberRoleRequest { user_id: admin.id.clone(), role: "viewer".to_owned(), ..Default::default() };
+    let demote = v1::UpdateMemberRoleRequest {
+        user_id: admin.id.clone(),
+        roles: vec!["viewer".to_owned()],
+        ..Default::default()
+    };
     let mut owner = t.with_token(&acme.owner.token);
     owner.members.update_member_role(demote).await.unwrap();
     let again = clients.tenants.update_tenant(asked.clone()).await;

@@ -155,7 +155,7 @@ async fn a_key_makes_nobody_more_than_it_is_itself(t: &Bed) {
     let add = |role: &str| v1::AddMemberRequest {
         tenant: acme.id.clone(),
         email: bob.email.clone(),
-        role: role.to_owned(),
+        roles: vec![role.to_owned()],
         ..Default::default()
     };
     let mut weak = t.with_key(&t.service_key(&["members.invite", "members.manage"]).await);
@@ -166,7 +166,7 @@ async fn a_key_makes_nobody_more_than_it_is_itself(t: &Bed) {
     let demote = v1::UpdateMemberRoleRequest {
         tenant: acme.id.clone(),
         user_id: acme.owner.id.clone(),
-        role: "viewer".to_owned(),
+        roles: vec!["viewer".to_owned()],
         ..Default::default()
     };
     let refused = weak.members.update_member_role(demote).await;
@@ -178,6 +178,6 @@ async fn a_key_makes_nobody_more_than_it_is_itself(t: &Bed) {
     let headers = Headers::default().and("x-api-key", &key).and("x-on-behalf-of", &acme.owner.token);
     let mut delegated = Clients::new(t.channel(), headers);
     let cleo = t.person("cleo").await;
-    let add = v1::AddMemberRequest { email: cleo.email, role: "owner".to_owned(), ..Default::default() };
+    let add = v1::AddMemberRequest { email: cleo.email, roles: vec!["owner".to_owned()], ..Default::default() };
     assert_refused(delegated.members.add_member(add).await, Code::PermissionDenied, "RANK_TOO_LOW");
 }

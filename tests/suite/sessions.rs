@@ -34,11 +34,11 @@ async fn switching_gives_a_token_for_the_other_tenant(t: &Bed) {
         let token = clients.auth.switch_tenant(to(name)).await.unwrap().into_inner().access_token.unwrap();
         assert_eq!(token.tenant_id, globex.id);
         let me = who(t.with_token(&token.token)).await;
-        assert_eq!((me.tenant.unwrap().tenant_id, me.role.as_str()), (globex.id.clone(), "viewer"));
+        assert_eq!((me.tenant.unwrap().tenant_id, me.roles.join(" ").as_str()), (globex.id.clone(), "viewer"));
     }
     // The old token lives out its minutes, in the old tenant.
     let me = who(t.with_token(&acme.owner.token)).await;
-    assert_eq!((me.tenant.unwrap().tenant_id, me.role.as_str()), (acme.id, "owner"));
+    assert_eq!((me.tenant.unwrap().tenant_id, me.roles.join(" ").as_str()), (acme.id, "owner"));
 }
 
 async fn nobody_switches_to_where_they_may_not_work(t: &Bed) {
@@ -84,7 +84,7 @@ async fn everybody_may_ask_who_they_are(t: &Bed) {
     let acme = t.tenant("acme").await;
     let me = who(t.with_token(&acme.owner.token)).await;
     assert_eq!(me.kind(), v1::CallerKind::User);
-    assert_eq!((me.user.unwrap().user_id, me.role.as_str()), (acme.owner.id.clone(), "owner"));
+    assert_eq!((me.user.unwrap().user_id, me.roles.join(" ").as_str()), (acme.owner.id.clone(), "owner"));
     assert!(me.permissions.contains(&"tenant.delete".to_owned()) && me.key.is_none());
 
     let key = t.service_key(&["usage.*", "tenant.read"]).await;
@@ -99,7 +99,7 @@ async fn everybody_may_ask_who_they_are(t: &Bed) {
     let headers = Headers::default().and("x-api-key", &key).and("x-on-behalf-of", &viewer.token);
     let me = who(Clients::new(t.channel(), headers)).await;
     assert_eq!((me.kind(), me.user.as_ref().unwrap().user_id.as_str()), (v1::CallerKind::Service, viewer.id.as_str()));
-    assert_eq!((me.tenant.unwrap().tenant_id, me.role.as_str()), (acme.id.clone(), "viewer"));
+    assert_eq!((me.tenant.unwrap().tenant_id, me.roles.join(" ").as_str()), (acme.id.clone(), "viewer"));
     assert_eq!(me.permissions, ["tenant.read", "usage.read"]);
 
     let me = who(t.operator()).await;
@@ -124,7 +124,7 @@ async fn sessions_survive_a_restart(t: Bed) {
     let key = t.service_key(&["tenant.read"]).await;
     let t = t.restart().await;
     let me = who(t.with_token(&acme.owner.token)).await;
-    assert_eq!((me.tenant.unwrap().tenant_id, me.role.as_str()), (acme.id, "owner"));
+    assert_eq!((me.tenant.unwrap().tenant_id, me.roles.join(" ").as_str()), (acme.id, "owner"));
     who(t.with_key(&key)).await;
     who(t.operator()).await;
 }

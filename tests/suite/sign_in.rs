@@ -44,7 +44,7 @@ async fn an_account_alone_has_no_tenant(t: &Bed) {
     assert_eq!(token.tenant_id, "");
     assert_eq!(token.expires_in.unwrap().seconds, 300);
     let me = t.with_token(&token.token).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert!(me.tenant.is_none() && me.permissions.is_empty() && me.role.is_empty());
+    assert!(me.tenant.is_none() && me.permissions.is_empty() && me.roles.is_empty());
     let left = t.with_token(&token.token).members.leave_tenant(v1::LeaveTenantRequest::default()).await;
     assert_refused(left, Code::InvalidArgument, "TENANT_MISSING");
 }
@@ -58,7 +58,7 @@ async fn an_account_with_a_tenant_owns_it_and_works_in_it(t: &Bed) {
     assert_eq!(token.tenant_id, tenant.tenant_id);
     let me = t.with_token(&token.token).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
     assert_eq!(me.tenant.unwrap(), tenant);
-    assert_eq!(me.role, "owner");
+    assert_eq!(me.roles, ["owner"]);
     // It is the default from now on.
     let email = done.user.unwrap().email;
     let again = t.anonymous().auth.login(login(&email, PASSWORD)).await.unwrap().into_inner();

@@ -60,9 +60,12 @@ async fn my_tenants_tell_my_place_in_them(t: &Bed) {
     let mine = clients.tenants.list_my_tenants(v1::ListMyTenantsRequest::default()).await.unwrap().into_inner();
     let told = |id: &str| mine.tenants.iter().find(|my| my.tenant.as_ref().unwrap().tenant_id == id).unwrap();
     let (a, g) = (told(&acme.id), told(&globex.id));
-    assert_eq!((a.role.as_str(), a.member_status(), a.member_count), ("owner", v1::MemberStatus::Active, 1));
+    assert_eq!((a.roles.join(" ").as_str(), a.member_status(), a.member_count), ("owner", v1::MemberStatus::Active, 1));
     // Suspended members count, those who left do not.
-    assert_eq!((g.role.as_str(), g.member_status(), g.member_count), ("viewer", v1::MemberStatus::Suspended, 2));
+    assert_eq!(
+        (g.roles.join(" ").as_str(), g.member_status(), g.member_count),
+        ("viewer", v1::MemberStatus::Suspended, 2)
+    );
     assert!(a.default && !g.default && a.usage.is_empty());
 }
 

@@ -39,7 +39,7 @@ async fn whoever_creates_a_tenant_owns_it(t: &Bed) {
     assert!(tenant.delete_time.is_none() && tenant.purge_time.is_none() && !tenant.etag.is_empty());
     // It is their default, so their old token, which names none, works in it.
     let me = clients.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!((me.tenant.unwrap(), me.role.as_str()), (tenant, "owner"));
+    assert_eq!((me.tenant.unwrap(), me.roles.join(" ").as_str()), (tenant, "owner"));
     let asked = v1::CreateTenantRequest { owner_email: ann.email, ..create(&unique("acme")) };
     assert_eq!(wrong_fields(clients.tenants.create_tenant(asked).await), ["owner_email"]);
 }
@@ -56,7 +56,7 @@ async fn an_operator_names_the_owner(t: &Bed) {
     let tenant = operator.tenants.create_tenant(asked).await.unwrap().into_inner().tenant.unwrap();
     let ann = t.login(&ann, &tenant.tenant_id).await;
     let me = t.with_token(&ann.token).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!(me.role, "owner");
+    assert_eq!(me.roles, ["owner"]);
 }
 
 async fn wrong_fields_and_taken_slugs_create_nothing(t: &Bed) {

@@ -2,6 +2,7 @@
 //! each with its line and what would be right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::file::File;
 use super::text::{Text, keys, problem, shown};
@@ -123,7 +124,7 @@ impl<'t> Check<'t> {
             metrics: file.metrics,
             features: file.features,
             permissions: file.permissions,
-            roles: roles?,
+            roles: Arc::new(roles?),
             plans,
             templates: file.templates,
             settings: file.settings,

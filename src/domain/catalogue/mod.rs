@@ -13,15 +13,17 @@ mod tests;
 mod text;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Limit, Plan, PlanRef};
-use super::role::Roles;
+use super::role::{Permissions, Roles, own_permissions};
 use super::settings::Settings;
 
 pub use diff::CatalogueChange;
+pub use roles::MOST_RANK;
 
 /// The catalogue that an empty database gets when the server is given none; also the commented example.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -52,7 +54,7 @@ pub struct Definition {
     /// Permissions of the product, each with a sentence for people.
     pub permissions: BTreeMap<String, String>,
     /// The roles.
-    pub roles: Roles,
+    pub roles: Arc<Roles>,
     /// Plans by name, with the features of included plans spelt out.
     pub plans: BTreeMap<String, Plan>,
     /// What tenants are made from, by name.
@@ -194,6 +196,16 @@ impl std::fmt::Display for Problem {
             "" => f.write_str(&self.reason),
             path => write!(f, "{path}: {}", self.reason),
         }
+    }
+}
+
+impl Definition {
+    /// All permissions that a member may have: tenantry's own and the product's.
+    #[must_use]
+    pub fn known_permissions(&self) -> Permissions {
+        let product = self.permissions.keys().map(String::as_str);
+        let names: Vec<&str> = own_permissions().map(|name| -> &str { name }).chain(product).collect();
+        Permissions::any_of(&names)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::role::{Permissions, Rank, Role, RoleName, Roles, is_for_servi
 const MOST_ROLES: usize = 50;
 
 /// The highest rank.
-const MOST_RANK: i64 = 1_000_000;
+pub const MOST_RANK: i64 = 1_000_000;
 
 /// What somebody in a tenant must be able to do.
 const OF_THE_TOP: [&str; 3] = ["members.manage", "ownership.transfer", "tenant.delete"];
@@ -35,7 +35,7 @@ impl Check<'_> {
                 patterns.iter().filter_map(|pattern| Permissions::parse(&[pattern]).ok()).collect();
             let held = known.iter().copied().filter(|name| sets.iter().any(|set| set.contains(name)));
             let permissions = Permissions::all().expand(held.collect::<Vec<_>>());
-            roles.push(Role { name: RoleName::new(name), rank: Rank(text.rank), permissions });
+            roles.push(Role { name: RoleName::new(name), rank: Rank(text.rank), permissions, own: false });
         }
         self.ranks(texts);
         let defaults: Vec<&String> = texts.iter().filter(|(_, role)| role.default).map(|(name, _)| name).collect();

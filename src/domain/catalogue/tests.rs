@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::domain::role::RoleName;
+use crate::domain::role::{RoleName, RoleNames};
 
 /// Catalogues that are right.
 const GOOD: [&str; 6] = [
@@ -57,7 +57,7 @@ fn roles_include_others_and_hold_permissions_one_by_one() {
     let roles = good(GOOD[4]).roles;
     let names: Vec<&str> = roles.descending().map(|role| role.name.as_str()).collect();
     assert_eq!(names, ["admin", "teacher", "student"]);
-    let of = |name: &str| roles.permissions(&RoleName::new(name));
+    let of = |name: &str| roles.permissions_of(&RoleNames::one(RoleName::new(name)));
     assert!(of("admin").contains("tenant.delete") && !of("admin").contains("billing.record"));
     assert!(of("teacher").contains("classes.attend") && !of("student").contains("settings.update"));
     assert!(of("admin").names().iter().all(|name| !name.contains('*')), "{:?}", of("admin"));

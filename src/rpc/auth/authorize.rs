@@ -2,7 +2,7 @@
 
 use tonic::Request;
 
-use super::{optional_tenant, role};
+use super::optional_tenant;
 use crate::app::authorize::Question;
 use crate::domain::role::is_permission;
 use crate::error::Error;
@@ -55,7 +55,7 @@ pub(super) async fn authorize(
         reasons: decision.reasons.iter().flat_map(convert::deny_reasons).collect(),
         user: decision.user.as_ref().map(convert::user),
         tenant: standing.map(|s| convert::tenant(&s.tenant, ctx.now)),
-        role: standing.and_then(|s| s.member.as_ref()).map(role).unwrap_or_default(),
+        roles: standing.and_then(|s| s.member.as_ref()).map(|member| member.roles.texts()).unwrap_or_default(),
         usage: decision.usage.iter().map(convert::usage).collect(),
         api_key: decision.api_key.as_ref().map(|key| convert::api_key(key, ctx.now)),
     })

@@ -2,7 +2,6 @@
 
 use tonic::Request;
 
-use super::role;
 use crate::ctx::{Caller, Ctx};
 use crate::error::Error;
 use crate::rpc::{Services, convert, v1};
@@ -19,7 +18,7 @@ pub(super) async fn who_am_i(s: &Services, request: Request<v1::WhoAmIRequest>) 
         user: ctx.caller.user().map(convert::user),
         key: key.map(convert::platform_key),
         tenant: t.as_ref().map(|t| convert::tenant(&t.tenant, ctx.now)),
-        role: t.as_ref().and_then(|t| t.member.as_ref()).map(role).unwrap_or_default(),
+        roles: t.as_ref().and_then(|t| t.member.as_ref()).map(|member| member.roles.texts()).unwrap_or_default(),
         permissions,
         api_key: ctx.caller.api_key().map(|key| convert::api_key(key, ctx.now)),
     })

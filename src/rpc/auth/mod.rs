@@ -12,7 +12,6 @@ use chrono::TimeDelta;
 use super::fields::Fields;
 use super::{Services, v1};
 use crate::domain::api_key::{LONGEST_OVERLAP, OVERLAP};
-use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::session::Device;
 
@@ -46,10 +45,6 @@ fn overlap(f: &mut Fields, duration: Option<&prost_types::Duration>) -> Option<T
     let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
     let bounded = span.filter(|span| (TimeDelta::zero()..=LONGEST_OVERLAP).contains(span));
     f.read("overlap", bounded.ok_or("must be 0 to 30 days"))
-}
-
-fn role(member: &Membership) -> String {
-    member.role.as_str().to_owned()
 }
 
 /// A tenant's id or slug; none when empty.

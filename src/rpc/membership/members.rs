@@ -17,10 +17,9 @@ pub(super) async fn add_member(
     let mut f = Fields::default();
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
     let email = f.read("email", Email::parse(&m.email));
-    let roles = &t.catalogue.definition.roles;
-    let role = f.role("role", &m.role, roles, roles.default());
-    let (Some(key), Some(email), Some(role)) = (key, email, role) else { return Err(f.refuse()) };
-    let member = s.0.app.add_member(&t, &email, role, key).await?;
+    let roles = f.roles("roles", &m.roles, &t.roles, t.roles.default());
+    let (Some(key), Some(email), Some(roles)) = (key, email, roles) else { return Err(f.refuse()) };
+    let member = s.0.app.add_member(&t, &email, roles, key).await?;
     Ok(v1::AddMemberResponse { member: Some(convert::member(&member)) })
 }
 
@@ -64,9 +63,9 @@ pub(super) async fn update_member_role(
     let mut f = Fields::default();
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
     let user = f.user_id("user_id", &m.user_id);
-    let role = f.role("role", &m.role, &t.catalogue.definition.roles, None);
-    let (Some(key), Some(user), Some(role)) = (key, user, role) else { return Err(f.refuse()) };
-    let member = s.0.app.update_member_role(&t, user, role, &m.etag, key).await?;
+    let roles = f.roles("roles", &m.roles, &t.roles, None);
+    let (Some(key), Some(user), Some(roles)) = (key, user, roles) else { return Err(f.refuse()) };
+    let member = s.0.app.update_member_role(&t, user, roles, &m.etag, key).await?;
     Ok(v1::UpdateMemberRoleResponse { member: Some(convert::member(&member)) })
 }
 
@@ -125,12 +124,12 @@ pub(super) async fn transfer_ownership(
     let mut f = Fields::default();
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
     let user = f.user_id("new_owner_id", &m.new_owner_id);
-    let own_role = match m.own_role.as_str() {
-        "" => Some(None),
-        name => f.role("own_role", name, &t.catalogue.definition.roles, None).map(|role| Some(role.name.clone())),
+    let own_roles = match m.own_roles.as_slice() {
+        [] => Some(None),
+        names => f.roles("own_roles", names, &t.roles, None).map(Some),
     };
-    let (Some(key), Some(user), Some(own_role)) = (key, user, own_role) else { return Err(f.refuse()) };
-    let (owner, previous) = s.0.app.transfer_ownership(&t, user, own_role, key).await?;
+    let (Some(key), Some(user), Some(own_roles)) = (key, user, own_roles) else { return Err(f.refuse()) };
+    let (owner, previous) = s.0.app.transfer_ownership(&t, user, own_roles, key).await?;
     Ok(v1::TransferOwnershipResponse {
         new_owner: Some(convert::member(&owner)),
         previous_owner: previous.as_ref().map(convert::member),

@@ -5,6 +5,7 @@ use crate::app::passwords::check_imported;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::import::Elsewhere;
 use crate::domain::name::{Email, Slug, display_name};
+use crate::domain::role::{MOST_HELD, RoleName, RoleNames};
 use crate::domain::subscription::{ProviderIds, SubscriptionStatus};
 use crate::rpc::fields::Fields;
 use crate::rpc::{settings, v1};
@@ -26,7 +27,7 @@ pub(super) fn read(message: v1::ImportTenantsRequest, catalogue: &Catalogue, now
     let item = match message.item {
         Some(Sent::User(m)) => user(&mut f, &m, now).map(Item::User),
         Some(Sent::Tenant(m)) => tenant(&mut f, m, catalogue, now).map(|tenant| Item::Tenant(Box::new(tenant))),
-        Some(Sent::Membership(m)) => membership(&mut f, &m, catalogue, now).map(Item::Membership),
+        Some(Sent::Membership(m)) => membership(&mut f, &m, now).map(Item::Membership),
         None => f.read("item", Err("must be a user, a tenant or a membership")),
     };
     match item {
@@ -108,22 +109,30 @@ fn status(f: &mut Fields, number: i32) -> Option<Option<SubscriptionStatus>> {
     f.read("subscription_status", status)
 }
 
-fn membership(
-    f: &mut Fields,
-    m: &v1::ImportMembership,
-    catalogue: &Catalogue,
-    now: Timestamp,
-) -> Option<ImportMembership> {
+fn membership(f: &mut Fields, m: &v1::ImportMembership, now: Timestamp) -> Option<ImportMembership> {
     let tenant = external_id(f, "tenant_external_id", &m.tenant_external_id);
     let user = external_id(f, "user_external_id", &m.user_external_id);
-    let role = f.role("role", &m.role, &catalogue.definition.roles, None).map(|role| role.name.clone());
+    let roles = roles(f, m);
     let joined_at = f.time("join_time", m.join_time.as_ref(), (EPOCH, now));
     Some(ImportMembership {
         tenant: tenant?,
         user: user?,
-        role: role?,
+        roles: roles?,
         suspended: m.suspended,
         joined_at: joined_at?,
         default: m.default,
     })
+}
+
+/// One role or several, by names that may be the tenant's own: whether there are such is seen when the tenant is known.
+fn roles(f: &mut Fields, m: &v1::ImportMembership) -> Option<RoleNames> {
+    let (field, names) = match (m.role.as_str(), m.roles.as_slice()) {
+        (role, []) => ("role", vec![role]),
+        ("", names) => ("roles", names.iter().map(String::as_str).collect()),
+        _ => return f.read("roles", Err("must be empty where role is named")),
+    };
+    let count = if names.len() <= MOST_HELD { Ok(()) } else { Err(format!("must be 1 to {MOST_HELD} roles")) };
+    f.read(field, count)?;
+    let names: Option<Vec<RoleName>> = names.into_iter().map(|name| f.role_name(field, name)).collect();
+    RoleNames::of(names?)
 }

@@ -35,7 +35,7 @@ pub(super) async fn update_settings(
     // What a mask leaves out is not looked at.
     let taken =
         paths.as_ref().and_then(|paths| Settings::masked(&Settings::default(), &new, paths).ok()).unwrap_or(new);
-    settings::check(&mut f, &taken, &t.catalogue.definition.roles);
+    settings::check(&mut f, &taken, &t.roles);
     let (Some(key), Some(paths), true) = (key, paths, f.is_clean()) else { return Err(f.refuse()) };
     let done = s.0.app.update_settings(&t, &taken, &paths, &m.etag, key).await?;
     let (settings, own_fields, etag) = shown(&done);
