@@ -47,6 +47,9 @@ const EVENTS: &[(&str, &[&str])] = &[
     ("member.suspended", &["MembershipService/SuspendMember"]),
     ("member.updated", &["MembershipService/UpdateMemberRole"]),
     ("ownership.transferred", &["MembershipService/TransferOwnership"]),
+    ("role.created", &["MembershipService/CreateRole"]),
+    ("role.deleted", &["MembershipService/DeleteRole"]),
+    ("role.updated", &["MembershipService/UpdateRole"]),
     ("settings.updated", &["TenantService/UpdateSettings"]),
     (
         "subscription.updated",

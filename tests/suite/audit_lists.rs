@@ -22,7 +22,11 @@ async fn lively(t: &Bed) -> (Tenant, v1::Member) {
     let people = [t.person("ann").await, t.person("bob").await];
     let mut last = None;
     for person in &people {
-        let add = v1::AddMemberRequest { email: person.email.clone(), role: "viewer".to_owned(), ..Default::default() };
+        let add = v1::AddMemberRequest {
+            email: person.email.clone(),
+            roles: vec!["viewer".to_owned()],
+            ..Default::default()
+        };
         last = owner.members.add_member(add).await.unwrap().into_inner().member;
     }
     let remove = v1::RemoveMemberRequest { user_id: people[1].id.clone(), ..Default::default() };

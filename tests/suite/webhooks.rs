@@ -285,7 +285,8 @@ async fn refusals_and_what_was_rolled_back_are_not_told(t: &Bed) {
     let receiver = Node::start("webhook-receiver.js", &[]).await;
     let (hook, _) = create(&t, &acme, &format!("http://127.0.0.1:{}/", receiver.port), &[]).await;
     let viewer = t.member(&acme, "viewer").await;
-    let add = v1::AddMemberRequest { email: viewer.email.clone(), role: "viewer".to_owned(), ..Default::default() };
+    let add =
+        v1::AddMemberRequest { email: viewer.email.clone(), roles: vec!["viewer".to_owned()], ..Default::default() };
     let refused = t.with_token(&viewer.token).members.add_member(add.clone()).await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
     let refused = t.with_token(&acme.owner.token).members.add_member(add).await;

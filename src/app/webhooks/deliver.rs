@@ -158,7 +158,7 @@ impl App {
             return Ok(Vec::new());
         }
         let Some((_, catalogue)) = self.plane.find_settled(tenant, now).await? else { return Ok(Vec::new()) };
-        self.store.list_active_in_role(tenant, &catalogue.definition.roles.top().name).await
+        self.store.list_active_in_top(tenant, &catalogue.definition.roles.top().name).await
     }
 
     async fn switch_off(
