@@ -27,7 +27,7 @@ use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
-use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, roles, sso, users};
+use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, accounts, domains, memberships, roles, sso, users};
 use crate::time::Timestamp;
 
 /// How long a sign-in may take, from its beginning to its end.
@@ -206,6 +206,8 @@ impl App {
         }
         if guest.epoch.is_none() {
             users::insert_without_password(&mut tx, &guest.user, ctx.now).await?;
+            // The provider says so, of a domain that the tenant has proven.
+            accounts::set_verified(&mut tx, ctx.now).await?;
             users::set_first_default_tenant(&mut tx, tenant, ctx.now).await?;
         }
         let joined = self.place(&mut tx, ctx, (&locked, catalogue), connection, identity).await?;
@@ -246,7 +248,7 @@ impl App {
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
         if let Some(user) = known {
             drop(tx);
-            let account = self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            let account = self.store.find_account_by_id(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
             return Guest::of(account, true);
         }
         let email = vouched(&mut tx, connection, identity).await?;

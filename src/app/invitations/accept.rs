@@ -28,7 +28,9 @@ use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::invitations::{self, Found};
 pub use crate::store::system::MyInvitation;
-use crate::store::{AsUser, InTenant, InTenantAsUser, Scoped, memberships, roles as own_roles, settings, users};
+use crate::store::{
+    AsUser, InTenant, InTenantAsUser, Scoped, accounts, memberships, roles as own_roles, settings, users,
+};
 
 /// What the person who is invited is shown.
 pub struct Previewed {
@@ -164,7 +166,7 @@ impl App {
         }
         let user = User { user_id, email: invitation.email.clone(), display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
-        let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let password_hash = self.passwords.hash(new.password.clone(), false).await?;
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         let scope = InTenantAsUser(tenant_id, user_id);
         let mut open = match self.begin::<Joined, _>(ctx, Some(tenant_id), scope, key).await? {
@@ -174,6 +176,8 @@ impl App {
         // First what the invitation says of itself: an account that it has made already is no other fault.
         let (tenant, membership, audit) = self.admit(&mut open.tx, ctx, &catalogue, token).await?;
         users::insert(&mut open.tx, &user, &password_hash, ctx.now).await?;
+        // The token came by mail, so the address is theirs.
+        accounts::set_verified(&mut open.tx, ctx.now).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
         let (own, _) = settings::find(&mut open.tx).await?;
         let longest = own.over(&catalogue.definition.settings).security.session_length_seconds;
@@ -182,6 +186,7 @@ impl App {
             proof: Proof::password(FIRST_EPOCH),
             tenant: Some(tenant_id),
             bound_tenant: None,
+            connection: None,
             remember: new.remember,
             terms: self.sessions.terms(new.remember, longest.map(TimeDelta::seconds)),
             device: new.device,
