@@ -10,6 +10,7 @@ use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::role::Roles;
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -40,6 +41,8 @@ pub struct Standing {
     pub member: Option<Membership>,
     /// Whether the tenant has ended the person's session for itself.
     pub session_ended: bool,
+    /// The tenant's own identity provider, where there is one and the call is a person's.
+    pub sso: Option<SsoRule>,
 }
 
 impl Plane {
@@ -91,8 +94,17 @@ impl Plane {
     /// # Errors
     /// `TenantNotFound`.
     pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
+        // The same for every other tenant, whether it is the person's or not, or is there at all.
+        let bound = caller.person().and_then(|person| person.session.bound_tenant);
+        if bound.is_some_and(|bound| bound != tenant) {
+            return Err(Error::SessionBound);
+        }
         let member = match caller.user() {
             Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
+            None => None,
+        };
+        let sso = match caller.person() {
+            Some(_) => self.store.find_sso_rule(tenant).await?,
             None => None,
         };
         let found = match caller.person() {
@@ -118,7 +130,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        Ok(Standing { tenant, catalogue, roles, member, session_ended })
+        Ok(Standing { tenant, catalogue, roles, member, session_ended, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::domain::id::{SessionId, TenantId, UserId};
+use crate::domain::impersonation::LONGEST;
 use crate::domain::seal::MasterKey;
 use crate::domain::secret::Secret;
 use crate::domain::session::{ACCESS_TOKEN_LIFETIME, Session};
@@ -98,6 +99,14 @@ struct Claims {
     /// Never in a token of ours; should one have it, it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
+    /// The operator who is in the person's place (RFC 8693). For others to see; the session's row decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    act: Option<Act>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Act {
+    sub: Uuid,
 }
 
 /// A new access token.
@@ -175,7 +184,9 @@ impl Tokens {
     ) -> Result<Minted, Error> {
         let ring = self.ring();
         let (kid, signing) = ring.signing.as_ref().ok_or_else(|| Error::internal("no key signs access tokens"))?;
-        let exp = now.after(ACCESS_TOKEN_LIFETIME).min(session.idle_expires_at).min(session.absolute_expires_at);
+        // In somebody's place there is no refreshing: the token is good for all of the time.
+        let lifetime = if session.operator.is_some() { LONGEST } else { ACCESS_TOKEN_LIFETIME };
+        let exp = now.after(lifetime).min(session.idle_expires_at).min(session.absolute_expires_at);
         let exp = not_after.map_or(exp, |end| exp.min(end));
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -188,6 +199,7 @@ impl Tokens {
             auth_time: session.auth_time.seconds(),
             aal: session.aal,
             nbf: None,
+            act: session.operator.map(|key| Act { sub: key.0 }),
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some("at+jwt".to_owned());

@@ -176,6 +176,13 @@ impl Gate {
             {
                 return Err(Error::PermissionMissing(permission.to_owned()));
             }
+            // What is without a tenant is the account's own.
+            if let Some(person) = ctx.caller.person()
+                && !admission.access.allow_bound
+                && person.session.bound_tenant.is_some()
+            {
+                return Err(Error::SessionBound);
+            }
             return Ok(None);
         }
         let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
@@ -214,6 +221,7 @@ impl Gate {
             allow_deleted: access.allow_deleted,
             writes: access.writes && !access.allow_maintenance,
             recent_login: access.recent_login,
+            deny_impersonated: access.deny_impersonated,
         };
         if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
             return Err(reason);

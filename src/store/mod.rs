@@ -22,6 +22,7 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod impersonations;
 pub mod jobs;
 pub mod keys;
 pub mod memberships;
@@ -34,6 +35,7 @@ pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
+pub mod sso;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -263,6 +265,7 @@ pub fn statements() -> Vec<Listed> {
         entitlements::STATEMENTS,
         feed::STATEMENTS,
         idempotency::STATEMENTS,
+        impersonations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
@@ -272,6 +275,7 @@ pub fn statements() -> Vec<Listed> {
         roles::STATEMENTS,
         sessions::STATEMENTS,
         slugs::STATEMENTS,
+        sso::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

@@ -14,6 +14,7 @@ use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
 use super::roles::{OwnRoleRow, role_columns};
 use super::sessions::{SessionRow, ShownRow, session_columns};
+use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -30,6 +31,7 @@ use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::{Session, ShownSession};
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
@@ -39,11 +41,13 @@ statements! {
     FIND_SESSION: AcrossTenants = Statement::new(concat!(
         "select ",
         session_columns!("s."),
-        ", s.user_id, a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
+        ", s.user_id, k.revoked_at as key_revoked_at, k.expires_at as key_expires_at,
+                a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
+         left join platform_key k on k.platform_key_id = s.operator_key_id
          where s.user_id = $1 and s.session_id = $2
-           and (cast($3 as text) is null or exists (select 1 from signing_key k where k.kid = $3 and k.state in ('current', 'next', 'retired')))",
+           and (cast($3 as text) is null or exists (select 1 from signing_key g where g.kid = $3 and g.state in ('current', 'next', 'retired')))",
     ));
     /// A person's live sign-ins that are at work in a tenant and not ended there; $3 is no session's id.
     LIST_SESSIONS_IN_TENANT: AcrossTenants = Statement::new(concat!(
@@ -74,6 +78,16 @@ statements! {
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
          where email = $1",
+    );
+    FIND_ACCOUNT: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where user_id = $1",
+    );
+    FIND_SSO_RULE: AcrossTenants = Statement::new(
+        "select connection_id, required
+         from sso_connection
+         where tenant_id = $1",
     );
     FIND_USER: AcrossTenants = Statement::new(
         "select user_id, email, display_name
@@ -265,7 +279,7 @@ statements! {
          union
          select user_id
          from session
-         where active_tenant_id = $1
+         where active_tenant_id = $1 or bound_tenant_id = $1
          limit 200",
     );
     COUNT_TENANTS_OF_PLAN: AcrossTenants = Statement::new(
@@ -341,6 +355,8 @@ struct One {
 struct FoundSessionRow {
     #[sqlx(flatten)]
     session: SessionRow,
+    key_revoked_at: Option<Timestamp>,
+    key_expires_at: Option<Timestamp>,
     #[sqlx(flatten)]
     account: AccountRow,
 }
@@ -628,7 +644,13 @@ impl Store {
     ) -> Result<Option<(Session, Account)>, Error> {
         let args = [user.0.into(), session.0.into(), kid.into()];
         let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
-        row.map(|row| Ok((row.session.of(user), account(row.account)?))).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let mut session = row.session.of(user);
+        // A session in a person's place ends with the operator's key.
+        session.revoked_at = session.revoked_at.or(row.key_revoked_at);
+        session.absolute_expires_at =
+            row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
+        Ok(Some((session, account(row.account)?)))
     }
 
     /// A person's live sign-ins that are at work in a tenant, after one of them, in the order in which they began. Of their
@@ -671,6 +693,24 @@ impl Store {
         let args = [email.as_str().into()];
         let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
         row.map(account).transpose()
+    }
+
+    /// A person's account.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account_of(&self, user: UserId) -> Result<Option<Account>, Error> {
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        row.map(account).transpose()
+    }
+
+    /// What a tenant's own identity provider means for who enters; none without one.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_sso_rule(&self, tenant: TenantId) -> Result<Option<SsoRule>, Error> {
+        let row: Option<SsoRuleRow> = self.across_tenants().await?.optional(&FIND_SSO_RULE, &[tenant.0.into()]).await?;
+        Ok(row.map(SsoRule::from))
     }
 
     /// A person's name and address.

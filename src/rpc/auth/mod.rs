@@ -3,11 +3,13 @@
 mod api_keys;
 mod authorize;
 mod identity;
+mod impersonation;
 mod introspect;
 mod platform_keys;
 mod sessions;
 mod sign_in;
 mod signing_keys;
+mod sso;
 
 use chrono::TimeDelta;
 
@@ -32,6 +34,11 @@ super::served! { v1::auth_service_server::AuthService:
     list_signing_keys(ListSigningKeysRequest) -> ListSigningKeysResponse = signing_keys;
     rotate_signing_key(RotateSigningKeyRequest) -> RotateSigningKeyResponse = signing_keys;
     revoke_signing_key(RevokeSigningKeyRequest) -> RevokeSigningKeyResponse = signing_keys;
+    begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
+    complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
+    impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
+    list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
+    end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;
