@@ -14,7 +14,7 @@ use crate::rpc::v1::{
 /// Flags of `tenantry signing-key`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A key is published an hour before it signs, and known for a quarter of an hour after it has signed for the last time,
+A key is published an hour before it signs, and known for an hour and a quarter after it has signed for the last time,
 so no token becomes bad by a rotation. `revoke` is for a key that others may have: its tokens are refused at once.")]
 pub(super) struct SigningKey {
     #[command(subcommand)]

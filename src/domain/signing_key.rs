@@ -9,9 +9,9 @@ use crate::time::Timestamp;
 /// How long a key is published before it signs: longer than anybody keeps the published keys without asking anew.
 pub const PUBLISHED_BEFORE: TimeDelta = TimeDelta::hours(1);
 
-/// How long a key is known after it has signed for the last time: the minutes that a token lives, those in which a server
-/// may not have noticed yet that the key is retired, and as much again.
-pub const KNOWN_AFTER: TimeDelta = TimeDelta::minutes(15);
+/// How long a key is known after it has signed for the last time: the hour that the longest token lives, that of somebody
+/// in another's place, and a quarter of one in which a server may not have noticed yet that the key is retired.
+pub const KNOWN_AFTER: TimeDelta = TimeDelta::minutes(75);
 
 /// Where a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

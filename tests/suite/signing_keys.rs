@@ -101,7 +101,7 @@ async fn a_key_is_published_before_it_signs_and_known_after_it_has(t: Bed) {
     let refused = t.operator().auth.rotate_signing_key(v1::RotateSigningKeyRequest::default()).await;
     assert_refused(refused, Code::FailedPrecondition, "SIGNING_KEY_TOO_NEW");
 
-    t.clock.advance(TimeDelta::minutes(14));
+    t.clock.advance(TimeDelta::minutes(74));
     t.run_jobs().await;
     assert_eq!(key_in(&t, v1::SigningKeyState::Retired).await, first);
     t.clock.advance(TimeDelta::minutes(2));
