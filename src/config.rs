@@ -107,7 +107,7 @@ pub struct Serve {
     #[arg(value_parser = api_host, help_heading = "Finding the tenant")]
     pub api_hosts: Vec<String>,
 
-    /// Name server that custom domains are verified by; those of /etc/resolv.conf when absent
+    /// Name server that custom domains are verified by and webhooks found; those of /etc/resolv.conf when absent
     #[arg(long, env = "TENANTRY_DNS_SERVER", value_name = "ADDRESS:PORT", help_heading = "Finding the tenant")]
     pub dns_server: Option<SocketAddr>,
 
@@ -155,6 +155,12 @@ pub struct Serve {
     /// PEM certificates of authorities, besides the system's, that may have certified the mail server
     #[arg(long, env = "TENANTRY_MAIL_CA", value_name = "FILE", help_heading = "Mail")]
     pub mail_ca: Option<PathBuf>,
+
+    /// Networks of your own that webhooks may call besides the public Internet, also over http: CIDR ranges, separated by
+    /// commas. All others that are not public are refused, this machine's among them
+    #[arg(long, env = "TENANTRY_WEBHOOK_ALLOW", value_name = "CIDR,..", value_delimiter = ',')]
+    #[arg(value_parser = network, help_heading = "Webhooks")]
+    pub webhook_allow: Vec<IpNet>,
 
     /// PEM certificate chain of the gRPC port; with it, TLS is on
     #[arg(long, env = "TENANTRY_TLS_CERT", value_name = "FILE", help_heading = "TLS")]

@@ -76,7 +76,7 @@ impl App {
     }
 
     /// Asks the gate's questions again, but for how recent the sign-in is: that is asked of whoever begins.
-    async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
+    pub(super) async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
         let now = self.clock.now();
         self.plane.still_live(&t.ctx.caller, now).await?;
         let standing = self.plane.standing(t.tenant_id(), &t.ctx.caller, now).await?;

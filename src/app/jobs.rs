@@ -101,6 +101,7 @@ impl App {
                 self.give_back(job, again).await
             }
             JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
+            JobKind::Webhook => self.deliver_webhook(&ctx("System/DeliverWebhook"), job).await,
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod activity;
 pub mod api_keys;
+pub mod audit;
 pub mod authorize;
 pub mod catalogue;
 pub mod denials;
@@ -34,6 +35,7 @@ pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -45,6 +47,7 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
+use crate::outside::courier::Courier;
 use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
@@ -78,7 +81,9 @@ pub struct App {
     /// Which hosts are the server's own, and so name no tenant.
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
-    pub resolver: Box<dyn Resolver>,
+    pub resolver: Arc<dyn Resolver>,
+    /// What takes events to webhooks.
+    pub courier: Courier,
     /// What asks identity providers who somebody is.
     pub oidc: Oidc,
     /// How letters read.

@@ -2,6 +2,7 @@
 //! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
 //! them, and are audited like everybody else.
 
+mod audit;
 mod catalogue;
 mod completions;
 mod confirm;
@@ -75,6 +76,8 @@ enum Command {
     Settings(settings::Settings),
     /// Custom domains of a tenant
     Domain(domain::Domain),
+    /// The audit log of a tenant or of the platform
+    Audit(audit::Audit),
     /// Print what a shell needs to complete command lines
     Completions(completions::Completions),
 }
@@ -106,6 +109,7 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::Feature(feature)) => feature.run(out).await,
         Some(Command::Settings(settings)) => settings.run(out).await,
         Some(Command::Domain(domain)) => domain.run(out).await,
+        Some(Command::Audit(audit)) => audit.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),
     }
 }

@@ -33,12 +33,13 @@ use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
-use crate::outside::Mailer;
+use crate::outside::courier::Courier;
 use crate::outside::dns::Dns;
 use crate::outside::http::{Http, Reach};
 use crate::outside::mail_files::MailFiles;
 use crate::outside::oidc::Oidc;
 use crate::outside::smtp::{self, Relay, Security, Smtp};
+use crate::outside::{Mailer, Resolver};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -242,6 +243,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let catalogue =
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
+    let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
     let app = App {
         plane: Plane {
@@ -259,7 +261,8 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
-        resolver: Box::new(Dns::new(config.dns_server)),
+        courier: Courier::new(&resolver, config.webhook_allow.clone()),
+        resolver,
         oidc: Oidc::new(Http::new(reach).map_err(|e| failed(&e))?),
         letters: letters(config)?,
         mailer: mailer(config)?,

@@ -28,3 +28,4 @@ pub mod sso;
 pub mod subscription;
 pub mod tenant;
 pub mod user;
+pub mod webhook;

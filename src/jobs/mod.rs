@@ -40,7 +40,7 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// The kinds that have a lane of their own, each with how many are done at once.
-pub const LANES: &[(JobKind, usize)] = &[(JobKind::Mail, 8)];
+pub const LANES: &[(JobKind, usize)] = &[(JobKind::Mail, 8), (JobKind::Webhook, 16)];
 
 /// Runs the due jobs of a lane until it is to stop; those that are under way then are finished. What is cut off
 /// nevertheless may have happened outside, and will happen again.

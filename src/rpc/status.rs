@@ -79,6 +79,7 @@ pub fn code(error: &Error) -> Code {
         | Error::RoleNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
+        | Error::WebhookNotFound
         | Error::SsoNotConfigured
         | Error::ImpersonationNotFound
         | Error::ExternalIdUnknown => Code::NotFound,
@@ -180,6 +181,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::FeatureNotInPlan(_) => R::FeatureNotInPlan,
         Error::PlanExceeded(_) => R::PlanExceeded,
         Error::IntegrationNotFound => R::IntegrationNotFound,
+        Error::WebhookNotFound => R::WebhookNotFound,
         Error::ExternalIdTaken => R::ExternalIdTaken,
         Error::ExternalIdUnknown => R::ExternalIdUnknown,
         Error::SeatsExhausted { .. } => R::SeatsExhausted,

@@ -17,6 +17,18 @@ statements! {
          on conflict (kind, subject) do update
          set due_at = excluded.due_at, attempts = 0, leased_until = null, lease = null, last_error = null",
     );
+    /// Touches the row in any case: whoever is about to end the job waits for this, and sees afterwards what is to be done.
+    SCHEDULE_BY: OfPlatform = Statement::new(
+        "insert into job (kind, subject, due_at, attempts)
+         values ($1, $2, $3, 0)
+         on conflict (kind, subject) do update
+         set due_at = case when job.due_at > excluded.due_at then excluded.due_at else job.due_at end",
+    );
+    HOLD: OfPlatform = Statement::new(
+        "update job
+         set lease = $3
+         where kind = $1 and subject = $2 and lease = $3",
+    );
     CANCEL: OfPlatform = Statement::new(
         "delete from job
          where kind = $1 and subject = $2",
@@ -57,12 +69,14 @@ pub enum JobKind {
     MigratePlan,
     /// Sends a message of the outbox.
     Mail,
+    /// Sends a webhook what is due to it.
+    Webhook,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::Mail];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::Mail, Self::Webhook];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -74,6 +88,7 @@ impl JobKind {
             Self::SlugAlias => "slug_alias",
             Self::MigratePlan => "migrate_plan",
             Self::Mail => "mail",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -82,7 +97,7 @@ impl JobKind {
     /// Whether its work is outside: it waits for others, so it is claimed by itself and done beside the rest.
     #[must_use]
     pub const fn is_outside(self) -> bool {
-        matches!(self, Self::Mail)
+        matches!(self, Self::Mail | Self::Webhook)
     }
 }
 
@@ -127,6 +142,29 @@ pub async fn schedule<S: Scope>(
         None => tx.execute(&CANCEL, &key).await,
     }
     .map(|_| ())
+}
+
+/// Schedules a job to be due at `due` at the latest. Whoever is at it goes on, and sees what was written before this when
+/// they have held the job.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn schedule_by<S: Scope>(
+    tx: &mut Scoped<S>,
+    kind: JobKind,
+    subject: Uuid,
+    due: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(&SCHEDULE_BY, &[kind.as_str().into(), subject.into(), due.into()]).await.map(|_| ())
+}
+
+/// Keeps others from scheduling the job by another time until the transaction ends.
+///
+/// # Errors
+/// `DatabaseUnavailable`, also when the lease is gone: then another one does the work.
+pub async fn hold<S: Scope>(tx: &mut Scoped<S>, job: &Claimed) -> Result<(), Error> {
+    let held = tx.execute(&HOLD, &[job.kind.as_str().into(), job.subject.into(), job.lease.into()]).await?;
+    if held > 0 { Ok(()) } else { Err(Error::DatabaseUnavailable("another one does the job".into())) }
 }
 
 /// Ends a job in the transaction of its effects, or says when it is due again.

@@ -41,6 +41,7 @@ pub mod tenants;
 pub mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
@@ -281,6 +282,7 @@ pub fn statements() -> Vec<Listed> {
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,
+        webhooks::STATEMENTS,
     ]
     .concat()
 }

@@ -65,6 +65,16 @@ statements! {
         "delete from domain_host
          where tenant_id = $1 and domain in (select domain from domain_host where tenant_id = $1 limit $2)",
     );
+    DELETE_WEBHOOK: OfTenant = Statement::new(
+        "delete from webhook
+         where tenant_id = $1 and webhook_id in (select webhook_id from webhook where tenant_id = $1 limit $2)",
+    );
+    DELETE_WEBHOOK_DELIVERY: OfTenant = Statement::new(
+        "delete from webhook_delivery
+         where tenant_id = $1 and delivery_id in (select delivery_id from webhook_delivery where tenant_id = $1 limit $2)",
+    );
+    COUNT_WEBHOOK: OfTenant = Statement::new("select count(*) as rows from webhook where tenant_id = $1");
+    COUNT_WEBHOOK_DELIVERY: OfTenant = Statement::new("select count(*) as rows from webhook_delivery where tenant_id = $1");
     DELETE_TENANT_SETTINGS: OfTenant = Statement::new(
         "delete from tenant_settings
          where tenant_id = $1 and $2 > 0",
@@ -157,6 +167,8 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("audit_event", &DELETE_AUDIT_EVENT, &COUNT_AUDIT_EVENT),
     ("quota_account", &DELETE_QUOTA_ACCOUNT, &COUNT_QUOTA_ACCOUNT),
     ("outbox", &DELETE_OUTBOX, &COUNT_OUTBOX),
+    ("webhook", &DELETE_WEBHOOK, &COUNT_WEBHOOK),
+    ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
     ("membership_role", &DELETE_MEMBERSHIP_ROLE, &COUNT_MEMBERSHIP_ROLE),
     ("tenant_role", &DELETE_TENANT_ROLE, &COUNT_TENANT_ROLE),

@@ -222,6 +222,17 @@ impl<S: Scope> Scoped<S> {
         self.conn().execute(sql, &args).await.map(Some)
     }
 
+    /// All rows of a query on the tenant's rows; none when the transaction is not a tenant's.
+    pub(super) async fn all_if_tenant<T: Record>(
+        &mut self,
+        sql: &Statement<OfTenant>,
+        args: &[Value<'_>],
+    ) -> Result<Vec<T>, Error> {
+        let Some(tenant) = self.scope.tenant() else { return Ok(Vec::new()) };
+        let args = with_first(Some(tenant.0), args);
+        self.conn().all(sql, &args).await
+    }
+
     /// Runs a statement on a person's rows when the transaction is a person's; how many it touched then.
     pub(super) async fn execute_if_user(
         &mut self,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::api_keys::{ApiKeyRow, api_key_columns};
+use super::audit::{AuditFilter, AuditRow};
 use super::jobs::JobKind;
 use super::keys::{PlatformKeyRow, platform_key_columns};
 use super::memberships::{MembershipRow, membership_columns, role_names};
@@ -232,6 +233,23 @@ statements! {
          select cast(null as uuid), user_id, message_id, template, recipient, payload, sealed, status, created_at
          from personal_outbox
          where message_id = $1",
+    );
+    FIND_WEBHOOK_TENANT: AcrossTenants = Statement::new(
+        "select tenant_id
+         from webhook
+         where webhook_id = $1",
+    );
+    /// As a tenant's log in audit.rs; nobody's tenant is in it.
+    LIST_PLATFORM_AUDIT: AcrossTenants = Statement::new(
+        "select event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id, changes, request_id, source
+         from platform_audit
+         where event_id < $1
+           and ($2 = 0 or actor_id = $3)
+           and (action = $4 or ($5 = 1 and substr(action, 1, length($4)) = $4))
+           and ($6 = 0 or subject_id = $7)
+           and at >= $8 and at < $9
+         order by event_id desc
+         limit $10",
     );
     LIST_MISSING_MAIL: AcrossTenants = Statement::new(
         "select o.message_id
@@ -986,6 +1004,29 @@ impl Store {
     pub async fn find_message(&self, id: Uuid) -> Result<Option<Written>, Error> {
         let row: Option<MessageRow> = self.across_tenants().await?.optional(&FIND_MESSAGE, &[id.into()]).await?;
         row.map(Written::try_from).transpose()
+    }
+
+    /// Whose a webhook is.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_webhook_tenant(&self, webhook: Uuid) -> Result<Option<TenantId>, Error> {
+        let row: Option<TenantIdRow> =
+            self.across_tenants().await?.optional(&FIND_WEBHOOK_TENANT, &[webhook.into()]).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// The platform's log before one of its rows, the newest first.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_platform_audit(
+        &self,
+        filter: &AuditFilter,
+        before: Uuid,
+        limit: i64,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.across_tenants().await?.all(&LIST_PLATFORM_AUDIT, &filter.args(before, limit)).await
     }
 
     /// Messages that wait and have no job to send them; at most a hundred at a time.
