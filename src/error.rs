@@ -201,6 +201,8 @@ pub enum Error {
     PlanExceeded(Vec<Excess>),
     #[error("the tenant has no such integration")]
     IntegrationNotFound,
+    #[error("the tenant has no such webhook")]
+    WebhookNotFound,
     #[error("the tenant has no identity provider of its own; SetSsoConnection connects one")]
     SsoNotConfigured,
     #[error("there is no such impersonation that goes on")]

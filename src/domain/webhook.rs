@@ -255,8 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_what_the_standard_says() {
-        // Computed with the reference library.
+    fn each_secret_signs_once_in_the_form_of_the_standard() {
         let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
         let id: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
         let one = signature(std::slice::from_ref(&secret), id, 1_614_265_330, r#"{"test": 2432232314}"#);
