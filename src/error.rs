@@ -207,8 +207,6 @@ pub enum Error {
     SsoNotConfigured,
     #[error("there is no such impersonation that goes on")]
     ImpersonationNotFound,
-    #[error("the tenant has no such webhook")]
-    WebhookNotFound,
     #[error("this event id of the provider was used with other content")]
     BillingEventReused,
     #[error("this external id belongs to another")]

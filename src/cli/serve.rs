@@ -250,7 +250,6 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let catalogue =
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
-    let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
     let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let app = App {

@@ -139,6 +139,7 @@ async fn a_new_postgres_is_set_up_and_served_with_what_migrate_prints() {
     let data = dir.path().join("data");
     let mut command = serve(&data, None);
     command.env("TENANTRY_DATABASE_URL", &app).env("TENANTRY_SYSTEM_DATABASE_URL", &system);
+    command.args(["--sign-up", "immediate"]);
     let server = Program::start(&data, command);
     let request = v1::SignUpRequest {
         email: "ada@example.com".to_owned(),
