@@ -118,10 +118,16 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if allow_maintenance && !writes {
         return Err("reads go on in maintenance: `allow_maintenance` is for methods that write".into());
     }
+    let (deny_impersonated, allow_bound) = (flag("deny_impersonated"), flag("allow_bound"));
+    if allow_bound && (tenant != "TenantRule::None" || who != "Who::SignedIn") {
+        return Err("`allow_bound` is for methods of the signed-in without a tenant".into());
+    }
     Ok(format!(
         "who: {who}, also_user: {}, also_service: {}, also_operator: {}, also_api_key: {}, also_personal_key: {}, tenant: {tenant}, \
-         writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
-         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}",
+         writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, \
+         allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
+         allow_maintenance: {allow_maintenance}, recent_login: {recent_login}, \
+         deny_impersonated: {deny_impersonated}, allow_bound: {allow_bound}",
         also("CALLER_KIND_USER"),
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),

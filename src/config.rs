@@ -111,6 +111,11 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_DNS_SERVER", value_name = "ADDRESS:PORT", help_heading = "Finding the tenant")]
     pub dns_server: Option<SocketAddr>,
 
+    /// Lets calls to addresses that tenants choose, such as those of their identity providers, go into private networks, and
+    /// to this machine without TLS too: for development, and where providers are inside
+    #[arg(long, env = "TENANTRY_ALLOW_PRIVATE_ADDRESSES", help_heading = "Calls to others")]
+    pub allow_private_addresses: bool,
+
     /// Proxies whose x-forwarded-host and x-forwarded-for count: addresses or CIDR ranges, separated by commas
     #[arg(long, env = "TENANTRY_TRUSTED_PROXIES", value_name = "CIDR,..", value_delimiter = ',')]
     #[arg(value_parser = network, help_heading = "Finding the tenant")]

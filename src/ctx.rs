@@ -98,6 +98,9 @@ impl Caller {
     /// The kind's name in logs and refusals.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
+        if self.impersonator().is_some() {
+            return "impersonating";
+        }
         match self {
             Self::Anonymous => "anonymous",
             Self::User(_) => "user",
@@ -110,9 +113,13 @@ impl Caller {
         }
     }
 
-    /// The kind's number in rows; as `CallerKind` in access.proto. A service in a person's name is a service.
+    /// The kind's number in rows; as `CallerKind` in access.proto. A service in a person's name is a service; an operator
+    /// in a person's place is an operator, whichever way the call came.
     #[must_use]
     pub const fn kind_number(&self) -> i64 {
+        if self.impersonator().is_some() {
+            return 4;
+        }
         match self {
             Self::Anonymous => 1,
             Self::User(_) => 2,
@@ -127,6 +134,9 @@ impl Caller {
     /// The id of the credential's holder: a user or a key.
     #[must_use]
     pub const fn id(&self) -> Option<Uuid> {
+        if let Some(key) = self.impersonator() {
+            return Some(key.0);
+        }
         match self {
             Self::Anonymous | Self::System => None,
             Self::User(user) => Some(user.user.user_id.0),
@@ -169,6 +179,15 @@ impl Caller {
     #[must_use]
     pub fn principal(&self) -> Option<Uuid> {
         self.user().map(|user| user.user_id.0).or(self.id())
+    }
+
+    /// The key of the operator who is in the person's place.
+    #[must_use]
+    pub const fn impersonator(&self) -> Option<PlatformKeyId> {
+        match self.person() {
+            Some(person) => person.session.operator,
+            None => None,
+        }
     }
 
     /// The key of a service or operator, when one is used.
@@ -299,6 +318,8 @@ pub struct Needs<'a> {
     pub writes: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
+    /// Whether an operator in a member's place may not.
+    pub deny_impersonated: bool,
 }
 
 impl TenantCtx {

@@ -83,6 +83,20 @@ pub enum Error {
     KeyTooStrong(String),
     #[error("that is above your own rank; a member of that rank can do it")]
     RankTooLow,
+    #[error("this tenant is entered through its identity provider: sign in with BeginSso")]
+    SsoRequired,
+    #[error("this session opens one tenant only, and nothing of the account; sign in with your own credentials")]
+    SessionBound,
+    #[error("an operator in a member's place may not do this; the member can, or the operator as themselves")]
+    Impersonated,
+    #[error("the state or binding token is not one of a sign-in that goes on; begin again, in the same browser")]
+    SsoStateInvalid,
+    #[error("the sign-in through the tenant's identity provider failed: {0}")]
+    SsoRefused(String),
+    #[error("the identity provider knows no address of yours that this tenant may vouch for: {0}")]
+    SsoAddressRefused(&'static str),
+    #[error("this sign-in is not for you: {0}")]
+    SsoMemberRefused(&'static str),
     #[error("an operator of the platform suspended the tenant, so only an operator can activate it")]
     SuspendedByOperator,
 
@@ -163,12 +177,18 @@ pub enum Error {
     DomainNotVerified(String),
     #[error("the name server does not answer ({0}); try again")]
     DnsUnavailable(String),
+    #[error("the tenant's identity provider cannot be asked ({0}); try again")]
+    SsoProviderUnavailable(String),
     #[error("the tenant's plan does not include the feature `{0}`; a larger plan does, or an operator's override")]
     FeatureNotInPlan(String),
     #[error("more is in use than the plan allows; use less first, or say allow_exceeding: {}", describe_excess(.0))]
     PlanExceeded(Vec<Excess>),
     #[error("the tenant has no such integration")]
     IntegrationNotFound,
+    #[error("the tenant has no identity provider of its own; SetSsoConnection connects one")]
+    SsoNotConfigured,
+    #[error("there is no such impersonation that goes on")]
+    ImpersonationNotFound,
     #[error("this event id of the provider was used with other content")]
     BillingEventReused,
     #[error("this external id belongs to another")]

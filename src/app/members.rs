@@ -21,7 +21,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, memberships, roles};
+use crate::store::{InTenant, TenantTx, memberships, roles, sso};
 
 /// A member with their name and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -312,7 +312,8 @@ impl App {
             together(&t.catalogue, &roles::list(tx).await?)
         };
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
-        let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member };
+        let sso = if t.ctx.caller.person().is_some() { sso::find_rule(tx).await? } else { None };
+        let standing = Standing { tenant, catalogue: t.catalogue.clone(), roles, member, sso };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
             None => Ok((standing, rank)),

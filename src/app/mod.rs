@@ -10,6 +10,7 @@ pub mod domains;
 pub mod entitlements;
 pub mod export;
 pub mod first_start;
+pub mod impersonation;
 pub mod import;
 pub mod integrations;
 pub mod invitations;
@@ -29,6 +30,8 @@ pub mod sessions;
 pub mod settings;
 pub mod sign_in;
 pub mod slugs;
+pub mod sso;
+pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
 pub mod usage;
@@ -43,6 +46,7 @@ use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
 use crate::error::Error;
+use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
 use crate::time::{Clock, Timestamp};
@@ -76,6 +80,8 @@ pub struct App {
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
     pub resolver: Box<dyn Resolver>,
+    /// What asks identity providers who somebody is.
+    pub oidc: Oidc,
     /// How letters read.
     pub letters: Letters,
     /// What sends them.

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::App;
 use crate::ctx::Ctx;
@@ -26,6 +27,8 @@ pub struct SignIn {
     pub tenant: Option<TenantId>,
     /// The only tenant that it opens; for sign-ins by a tenant's own provider.
     pub bound_tenant: Option<TenantId>,
+    /// The connection with that provider.
+    pub connection: Option<Uuid>,
     /// Whether it is to outlast the day.
     pub remember: bool,
     /// How long it may last; from `session_terms`.
@@ -85,7 +88,7 @@ impl App {
     where
         Statement<OfUser>: RunsIn<S>,
     {
-        let SignIn { user_id, proof, tenant, bound_tenant, remember, terms, device } = sign_in;
+        let SignIn { user_id, proof, tenant, bound_tenant, connection, remember, terms, device } = sign_in;
         if sessions::lock_account(tx).await? != Some(proof.epoch) {
             return Err(Error::CredentialInvalid);
         }
@@ -106,6 +109,8 @@ impl App {
             idle_expires_at: ctx.now.after(terms.idle),
             absolute_expires_at: ctx.now.after(terms.length),
             revoked_at: None,
+            connection,
+            operator: None,
         };
         let token = RefreshToken::generate(&self.master, user_id, session.session_id, 0);
         let source = ctx.source.map(|ip| ip.to_string());

@@ -35,7 +35,9 @@ use crate::http::{self, Readiness};
 use crate::jobs;
 use crate::outside::Mailer;
 use crate::outside::dns::Dns;
+use crate::outside::http::{Http, Reach};
 use crate::outside::mail_files::MailFiles;
+use crate::outside::oidc::Oidc;
 use crate::outside::smtp::{self, Relay, Security, Smtp};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
@@ -240,6 +242,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let catalogue =
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
+    let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
     let app = App {
         plane: Plane {
             store: store.clone(),
@@ -257,6 +260,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
         resolver: Box::new(Dns::new(config.dns_server)),
+        oidc: Oidc::new(Http::new(reach).map_err(|e| failed(&e))?),
         letters: letters(config)?,
         mailer: mailer(config)?,
         default_tenant,

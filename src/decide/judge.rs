@@ -2,7 +2,7 @@
 //! them. Pure.
 
 use super::tenant::Standing;
-use crate::ctx::{Caller, Needs};
+use crate::ctx::{Caller, Needs, SignedIn};
 use crate::domain::membership::MemberStatus;
 use crate::domain::role::Permissions;
 use crate::domain::session::RECENT_LOGIN;
@@ -56,8 +56,14 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if needs.writes && tenant.flags.maintenance && !at_work {
         reasons.push(Error::TenantInMaintenance);
     }
-    // A sign-in is asked of people; keys have none.
-    let stale = |person: &crate::ctx::SignedIn| person.auth_time.after(RECENT_LOGIN) < now;
+    if let Some(person) = caller.person() {
+        reasons.extend(judge_session(standing, person));
+    }
+    if needs.deny_impersonated && caller.impersonator().is_some() {
+        reasons.push(Error::Impersonated);
+    }
+    // A sign-in is asked of people; keys have none. The person whose place an operator is in has not signed in at all.
+    let stale = |person: &SignedIn| person.session.operator.is_some() || person.auth_time.after(RECENT_LOGIN) < now;
     if needs.recent_login && caller.person().is_some_and(stale) {
         reasons.push(Error::RecentLoginRequired);
     }
@@ -65,4 +71,22 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     let missing = needs.permissions.iter().filter(|permission| !held.contains(permission));
     reasons.extend(missing.map(|permission| Error::PermissionMissing((*permission).to_owned())));
     reasons
+}
+
+/// What speaks against a session in this tenant, by the way in which it began.
+fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
+    let session = &person.session;
+    if session.bound_tenant.is_some_and(|bound| bound != standing.tenant.tenant_id) {
+        return Some(Error::SessionBound);
+    }
+    let sso = standing.sso.as_ref();
+    if let Some(connection) = session.connection {
+        // What another provider said, or one that is not the tenant's any more, counts for nothing.
+        let same = sso.is_some_and(|sso| sso.connection_id == connection);
+        return if same { None } else { Some(Error::CredentialInvalid) };
+    }
+    let required = sso.is_some_and(|sso| sso.required) && session.operator.is_none();
+    // Owners come in by other ways as well, so that a provider that fails locks nobody out for good.
+    let break_glass = standing.member.as_ref().is_some_and(|member| member.is_active_owner(&standing.roles));
+    if required && !break_glass { Some(Error::SsoRequired) } else { None }
 }

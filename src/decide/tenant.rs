@@ -10,6 +10,7 @@ use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::role::Roles;
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -38,6 +39,8 @@ pub struct Standing {
     pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
+    /// The tenant's own identity provider, where there is one and the call is a person's.
+    pub sso: Option<SsoRule>,
 }
 
 impl Plane {
@@ -89,8 +92,17 @@ impl Plane {
     /// # Errors
     /// `TenantNotFound`.
     pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
+        // The same for every other tenant, whether it is the person's or not, or is there at all.
+        let bound = caller.person().and_then(|person| person.session.bound_tenant);
+        if bound.is_some_and(|bound| bound != tenant) {
+            return Err(Error::SessionBound);
+        }
         let member = match caller.user() {
             Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
+            None => None,
+        };
+        let sso = match caller.person() {
+            Some(_) => self.store.find_sso_rule(tenant).await?,
             None => None,
         };
         let found = self.find_settled(tenant, now).await?;
@@ -110,7 +122,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        Ok(Standing { tenant, catalogue, roles, member })
+        Ok(Standing { tenant, catalogue, roles, member, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::id::{SessionId, TenantId, UserId};
+use crate::domain::impersonation::LONGEST;
 use crate::domain::secret::Secret;
 use crate::domain::session::{ACCESS_TOKEN_LIFETIME, Session};
 use crate::error::Error;
@@ -40,6 +41,14 @@ struct Claims {
     auth_time: i64,
     #[serde(default)]
     aal: i64,
+    /// The operator who is in the person's place (RFC 8693). For others to see; the session's row decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    act: Option<Act>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Act {
+    sub: Uuid,
 }
 
 /// A new access token.
@@ -85,7 +94,9 @@ impl Tokens {
         now: Timestamp,
         not_after: Option<Timestamp>,
     ) -> Result<Minted, Error> {
-        let exp = now.after(ACCESS_TOKEN_LIFETIME).min(session.idle_expires_at).min(session.absolute_expires_at);
+        // In somebody's place there is no refreshing: the token is good for all of the time.
+        let lifetime = if session.operator.is_some() { LONGEST } else { ACCESS_TOKEN_LIFETIME };
+        let exp = now.after(lifetime).min(session.idle_expires_at).min(session.absolute_expires_at);
         let exp = not_after.map_or(exp, |end| exp.min(end));
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -97,6 +108,7 @@ impl Tokens {
             exp: exp.seconds(),
             auth_time: session.auth_time.seconds(),
             aal: session.aal,
+            act: session.operator.map(|key| Act { sub: key.0 }),
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some("at+jwt".to_owned());

@@ -177,6 +177,18 @@ pub fn generated_password() -> String {
     random_base62(20)
 }
 
+/// What proves that a sign-in through a provider ends in the browser where it began: `tnb_` and 256 random bits.
+#[must_use]
+pub fn binding_token() -> Secret<String> {
+    Secret::new(format!("tnb_{}", random_base62(43)))
+}
+
+/// 256 random bits as text, for what others hand back to us or prove to others.
+#[must_use]
+pub fn random_text() -> Secret<String> {
+    Secret::new(random_base62(43))
+}
+
 /// A new device token, `tnd_` and 256 random bits.
 #[must_use]
 pub fn device_token() -> Secret<String> {

@@ -3,7 +3,9 @@
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use super::id::{SessionId, TenantId, UserId};
+use uuid::Uuid;
+
+use super::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use super::user::{Account, AccountStatus};
 use crate::time::Timestamp;
 
@@ -174,6 +176,12 @@ pub struct Session {
     pub absolute_expires_at: Timestamp,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// The connection with the tenant's own identity provider that said who it is; the session opens nothing without it.
+    #[serde(default)]
+    pub connection: Option<Uuid>,
+    /// The key of the operator who is in the person's place; the session ends with it.
+    #[serde(default)]
+    pub operator: Option<PlatformKeyId>,
 }
 
 impl Session {

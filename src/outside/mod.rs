@@ -1,8 +1,10 @@
-//! What the server asks of others: the DNS, and to have mail sent. Traits, because a test or another deployment may
-//! answer otherwise.
+//! What the server asks of others: the DNS, to have mail sent, and identity providers. Traits, where a test or another
+//! deployment may answer otherwise.
 
 pub mod dns;
+pub mod http;
 pub mod mail_files;
+pub mod oidc;
 pub mod smtp;
 
 use std::pin::Pin;

@@ -69,6 +69,10 @@ pub struct Access {
     pub allow_maintenance: bool,
     /// Whether the sign-in must be recent.
     pub recent_login: bool,
+    /// Whether an operator in a member's place may not.
+    pub deny_impersonated: bool,
+    /// Whether it takes sessions that are bound to a tenant, though it has none.
+    pub allow_bound: bool,
 }
 
 impl Access {

@@ -212,7 +212,11 @@ pub(super) fn api_key(key: &ApiKey, now: Timestamp) -> v1::ApiKey {
 /// One reason of a decision; a shortage of several metrics is one reason each.
 pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
     let remedy = match error {
-        Error::CredentialInvalid | Error::TokenExpired | Error::RecentLoginRequired => v1::Remedy::SignIn,
+        Error::CredentialInvalid
+        | Error::TokenExpired
+        | Error::RecentLoginRequired
+        | Error::SsoRequired
+        | Error::SessionBound => v1::Remedy::SignIn,
         Error::PermissionMissing(_)
         | Error::MemberSuspended
         | Error::TenantDeleted(_)

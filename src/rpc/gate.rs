@@ -177,6 +177,13 @@ impl Gate {
             {
                 return Err(Error::PermissionMissing(permission.to_owned()));
             }
+            // What is without a tenant is the account's own.
+            if let Some(person) = ctx.caller.person()
+                && !admission.access.allow_bound
+                && person.session.bound_tenant.is_some()
+            {
+                return Err(Error::SessionBound);
+            }
             return Ok(None);
         }
         let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
@@ -215,12 +222,13 @@ impl Gate {
             allow_deleted: access.allow_deleted,
             writes: access.writes && !access.allow_maintenance,
             recent_login: access.recent_login,
+            deny_impersonated: access.deny_impersonated,
         };
         if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
             return Err(reason);
         }
         let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, roles, member } = standing;
+        let Standing { tenant, catalogue, roles, member, .. } = standing;
         if let Some(member) = &member {
             self.app.activity.note(tenant.tenant_id, member, ctx.now);
         }

@@ -35,9 +35,12 @@ pub(super) async fn respond<T>(work: impl Future<Output = Result<T, Error>>) -> 
 #[must_use]
 pub fn code(error: &Error) -> Code {
     match error {
-        Error::CredentialMissing | Error::CredentialInvalid | Error::TokenExpired | Error::PasswordWrong => {
-            Code::Unauthenticated
-        }
+        Error::CredentialMissing
+        | Error::CredentialInvalid
+        | Error::TokenExpired
+        | Error::PasswordWrong
+        | Error::SsoStateInvalid
+        | Error::SsoRefused(_) => Code::Unauthenticated,
         Error::CallerKindRefused(_)
         | Error::PermissionMissing(_)
         | Error::MemberSuspended
@@ -48,6 +51,11 @@ pub fn code(error: &Error) -> Code {
         | Error::RecentLoginRequired
         | Error::RankTooLow
         | Error::InvitationForAnother
+        | Error::SsoRequired
+        | Error::SessionBound
+        | Error::Impersonated
+        | Error::SsoAddressRefused(_)
+        | Error::SsoMemberRefused(_)
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
         | Error::SuspendedByOperator => Code::PermissionDenied,
@@ -73,6 +81,8 @@ pub fn code(error: &Error) -> Code {
         | Error::InvitationNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
+        | Error::SsoNotConfigured
+        | Error::ImpersonationNotFound
         | Error::ExternalIdUnknown => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
@@ -96,7 +106,10 @@ pub fn code(error: &Error) -> Code {
         Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded | Error::SeatsExhausted { .. } => {
             Code::ResourceExhausted
         }
-        Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) | Error::TenantInMaintenance => Code::Unavailable,
+        Error::DatabaseUnavailable(_)
+        | Error::DnsUnavailable(_)
+        | Error::SsoProviderUnavailable(_)
+        | Error::TenantInMaintenance => Code::Unavailable,
         Error::DeadlineExceeded => Code::DeadlineExceeded,
         Error::Internal(_) => Code::Internal,
         Error::MethodUnknown => Code::Unimplemented,
@@ -126,6 +139,16 @@ pub fn reason(error: &Error) -> &'static str {
         Error::KeyNotFound => R::KeyNotFound,
         Error::LastOperatorKey => R::LastOperatorKey,
         Error::SuspendedByOperator => R::SuspendedByOperator,
+        Error::SsoRequired => R::SsoRequired,
+        Error::SessionBound => R::SessionBound,
+        Error::Impersonated => R::Impersonated,
+        Error::SsoStateInvalid => R::SsoStateInvalid,
+        Error::SsoRefused(_) => R::SsoRefused,
+        Error::SsoAddressRefused(_) => R::SsoAddressRefused,
+        Error::SsoMemberRefused(_) => R::SsoMemberRefused,
+        Error::SsoNotConfigured => R::SsoNotConfigured,
+        Error::SsoProviderUnavailable(_) => R::SsoProviderUnavailable,
+        Error::ImpersonationNotFound => R::ImpersonationNotFound,
         Error::TenantConflict => R::TenantConflict,
         Error::TenantMissing => R::TenantMissing,
         Error::TenantNotFound => R::TenantNotFound,
@@ -211,7 +234,10 @@ pub fn status(error: &Error) -> Status {
         Error::RateExceeded { retry_after, .. } => {
             details.set_retry_info(Some(wait(*retry_after)));
         }
-        Error::Overloaded | Error::DatabaseUnavailable(_) | Error::DnsUnavailable(_) => {
+        Error::Overloaded
+        | Error::DatabaseUnavailable(_)
+        | Error::DnsUnavailable(_)
+        | Error::SsoProviderUnavailable(_) => {
             details.set_retry_info(Some(SHORTLY));
         }
         Error::LastOwner => {
@@ -270,7 +296,12 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
-        Error::DomainNotVerified(problem) => vec![("problem", problem.clone())],
+        Error::DomainNotVerified(problem) | Error::SsoRefused(problem) | Error::SsoProviderUnavailable(problem) => {
+            vec![("problem", problem.clone())]
+        }
+        Error::SsoAddressRefused(problem) | Error::SsoMemberRefused(problem) => {
+            vec![("problem", (*problem).to_owned())]
+        }
         Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),

@@ -22,6 +22,7 @@ pub mod entitlements;
 pub mod feed;
 pub mod guard;
 pub mod idempotency;
+pub mod impersonations;
 pub mod invitations;
 pub mod jobs;
 pub mod keys;
@@ -35,6 +36,7 @@ pub mod sessions;
 pub mod settings;
 pub mod setup;
 pub mod slugs;
+pub mod sso;
 pub mod system;
 pub mod tenants;
 pub mod tx;
@@ -265,6 +267,7 @@ pub fn statements() -> Vec<Listed> {
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         invitations::STATEMENTS,
+        impersonations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
         memberships::STATEMENTS,
@@ -274,6 +277,7 @@ pub fn statements() -> Vec<Listed> {
         roles::STATEMENTS,
         sessions::STATEMENTS,
         slugs::STATEMENTS,
+        sso::STATEMENTS,
         settings::STATEMENTS,
         system::STATEMENTS,
         tenants::STATEMENTS,

@@ -73,6 +73,26 @@ statements! {
         "delete from tenant_settings
          where tenant_id = $1 and $2 > 0",
     );
+    DELETE_SSO_STATE: OfTenant = Statement::new(
+        "delete from sso_state
+         where tenant_id = $1 and digest in (select digest from sso_state where tenant_id = $1 limit $2)",
+    );
+    DELETE_SSO_IDENTITY: OfTenant = Statement::new(
+        "delete from sso_identity
+         where tenant_id = $1 and (issuer, subject) in (select issuer, subject from sso_identity where tenant_id = $1 limit $2)",
+    );
+    DELETE_SSO_CONNECTION: OfTenant = Statement::new(
+        "delete from sso_connection
+         where tenant_id = $1 and $2 > 0",
+    );
+    DELETE_IMPERSONATION: OfTenant = Statement::new(
+        "delete from impersonation
+         where tenant_id = $1 and impersonation_id in (select impersonation_id from impersonation where tenant_id = $1 limit $2)",
+    );
+    COUNT_SSO_STATE: OfTenant = Statement::new("select count(*) as rows from sso_state where tenant_id = $1");
+    COUNT_SSO_IDENTITY: OfTenant = Statement::new("select count(*) as rows from sso_identity where tenant_id = $1");
+    COUNT_SSO_CONNECTION: OfTenant = Statement::new("select count(*) as rows from sso_connection where tenant_id = $1");
+    COUNT_IMPERSONATION: OfTenant = Statement::new("select count(*) as rows from impersonation where tenant_id = $1");
     COUNT_USAGE_EVENT: OfTenant = Statement::new("select count(*) as rows from usage_event where tenant_id = $1");
     COUNT_AUDIT_EVENT: OfTenant = Statement::new("select count(*) as rows from audit_event where tenant_id = $1");
     COUNT_QUOTA_ACCOUNT: OfTenant = Statement::new("select count(*) as rows from quota_account where tenant_id = $1");
@@ -115,6 +135,11 @@ statements! {
          set default_tenant_id = null
          where user_id = $1 and default_tenant_id = $2",
     );
+    /// Sessions that open this tenant only have nothing left to open.
+    DELETE_BOUND: OfUser = Statement::new(
+        "delete from session
+         where user_id = $1 and bound_tenant_id = $2",
+    );
     FORGET_ACTIVE: OfUser = Statement::new(
         "update session
          set active_tenant_id = null
@@ -148,6 +173,10 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("integration", &DELETE_INTEGRATION, &COUNT_INTEGRATION),
     ("tenant_domain", &DELETE_TENANT_DOMAIN, &COUNT_TENANT_DOMAIN),
     ("domain_host", &DELETE_DOMAIN_HOST, &COUNT_DOMAIN_HOST),
+    ("sso_state", &DELETE_SSO_STATE, &COUNT_SSO_STATE),
+    ("sso_identity", &DELETE_SSO_IDENTITY, &COUNT_SSO_IDENTITY),
+    ("sso_connection", &DELETE_SSO_CONNECTION, &COUNT_SSO_CONNECTION),
+    ("impersonation", &DELETE_IMPERSONATION, &COUNT_IMPERSONATION),
     ("tenant_settings", &DELETE_TENANT_SETTINGS, &COUNT_TENANT_SETTINGS),
     ("idempotency", &DELETE_IDEMPOTENCY, &COUNT_IDEMPOTENCY),
 ];
@@ -208,5 +237,6 @@ pub async fn forget(tx: &mut Scoped<AsUser>, tenant: TenantId) -> Result<(), Err
         let AsUser(user) = *tx.scope();
         tx.changed(Change::Account(user));
     }
+    tx.execute(&DELETE_BOUND, &[tenant.0.into()]).await?;
     tx.execute(&FORGET_ACTIVE, &[tenant.0.into()]).await.map(|_| ())
 }

@@ -7,7 +7,7 @@ use super::dialect::{LOCK_ACCOUNT, LOCK_REFRESH};
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfUser, Statement, statements};
-use crate::domain::id::{SessionId, TenantId, UserId};
+use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::session::{Device, Method, Session, SessionKind};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -44,7 +44,11 @@ macro_rules! session_columns {
             $of,
             "absolute_expires_at, ",
             $of,
-            "revoked_at"
+            "revoked_at, ",
+            $of,
+            "sso_connection_id, ",
+            $of,
+            "operator_key_id"
         )
     };
 }
@@ -54,8 +58,8 @@ statements! {
     INSERT: OfUser = Statement::new(
         "insert into session (user_id, session_id, kind, epoch, active_tenant_id, bound_tenant_id, methods, aal,
                               auth_time, created_at, remember, idle_expires_at, absolute_expires_at, refresh_cur,
-                              refreshed_at, device_name, user_agent, source)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $10, $15, $16, $17)",
+                              refreshed_at, device_name, user_agent, source, sso_connection_id, operator_key_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $10, $15, $16, $17, $18, $19)",
     );
     REVOKE_BEYOND: OfUser = Statement::new(
         "update session
@@ -114,6 +118,8 @@ pub(super) struct SessionRow {
     idle_expires_at: Option<Timestamp>,
     absolute_expires_at: Timestamp,
     revoked_at: Option<Timestamp>,
+    sso_connection_id: Option<Uuid>,
+    operator_key_id: Option<Uuid>,
 }
 
 impl SessionRow {
@@ -135,6 +141,8 @@ impl SessionRow {
             idle_expires_at: self.idle_expires_at.unwrap_or(self.absolute_expires_at),
             absolute_expires_at: self.absolute_expires_at,
             revoked_at: self.revoked_at,
+            connection: self.sso_connection_id,
+            operator: self.operator_key_id.map(PlatformKeyId),
         }
     }
 }
@@ -235,6 +243,8 @@ where
         device.display_name.as_str().into(),
         device.user_agent.as_str().into(),
         source.into(),
+        session.connection.into(),
+        session.operator.map(|key| key.0).into(),
     ];
     tx.execute(&INSERT, &args).await.map(|_| ())
 }

@@ -15,6 +15,7 @@ use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
 use super::roles::{OwnRoleRow, role_columns};
 use super::sessions::{SessionRow, session_columns};
+use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -32,6 +33,7 @@ use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::Session;
+use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
@@ -41,9 +43,11 @@ statements! {
     FIND_SESSION: AcrossTenants = Statement::new(concat!(
         "select ",
         session_columns!("s."),
-        ", s.user_id, a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
+        ", s.user_id, k.revoked_at as key_revoked_at, k.expires_at as key_expires_at,
+                a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
          from session s
          join user_account a on a.user_id = s.user_id
+         left join platform_key k on k.platform_key_id = s.operator_key_id
          where s.user_id = $1 and s.session_id = $2",
     ));
     /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
@@ -58,6 +62,16 @@ statements! {
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
          where email = $1",
+    );
+    FIND_ACCOUNT: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where user_id = $1",
+    );
+    FIND_SSO_RULE: AcrossTenants = Statement::new(
+        "select connection_id, required
+         from sso_connection
+         where tenant_id = $1",
     );
     FIND_USER: AcrossTenants = Statement::new(
         "select user_id, email, display_name
@@ -253,7 +267,7 @@ statements! {
          union
          select user_id
          from session
-         where active_tenant_id = $1
+         where active_tenant_id = $1 or bound_tenant_id = $1
          limit 200",
     );
     COUNT_TENANTS_OF_PLAN: AcrossTenants = Statement::new(
@@ -332,6 +346,8 @@ struct One {
 struct FoundSessionRow {
     #[sqlx(flatten)]
     session: SessionRow,
+    key_revoked_at: Option<Timestamp>,
+    key_expires_at: Option<Timestamp>,
     #[sqlx(flatten)]
     account: AccountRow,
 }
@@ -632,7 +648,13 @@ impl Store {
     pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
         let args = [user.0.into(), session.0.into()];
         let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
-        row.map(|row| Ok((row.session.of(user), account(row.account)?))).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let mut session = row.session.of(user);
+        // A session in a person's place ends with the operator's key.
+        session.revoked_at = session.revoked_at.or(row.key_revoked_at);
+        session.absolute_expires_at =
+            row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
+        Ok(Some((session, account(row.account)?)))
     }
 
     /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
@@ -658,6 +680,24 @@ impl Store {
         let args = [email.as_str().into()];
         let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
         row.map(account).transpose()
+    }
+
+    /// A person's account.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account_of(&self, user: UserId) -> Result<Option<Account>, Error> {
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        row.map(account).transpose()
+    }
+
+    /// What a tenant's own identity provider means for who enters; none without one.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_sso_rule(&self, tenant: TenantId) -> Result<Option<SsoRule>, Error> {
+        let row: Option<SsoRuleRow> = self.across_tenants().await?.optional(&FIND_SSO_RULE, &[tenant.0.into()]).await?;
+        Ok(row.map(SsoRule::from))
     }
 
     /// A person's name and address.

@@ -93,6 +93,22 @@ where
     Ok(())
 }
 
+/// Inserts an account without a password, for somebody whom a tenant's identity provider vouches for.
+///
+/// # Errors
+/// `EmailTaken` when somebody was faster.
+pub async fn insert_without_password<S: Scope>(tx: &mut Scoped<S>, user: &User, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let args = [user.email.as_str().into(), user.display_name.as_str().into(), now.into()];
+    if tx.execute(&INSERT, &args).await? == 0 {
+        return Err(Error::EmailTaken);
+    }
+    tx.changed(Change::Account(user.user_id));
+    Ok(())
+}
+
 /// Inserts an account from another system, with the password hash that it brings, if it brings one.
 ///
 /// # Errors

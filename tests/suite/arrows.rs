@@ -45,6 +45,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost_reflect", &["cli/"]),
     ("axum", &["http/"]),
     ("hickory_resolver", &["outside/"]),
+    ("reqwest", &["outside/"]),
+    ("openidconnect", &["outside/"]),
     ("lettre", &["outside/"]),
     ("minijinja", &["app/mail/"]),
     ("clap", &["cli/", "config"]),

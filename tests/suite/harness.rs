@@ -363,6 +363,8 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
         format!("--data-dir={}", dir.display()),
         "--base-domain=tenantry.test".to_owned(),
         format!("--dns-server={}", name_server().address),
+        // Providers of tests are on loopback.
+        "--allow-private-addresses".to_owned(),
     ];
     if !flags.iter().any(|flag| flag.starts_with("--catalogue")) {
         args.push(format!("--catalogue={}", catalogue.display()));

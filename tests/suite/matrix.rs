@@ -8,6 +8,7 @@ use crate::api_keys::{create, personal};
 use crate::golden::{Caller, Cells, compare, fill, render};
 use crate::harness::{Bed, Engine, Person, Tenant};
 use crate::operator_keys::operator_key;
+use crate::{impersonation, oidc};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_call_what_is_as_the_golden_page_says_on_sqlite() {
@@ -73,6 +74,9 @@ async fn people(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Te
     operator.tenants.delete_tenant(request).await.expect("deletes");
     t.revoke_sessions(&revoked).await;
 
+    let bound = bound(t, home).await;
+    let (in_place, _) = impersonation::in_place(t, home, &home.owner.id).await;
+
     let own = |mark, words, person: &Person| Caller::person(mark, words, person);
     vec![
         Caller::new("anon", "no credential", &[("x-tenant-id", &home.id)]).naming(&home.id),
@@ -93,7 +97,22 @@ async fn people(t: &Bed, home: &Tenant, viewer: &Person, [closed, deleted]: [&Te
         own("shut", "owner of a suspended tenant", &closed.owner),
         own("delet", "owner of a deleted tenant", &deleted.owner),
         own("revok", "owner, session revoked", &revoked),
+        bound.also("x-tenant-id", &home.id),
+        Caller::new("inper", "an operator in the owner's place", &[("authorization", &format!("Bearer {in_place}"))]),
     ]
+}
+
+/// An owner here who came in through the provider of another tenant, in which they are a member too.
+async fn bound(t: &Bed, home: &Tenant) -> Caller {
+    let (other, domain) = oidc::connected(t, "provider").await;
+    let somebody = oidc::somebody(&domain);
+    let done = oidc::sign_in(t, &other.id, &somebody).await.expect("signs in").into_inner();
+    let user = done.user.expect("a user");
+    let token = done.access_token.expect("a token").token;
+    let refresh = done.refresh_token.expect("a token").token;
+    let person = Person { id: user.user_id, email: user.email, token, refresh };
+    t.join(home, &person, "owner").await;
+    Caller::person("bound", "owner, by a session of another tenant's identity provider", &person)
 }
 
 /// Everybody who is somebody by a key. They name the tenant in the request.

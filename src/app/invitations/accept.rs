@@ -182,6 +182,7 @@ impl App {
             proof: Proof::password(FIRST_EPOCH),
             tenant: Some(tenant_id),
             bound_tenant: None,
+            connection: None,
             remember: new.remember,
             terms: self.sessions.terms(new.remember, longest.map(TimeDelta::seconds)),
             device: new.device,

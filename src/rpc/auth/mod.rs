@@ -3,9 +3,11 @@
 mod api_keys;
 mod authorize;
 mod identity;
+mod impersonation;
 mod platform_keys;
 mod sessions;
 mod sign_in;
+mod sso;
 
 use chrono::TimeDelta;
 
@@ -20,6 +22,11 @@ super::served! { v1::auth_service_server::AuthService:
     login(LoginRequest) -> LoginResponse = sign_in;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
+    complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
+    impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
+    list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
+    end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;

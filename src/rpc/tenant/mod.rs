@@ -7,6 +7,7 @@ mod entitlements;
 mod import_items;
 mod provisioning;
 mod settings;
+mod sso;
 mod subscription;
 mod tenants;
 
@@ -46,6 +47,10 @@ super::served! { v1::tenant_service_server::TenantService:
     list_integrations(ListIntegrationsRequest) -> ListIntegrationsResponse = settings;
     set_integration(SetIntegrationRequest) -> SetIntegrationResponse = settings;
     delete_integration(DeleteIntegrationRequest) -> DeleteIntegrationResponse = settings;
+    get_sso_connection(GetSsoConnectionRequest) -> GetSsoConnectionResponse = sso;
+    set_sso_connection(SetSsoConnectionRequest) -> SetSsoConnectionResponse = sso;
+    delete_sso_connection(DeleteSsoConnectionRequest) -> DeleteSsoConnectionResponse = sso;
+    test_sso_connection(TestSsoConnectionRequest) -> TestSsoConnectionResponse = sso;
     change_slug(ChangeSlugRequest) -> ChangeSlugResponse = domains;
     add_domain(AddDomainRequest) -> AddDomainResponse = domains;
     verify_domain(VerifyDomainRequest) -> VerifyDomainResponse = domains;
