@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::invitations::finish_pending;
 use super::seats::check_seats;
 use super::sessions::{SignIn, Tokens};
 use super::tenants::new_membership;
@@ -298,6 +299,10 @@ impl App {
                 let role = wanted.ok_or(Error::SsoMemberRefused(NO_ROLE))?;
                 let member = new_membership(ctx, user_id, RoleNames::one(role.name.clone()));
                 memberships::insert(tx, &member, &roles.top().name).await?;
+                // Who was invited as well holds one seat.
+                if let Some(email) = identity.email.as_deref().and_then(|email| Email::parse(email).ok()) {
+                    finish_pending(tx, (&email, user_id), ctx.now).await?;
+                }
                 check_seats(tx, catalogue, tenant, ctx.now).await?;
                 let audit = Audit::of(user_id.0).set("roles", member.roles.texts()).set("status", "active");
                 tx.note(&ctx.as_system("System/JoinBySso"), audit).await?;

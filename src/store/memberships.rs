@@ -57,11 +57,6 @@ statements! {
          from membership
          where tenant_id = $1 and status = 1",
     );
-    COUNT_STAYS: OfTenant = Statement::new(
-        "select count(*) as members
-         from membership
-         where tenant_id = $1 and user_id = $2",
-    );
     LIST: OfTenant = Statement::new(concat!(
         "select ",
         membership_columns!(),
@@ -233,18 +228,6 @@ where
 {
     let row: Option<Count> = tx.optional(&COUNT_ACTIVE, &[]).await?;
     Ok(row.map_or(0, |row| row.members))
-}
-
-/// Whether a user is a member, or ever was.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn was_there<S: Scope>(tx: &mut Scoped<S>, user: UserId) -> Result<bool, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    let row: Option<Count> = tx.optional(&COUNT_STAYS, &[user.0.into()]).await?;
-    Ok(row.is_some_and(|row| row.members > 0))
 }
 
 /// Members in the order in which they joined, after one of them.
