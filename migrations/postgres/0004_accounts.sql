@@ -33,11 +33,11 @@ create index attempt_updated on attempt (updated_at);
 -- What tenants ask of their members' passwords: the strictest of a person's tenants counts.
 alter table tenant_settings
   add column max_sign_in_attempts bigint
-    generated always as ((body::jsonb -> 'security' ->> 'max_sign_in_attempts')::bigint) stored,
+    generated always as ((replace(replace(body, '\\', ''), '\u0000', '')::jsonb -> 'security' ->> 'max_sign_in_attempts')::bigint) stored,
   add column password_expiry_days bigint
-    generated always as ((body::jsonb -> 'security' ->> 'password_expiry_days')::bigint) stored,
+    generated always as ((replace(replace(body, '\\', ''), '\u0000', '')::jsonb -> 'security' ->> 'password_expiry_days')::bigint) stored,
   add column sign_in_methods text
-    generated always as (body::jsonb -> 'security' ->> 'sign_in_methods') stored;
+    generated always as (replace(replace(body, '\\', ''), '\u0000', '')::jsonb -> 'security' ->> 'sign_in_methods') stored;
 grant select (max_sign_in_attempts, password_expiry_days, sign_in_methods) on tenant_settings to tenantry_system;
 
 -- ---- locks ------------------------------------------------------------------------------------------------------
