@@ -1,5 +1,5 @@
-# What is done to the sources every day. Every target needs a Rust toolchain and a C compiler; `test` also PostgreSQL,
-# which it installs on Debian and its kin when it is missing.
+# What is done to the sources every day. Every target needs a Rust toolchain and a C compiler; `test` also PostgreSQL
+# and Node, which it installs on Debian and its kin when they are missing.
 
 .PHONY: run test lint bench install-test-tools
 
@@ -20,10 +20,13 @@ lint:
 bench:
 	cargo bench --locked
 
-# PostgreSQL's programs: the tests start a server of their own with them. Debian keeps initdb out of PATH.
+# What the tests start of others: PostgreSQL, of which Debian keeps initdb out of PATH, and programs for Node.
 install-test-tools:
-	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
-	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; missing=; \
+	command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"; \
+	command -v node >/dev/null && command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	if [ -n "$$missing" ]; then \
 	  $$as_root apt-get update && \
-	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql; \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
 	fi
+	@cd tests/node && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --no-audit --no-fund; }

@@ -93,6 +93,11 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
     if who == "Who::Public" && recent_login {
         return Err("a public method cannot ask for a recent sign-in".into());
     }
+    if also("CALLER_KIND_USER") && (who != "Who::Public" || tenant != "TenantRule::None") {
+        return Err(
+            "`also: CALLER_KIND_USER` is for public methods without a tenant, which look at who is signed in".into()
+        );
+    }
     let of_members = who.starts_with("Who::Permission");
     if of_members && tenant != "TenantRule::Required" {
         return Err("a permission is held in a tenant: `permission` needs TENANT_RULE_REQUIRED".into());
@@ -122,11 +127,12 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
         return Err("`allow_bound` is for methods of the signed-in without a tenant".into());
     }
     Ok(format!(
-        "who: {who}, also_service: {}, also_operator: {}, also_api_key: {}, also_personal_key: {}, tenant: {tenant}, \
-         writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, \
+        "who: {who}, also_user: {}, also_service: {}, also_operator: {}, also_api_key: {}, also_personal_key: {}, \
+         tenant: {tenant}, writes: {writes}, deny_api_key: {deny_api_key}, support: {support}, \
          allow_suspended: {}, allow_cancelled: {}, allow_pending: {}, allow_deleted: {}, \
          allow_maintenance: {allow_maintenance}, allow_mfa_missing: {allow_mfa_missing}, recent_login: {recent_login}, \
          deny_impersonated: {deny_impersonated}, allow_bound: {allow_bound}",
+        also("CALLER_KIND_USER"),
         also("CALLER_KIND_SERVICE"),
         also("CALLER_KIND_OPERATOR"),
         also("CALLER_KIND_API_KEY"),

@@ -71,6 +71,21 @@ pub struct Serve {
     #[arg(long, env = "TENANTRY_AUDIENCE", default_value = "tenantry", help_heading = "Keys and tokens")]
     pub audience: String,
 
+    /// Further `aud` of access tokens, separated by commas: services that verify them by the published keys
+    #[arg(long, env = "TENANTRY_EXTRA_AUDIENCES", value_name = "AUDIENCE,..", value_delimiter = ',')]
+    #[arg(help_heading = "Keys and tokens")]
+    pub extra_audiences: Vec<String>,
+
+    /// One more `aud` of access tokens that name a tenant, such as `https://{tenant_id}.api.example.com`
+    #[arg(long, env = "TENANTRY_TENANT_AUDIENCE", default_value = "", value_name = "TEMPLATE")]
+    #[arg(help_heading = "Keys and tokens")]
+    pub tenant_audience: String,
+
+    /// Seconds after which another key signs access tokens
+    #[arg(long, env = "TENANTRY_SIGNING_KEY_PERIOD", default_value = "2592000", value_name = "SECONDS")]
+    #[arg(value_parser = seconds, help_heading = "Keys and tokens")]
+    pub signing_key_period: Duration,
+
     /// Seconds after which a session ends that is not refreshed
     #[arg(long, env = "TENANTRY_SESSION_IDLE", default_value = "43200", value_name = "SECONDS", value_parser = seconds)]
     #[arg(help_heading = "Sessions")]
@@ -96,6 +111,27 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_sessions: u16,
 
+    /// How people sign up: at once, or by a link that is sent to their address, which then does not tell whether it has an
+    /// account. At once with SQLite, by a link with PostgreSQL, unless said
+    #[arg(long, env = "TENANTRY_SIGN_UP", value_name = "MODE", help_heading = "Passwords")]
+    pub sign_up: Option<SignUp>,
+
+    /// Wrong passwords for one account from one network (or on one known device) before sign-in is slowed; a tenant's
+    /// settings may allow fewer
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS", default_value_t = 10, value_name = "N", help_heading = "Passwords")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sign_in_attempts: u16,
+
+    /// Wrong passwords for one account from everywhere; beyond it each further network has one attempt in half a minute
+    #[arg(long, env = "TENANTRY_SIGN_IN_ATTEMPTS_TOTAL", default_value_t = 100, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10000), help_heading = "Passwords")]
+    pub sign_in_attempts_total: u16,
+
+    /// Seconds for which a wrong password is remembered
+    #[arg(long, env = "TENANTRY_SIGN_IN_WINDOW", default_value = "900", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Passwords")]
+    pub sign_in_window: Duration,
+
     /// Domain under which tenants are found by subdomain: with example.com, acme.example.com is tenant acme
     #[arg(long, env = "TENANTRY_BASE_DOMAIN", value_name = "DOMAIN", value_parser = base_domain)]
     #[arg(help_heading = "Finding the tenant")]
@@ -107,7 +143,7 @@ pub struct Serve {
     #[arg(value_parser = api_host, help_heading = "Finding the tenant")]
     pub api_hosts: Vec<String>,
 
-    /// Name server that custom domains are verified by; those of /etc/resolv.conf when absent
+    /// Name server that custom domains are verified by and webhooks found; those of /etc/resolv.conf when absent
     #[arg(long, env = "TENANTRY_DNS_SERVER", value_name = "ADDRESS:PORT", help_heading = "Finding the tenant")]
     pub dns_server: Option<SocketAddr>,
 
@@ -142,7 +178,7 @@ pub struct Serve {
     #[arg(help_heading = "Mail")]
     pub mail_from: String,
 
-    /// Where the product's pages are: links in mail lead to /accept-invitation, /verify-email, /reset-password, /sign-in,
+    /// Where the product's pages are: links in mail lead to /accept-invitation, /confirm-sign-up, /verify-email, /reset-password, /sign-in,
     /// /forgot-password, /account, /account/sessions and /settings/{billing,keys,usage,webhooks} below it, with ?token=
     /// where one is needed. `http://localhost:3000` for mail into files when absent; needed for a mail server
     #[arg(long, env = "TENANTRY_PUBLIC_URL", value_name = "URL", value_parser = public_url, help_heading = "Mail")]
@@ -155,6 +191,12 @@ pub struct Serve {
     /// PEM certificates of authorities, besides the system's, that may have certified the mail server
     #[arg(long, env = "TENANTRY_MAIL_CA", value_name = "FILE", help_heading = "Mail")]
     pub mail_ca: Option<PathBuf>,
+
+    /// Networks of your own that webhooks may call besides the public Internet, also over http: CIDR ranges, separated by
+    /// commas. All others that are not public are refused, this machine's among them
+    #[arg(long, env = "TENANTRY_WEBHOOK_ALLOW", value_name = "CIDR,..", value_delimiter = ',')]
+    #[arg(value_parser = network, help_heading = "Webhooks")]
+    pub webhook_allow: Vec<IpNet>,
 
     /// PEM certificate chain of the gRPC port; with it, TLS is on
     #[arg(long, env = "TENANTRY_TLS_CERT", value_name = "FILE", help_heading = "TLS")]
@@ -207,6 +249,15 @@ pub struct Serve {
     pub log: String,
 }
 
+/// How people sign up.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    /// At once.
+    Immediate,
+    /// By a link in a mail.
+    Confirm,
+}
+
 /// Form of the log.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -242,6 +293,13 @@ impl Serve {
     #[must_use]
     pub fn master_key_path(&self) -> PathBuf {
         self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+
+    /// How people sign up.
+    #[must_use]
+    pub fn sign_up_mode(&self) -> SignUp {
+        let usual = if self.database_url.is_some() { SignUp::Confirm } else { SignUp::Immediate };
+        self.sign_up.unwrap_or(usual)
     }
 
     /// Where the operator key is written to.

@@ -63,6 +63,14 @@ pub enum Error {
     MfaCodeWrong,
     #[error("this is no sign-in that waits for a code, any more; begin again with the password")]
     MfaChallengeInvalid,
+    #[error("too many attempts; wait as long as retry_info says, or sign in on a device that was used before")]
+    TooManyAttempts { retry_after: TimeDelta },
+    #[error("the password is older than a tenant of yours allows; sign in with `new_password`, or reset it by mail")]
+    PasswordExpired,
+    #[error("this tenant is not entered with a password; its members sign in by: {}", .0.join(", "))]
+    SignInMethodRefused(Vec<String>),
+    #[error("the link is over, was used, or was replaced by a newer one; ask for a new one")]
+    LinkInvalid,
 
     // ---- may they
     #[error("this method is not for {0} callers")]
@@ -83,6 +91,8 @@ pub enum Error {
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
     RecentLoginRequired,
+    #[error("an administrator of the tenant has ended this session there; sign in again")]
+    SessionEnded,
     #[error("this operator key is not for that; one of the scope `{0}` is")]
     OperatorScopeMissing(&'static str),
     #[error("the key would be allowed `{0}`, and you are not; leave it out, or let somebody make the key who is")]
@@ -145,6 +155,12 @@ pub enum Error {
     LastOperatorKey,
     #[error("there is no such member")]
     MemberNotFound,
+    #[error("there is no such session; ListSessions shows those that there are")]
+    SessionNotFound,
+    #[error("there is no such signing key; ListSigningKeys shows those that there are")]
+    SigningKeyNotFound,
+    #[error("the next signing key is not known to everybody yet; it can sign from {0} on")]
+    SigningKeyTooNew(Timestamp),
     #[error("nobody has signed up with this address")]
     UserUnknown,
     #[error("this slug is taken")]
@@ -159,6 +175,16 @@ pub enum Error {
     RoleTaken,
     #[error("the role is in use: {0}")]
     RoleInUse(&'static str),
+    #[error("this address has an invitation that is pending; send it again, or revoke it first")]
+    AlreadyInvited,
+    #[error("there is no such invitation, or another link was sent since; use the newest one")]
+    InvitationNotFound,
+    #[error("the invitation is {0}; ask for another one")]
+    InvitationFinished(&'static str),
+    #[error("whoever invited you may not give what the invitation says any more; ask for another one")]
+    InvitationVoid,
+    #[error("the invitation is for another address; sign in with the account of that address")]
+    InvitationForAnother,
     #[error("the tenant is not deleted")]
     TenantNotDeleted,
     #[error("a tenant keeps at least one active owner; make somebody else owner first")]
@@ -183,6 +209,8 @@ pub enum Error {
     PlanExceeded(Vec<Excess>),
     #[error("the tenant has no such integration")]
     IntegrationNotFound,
+    #[error("the tenant has no such webhook")]
+    WebhookNotFound,
     #[error("the tenant has no identity provider of its own; SetSsoConnection connects one")]
     SsoNotConfigured,
     #[error("there is no such impersonation that goes on")]
@@ -195,6 +223,11 @@ pub enum Error {
     ExternalIdUnknown,
     #[error("all {seats} seats of the plan are taken; remove a member or choose a larger plan")]
     SeatsExhausted { seats: i64 },
+
+    #[error("you are the only owner of {}; make somebody else owner, or delete the tenant, first", .0.join(", "))]
+    SoleOwner(Vec<String>),
+    #[error("there is no such account")]
+    AccountNotFound,
 
     // ---- how much
     #[error("{}", describe_shortages(.0))]

@@ -23,6 +23,6 @@ grant select (kind, methods, aal, bound_tenant_id, remember, idle_expires_at, cr
 -- How long members stay signed in at most, where the tenant says so: the strictest of a person's tenants counts.
 alter table tenant_settings
   add column session_length_seconds bigint
-    generated always as ((body::jsonb -> 'security' ->> 'session_length_seconds')::bigint) stored;
+    generated always as ((replace(replace(body, '\\', ''), '\u0000', '')::jsonb -> 'security' ->> 'session_length_seconds')::bigint) stored;
 create policy system_read on tenant_settings for select to tenantry_system using (true);
 grant select (tenant_id, session_length_seconds) on tenant_settings to tenantry_system;

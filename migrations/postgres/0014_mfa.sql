@@ -60,5 +60,5 @@ grant select, insert, update, delete on mfa_challenge to tenantry_app;
 -- Whether a tenant asks its members for a second step: 1 yes, 0 no, none when it does not say.
 alter table tenant_settings
   add column mfa_required bigint
-    generated always as (case body::jsonb -> 'security' ->> 'mfa_required' when 'true' then 1 when 'false' then 0 end) stored;
+    generated always as (case replace(replace(body, '\\', ''), '\u0000', '')::jsonb -> 'security' ->> 'mfa_required' when 'true' then 1 when 'false' then 0 end) stored;
 grant select (mfa_required) on tenant_settings to tenantry_system;

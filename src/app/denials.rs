@@ -13,7 +13,7 @@ use crate::decide::tenant::Claims;
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::error::Error;
-use crate::store::audit::Audit;
+use crate::store::audit::{Audit, DENIED};
 use crate::store::{InTenant, OnPlatform};
 
 /// How many different refusals are kept until they are written; further ones are only counted in a metric.
@@ -96,7 +96,7 @@ impl App {
     async fn write_denial(&self, key: &Key, denial: &Denial) -> Result<(), Error> {
         let audit = || {
             Audit::default()
-                .set("denied", key.reason)
+                .set(DENIED, key.reason)
                 .set("claimed_tenant", key.claimed.as_str())
                 .set("count", denial.count)
         };

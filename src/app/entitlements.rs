@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey};
+use super::seats::seats_held;
 use crate::ctx::{Caller, TenantCtx};
 use crate::domain::catalogue::{Catalogue, MEMBERS, MetricKind};
 use crate::domain::entitlement::{FeatureSwitch, LimitOverride, Source, members_metric};
@@ -11,7 +12,7 @@ use crate::domain::period::Period;
 use crate::domain::plan::PlanRef;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, entitlements, memberships, usage};
+use crate::store::{InTenant, TenantTx, entitlements, usage};
 use crate::time::Timestamp;
 
 /// A limit as it holds for a tenant now.
@@ -212,7 +213,7 @@ async fn limit_view(
     let limit = catalogue.effective_limit(of, metric, own.as_ref());
     let period = definition.is_counted().then(|| Period::month_of(now));
     let used = match period {
-        _ if metric == MEMBERS => Some(memberships::count_active(tx).await?),
+        _ if metric == MEMBERS => Some(seats_held(tx, now).await?),
         Some(period) => Some(usage::used(tx, metric, period).await?),
         None => None,
     };

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use super::App;
 use crate::ctx::{Caller, Needs, TenantCtx};
 use crate::decide::judge::judge;
+use crate::domain::invitation::Invitation;
 use crate::domain::membership::MemberStatus;
 use crate::domain::plan::Cycle;
 use crate::error::Error;
 use crate::store::audit::{self, Audit};
-use crate::store::{InTenant, TenantTx, billing, domains, entitlements, settings, usage};
+use crate::store::{InTenant, TenantTx, billing, domains, entitlements, roles, settings, usage};
 use crate::time::Timestamp;
 
 /// Rows on a page.
@@ -25,6 +26,7 @@ const INTEGRATIONS: i64 = 1000;
 enum Place {
     Head,
     Members(Uuid),
+    Invitations(Uuid),
     Parts,
     BillingEvents(String, String),
     Usage(String, Timestamp),
@@ -66,6 +68,7 @@ impl App {
         let (lines, next) = match export.place.clone() {
             Place::Head => (self.head(t).await?, Place::Members(Uuid::nil())),
             Place::Members(after) => self.members(t, after).await?,
+            Place::Invitations(after) => self.invitations(t, after).await?,
             Place::Parts => (self.parts(t).await?, Place::BillingEvents(String::new(), String::new())),
             Place::End => (vec![json!({ "type": "end", "lines": export.lines })], Place::Over),
             rest => self.history(t, rest).await?,
@@ -76,7 +79,7 @@ impl App {
     }
 
     /// Asks the gate's questions again, but for how recent the sign-in is: that is asked of whoever begins.
-    async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
+    pub(super) async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
         let now = self.clock.now();
         self.plane.still_live(&t.ctx.caller, now).await?;
         let standing = self.plane.standing(t.tenant_id(), &t.ctx.caller, now).await?;
@@ -95,7 +98,9 @@ impl App {
     async fn members(&self, t: &TenantCtx, after: Uuid) -> Result<(Vec<Json>, Place), Error> {
         let members = self.list_members(t, None, (after, PAGE)).await?;
         // A page may come back shorter than it was read, never empty before the end.
-        let next = members.last().map_or(Place::Parts, |last| Place::Members(last.membership.membership_id.0));
+        let next = members
+            .last()
+            .map_or(Place::Invitations(Uuid::nil()), |last| Place::Members(last.membership.membership_id.0));
         let line = |member: &super::members::Member| {
             let (place, user) = (&member.membership, &member.user);
             json!({
@@ -118,10 +123,39 @@ impl App {
         Ok((members.iter().map(line).collect(), next))
     }
 
+    async fn invitations(&self, t: &TenantCtx, after: Uuid) -> Result<(Vec<Json>, Place), Error> {
+        let found = self.list_invitations(t, None, (after, PAGE)).await?;
+        let next = found.last().map_or(Place::Parts, |last| Place::Invitations(last.invitation_id.0));
+        let line = |invitation: &Invitation| {
+            json!({
+                "type": "invitation",
+                "invitation_id": invitation.invitation_id.to_string(),
+                "email": invitation.email.as_str(),
+                "roles": invitation.roles.texts(),
+                "status": invitation.status(t.ctx.now).as_str(),
+                "inviter_id": invitation.inviter.map(|user| user.to_string()),
+                "create_time": time(invitation.created_at),
+                "expire_time": time(invitation.expires_at),
+            })
+        };
+        Ok((found.iter().map(line).collect(), next))
+    }
+
     /// What a tenant has a bounded number of.
     async fn parts(&self, t: &TenantCtx) -> Result<Vec<Json>, Error> {
         let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
         let mut lines = Vec::new();
+        for role in roles::list(&mut tx).await? {
+            lines.push(json!({
+                "type": "role",
+                "name": role.name.as_str(),
+                "rank": role.rank.0,
+                "permissions": role.permissions.names(),
+                "description": role.description,
+                "create_time": time(role.created_at),
+                "update_time": time(role.updated_at),
+            }));
+        }
         for domain in domains::list(&mut tx).await? {
             lines.push(json!({
                 "type": "domain",

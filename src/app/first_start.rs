@@ -5,19 +5,21 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-
+use super::signing_keys;
 use crate::ctx::PlatformKey;
-use crate::decide::token::Tokens;
+use crate::decide::token::{Audiences, Tokens};
 use crate::domain::api_key::OperatorScope;
 use crate::domain::id::PlatformKeyId;
 use crate::domain::role::Permissions;
 use crate::domain::seal::MasterKey;
 use crate::domain::secret::{Key, KeyKind, Secret, hex};
+use crate::domain::signing_key::{KeyState, find};
 use crate::entropy;
 use crate::error::Error;
-use crate::store::keys::{self, SigningKeyRow};
+use crate::store::jobs::{self, JobKind};
+use crate::store::keys;
 use crate::store::{OnPlatform, Store};
 use crate::time::Timestamp;
 
@@ -31,7 +33,7 @@ pub struct KeySettings {
     /// `iss` of access tokens.
     pub issuer: String,
     /// `aud` of access tokens.
-    pub audience: String,
+    pub audiences: Audiences,
 }
 
 /// Why the server must not start with these keys; says what to do.
@@ -72,7 +74,7 @@ pub enum KeyError {
 /// What a start has found or made.
 pub struct Keys {
     /// What seals and signs for ourselves.
-    pub master: MasterKey,
+    pub master: Arc<MasterKey>,
     /// What signs access tokens.
     pub tokens: Tokens,
     /// Whether this start made the operator's key.
@@ -110,11 +112,16 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
     if let Some(text) = new {
         write_private(path, text.expose())?;
     }
-    if keys::current_signing_key(&mut tx).await?.is_none() {
-        keys::insert_signing_key(&mut tx, &new_signing_key(&master)?, now).await?;
+    let master = Arc::new(master);
+    if find(&keys::list_signing_keys(&mut tx).await?, KeyState::Current).is_none() {
+        let mut key = signing_keys::new_key(&master, now)?;
+        key.promote(now);
+        keys::insert_signing_key(&mut tx, &key).await?;
     }
-    let signing = keys::current_signing_key(&mut tx).await?;
-    let signing = signing.ok_or_else(|| Error::internal("the signing key vanished"))?;
+    // Publishes the next one, and rotates.
+    jobs::ensure(&mut tx, JobKind::SigningKeys, signing_keys::SUBJECT, now).await?;
+    let tokens = Tokens::new(master.clone(), settings.issuer.clone(), settings.audiences.clone());
+    tokens.follow(&keys::list_signing_keys(&mut tx).await?)?;
     let operator_key_made = keys::count_operator_keys(&mut tx, now).await? == 0;
     if operator_key_made {
         let key = operator_key(&settings.operator_key_file)?;
@@ -135,10 +142,6 @@ pub async fn keys(store: &Store, settings: &KeySettings, now: Timestamp) -> Resu
         keys::insert_platform_key(&mut tx, &row, &key.digest()).await?;
     }
     tx.commit_unaudited(now).await?;
-    let pkcs8 = master.open(&[b"signing key"], signing.kid.as_bytes(), &signing.sealed);
-    let pkcs8 = Secret::new(pkcs8.ok_or_else(|| Error::internal("the signing key does not open"))?);
-    let tokens =
-        Tokens::new(signing.kid, &pkcs8, &signing.public_key, settings.issuer.clone(), settings.audience.clone());
     Ok(Keys { master, tokens, operator_key_made })
 }
 
@@ -161,16 +164,6 @@ fn operator_key(path: &Path) -> Result<Key, KeyError> {
         path: path.to_owned(),
         problem: "this is not an operator key; move it away, and a new one will be made".to_owned(),
     })
-}
-
-fn new_signing_key(master: &MasterKey) -> Result<SigningKeyRow, Error> {
-    let failed = |_| Error::internal("an Ed25519 key could not be made");
-    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).map_err(failed)?;
-    let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| failed(aws_lc_rs::error::Unspecified))?;
-    let public_key = pair.public_key().as_ref().to_vec();
-    let kid = hex(&entropy::bytes::<8>());
-    let sealed = master.seal(&[b"signing key"], kid.as_bytes(), pkcs8.as_ref());
-    Ok(SigningKeyRow { kid, public_key, sealed })
 }
 
 fn read_private(path: &Path) -> Result<Option<Secret<String>>, KeyError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::App;
+use super::invitations::finish_pending;
 use super::seats::check_seats;
 use super::tenants::new_tenant;
 use crate::ctx::Ctx;
@@ -276,12 +277,14 @@ impl App {
             updated_at: ctx.now,
             last_active_at: None,
         };
+        let user = self.store.find_user(user_id).await?.ok_or(Error::ExternalIdUnknown)?;
         let mut tx = self.store.write(InTenantAsUser(tenant_id, user_id)).await?;
         let tenant = self.lock_settled(&mut tx, ctx, catalogue).await?;
         if let Some(purge) = tenant.purge_at.filter(|_| tenant.deleted_at.is_some()) {
             return Err(Error::TenantDeleted(purge).into());
         }
         memberships::insert(&mut tx, &membership, &roles.top().name).await?;
+        finish_pending(&mut tx, (&user.email, user_id), ctx.now).await?;
         if membership.status == MemberStatus::Active {
             check_seats(&mut tx, catalogue, &tenant, ctx.now).await?;
         }

@@ -96,11 +96,14 @@ impl App {
                 self.give_back(job, again).await
             }
             JobKind::SlugAlias => self.drop_aliases(&ctx("System/DropAlias"), job).await,
+            JobKind::SigningKeys => self.rotate_job(&ctx("System/RotateSigningKey"), job).await,
             JobKind::MigratePlan => {
                 let again = self.migrate_plans(&ctx("System/MigratePlan"), job.subject).await?;
                 self.give_back(job, again).await
             }
+            JobKind::Link => self.forget_links(job).await,
             JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
+            JobKind::Webhook => self.deliver_webhook(&ctx("System/DeliverWebhook"), job).await,
         }
     }
 

@@ -76,8 +76,14 @@ impl App {
             }
             Owner::Person(user) => {
                 let mut tx = self.store.write(AsUser(user)).await?;
-                outbox::end_personal(&mut tx, message.message_id, status, now).await?;
-                jobs::finish(&mut tx, job, Some(now.after(REMEMBERED))).await?;
+                // Of an account that is no more not even that is remembered.
+                let last = message.template == Some(Template::AccountDeleted);
+                if last {
+                    outbox::delete_personal(&mut tx, message.message_id).await?;
+                } else {
+                    outbox::end_personal(&mut tx, message.message_id, status, now).await?;
+                }
+                jobs::finish(&mut tx, job, Some(now.after(REMEMBERED)).filter(|_| !last)).await?;
                 tx.commit_unaudited(now).await
             }
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::invitations::finish_pending;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::seats::check_seats;
 use super::tenants::new_membership;
@@ -57,6 +58,7 @@ impl App {
         };
         let membership = new_membership(&t.ctx, account.user.user_id, roles);
         memberships::insert(&mut open.tx, &membership, &own.roles.top().name).await?;
+        finish_pending(&mut open.tx, (email, account.user.user_id), t.ctx.now).await?;
         check_seats(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let audit = Audit::of(account.user.user_id.0).set("roles", membership.roles.texts()).set("status", "active");
         self.finish(open, &t.ctx, audit, Member { membership, user: account.user }).await
@@ -311,7 +313,15 @@ impl App {
         };
         let rank = t.ctx.caller.rank(member.as_ref().map(|member| &member.roles), &roles);
         let sso = if t.ctx.caller.person().is_some() { sso::find_rule(tx).await? } else { None };
-        let standing = Standing { tenant, catalogue: t.catalogue.clone(), policy: t.policy, roles, member, sso };
+        let standing = Standing {
+            tenant,
+            catalogue: t.catalogue.clone(),
+            policy: t.policy,
+            roles,
+            member,
+            session_ended: false,
+            sso,
+        };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {
             Some(reason) => Err(reason),
             None => Ok((standing, rank)),

@@ -1,10 +1,13 @@
 //! The use cases, one file per noun. What the four services, the jobs and the command line have in common calls in here;
 //! nothing here knows of gRPC or SQL.
 
+pub mod account;
 pub mod activity;
 pub mod api_keys;
+pub mod audit;
 pub mod authorize;
 pub mod catalogue;
+pub mod credentials;
 pub mod denials;
 pub mod domains;
 pub mod entitlements;
@@ -13,12 +16,18 @@ pub mod first_start;
 pub mod impersonation;
 pub mod import;
 pub mod integrations;
+pub mod introspect;
+pub mod invitations;
 pub mod jobs;
+pub mod jwks;
 pub mod key_uses;
+pub mod links;
 pub mod mail;
+pub mod member_sessions;
 pub mod members;
 pub mod mfa;
 pub mod mutation;
+pub mod my_sessions;
 pub mod passwords;
 pub mod platform_keys;
 pub mod provisioning;
@@ -29,14 +38,20 @@ mod seats;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod sign_up;
+pub mod signing_keys;
 pub mod slugs;
 pub mod sso;
 pub mod sso_connection;
 pub mod subscriptions;
 pub mod tenants;
+pub mod throttle;
 pub mod usage;
+pub mod webhooks;
 
 use std::sync::Arc;
+
+use chrono::TimeDelta;
 
 use crate::ctx::SignedIn;
 use crate::decide::Plane;
@@ -45,7 +60,9 @@ use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::seal::MasterKey;
 use crate::domain::session::SessionLimits;
+use crate::domain::throttle::AttemptLimits;
 use crate::error::Error;
+use crate::outside::courier::Courier;
 use crate::outside::oidc::Oidc;
 use crate::outside::{Mailer, Resolver};
 use crate::store::Store;
@@ -55,6 +72,7 @@ use denials::Denials;
 use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
+use sign_up::SignUpMode;
 
 /// Everything that a use case may need, made once at the start.
 pub struct App {
@@ -63,11 +81,17 @@ pub struct App {
     /// Decisions.
     pub plane: Plane,
     /// What seals and signs for ourselves.
-    pub master: MasterKey,
+    pub master: Arc<MasterKey>,
     /// How passwords are hashed.
     pub passwords: Passwords,
     /// How long sign-ins last.
     pub sessions: SessionLimits,
+    /// How long a key signs access tokens before the next one does.
+    pub signing_key_period: TimeDelta,
+    /// How people sign up.
+    pub sign_up_mode: SignUpMode,
+    /// How many wrong passwords are let through.
+    pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
     /// Who was active and is not written down yet.
@@ -79,9 +103,11 @@ pub struct App {
     /// Which hosts are the server's own, and so name no tenant.
     pub hosts: OwnHosts,
     /// What sees whether a domain is proven.
-    pub resolver: Box<dyn Resolver>,
+    pub resolver: Arc<dyn Resolver>,
     /// What asks identity providers who somebody is.
     pub oidc: Oidc,
+    /// What takes events to webhooks.
+    pub courier: Courier,
     /// How letters read.
     pub letters: Letters,
     /// What sends them.

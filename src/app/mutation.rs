@@ -226,7 +226,7 @@ fn subject(rate: &RpcRate, ctx: &Ctx, tenant: Option<TenantId>) -> Option<String
 }
 
 /// The network that an address stands for: /24 of IPv4, /56 of IPv6, the usual share of one customer.
-fn network(ip: IpAddr) -> String {
+pub(super) fn network(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let [a, b, c, _] = ip.octets();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
+use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::secret::Secret;
@@ -27,6 +28,9 @@ impl Default for Cost {
         Self { memory: 19456, passes: 2 }
     }
 }
+
+/// How long a thread waits for something to hash: a new one would use memory of its own.
+const KEPT: Duration = Duration::from_hours(24);
 
 /// How long a request waits for its turn to hash.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -71,6 +75,7 @@ fn is_bcrypt(hash: &str) -> bool {
 
 /// Hashes and compares.
 pub struct Passwords {
+    threads: Threads,
     argon: Argon2<'static>,
     /// A hash of nothing anybody knows, so that an unknown address costs what a known one does.
     decoy: String,
@@ -100,7 +105,9 @@ impl Passwords {
         let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let decoy = hash(&argon, &entropy::bytes::<16>())?;
         let known = permits / 2;
+        let threads = Threads::new(permits).map_err(|e| Error::Internal(Box::new(e)))?;
         Ok(Self {
+            threads,
             argon,
             decoy,
             open: Arc::new(Semaphore::new((permits - known).max(1))),
@@ -108,17 +115,18 @@ impl Passwords {
         })
     }
 
-    /// Hashes a new password.
+    /// Hashes a new password; `known` when somebody who is known waits for it.
     ///
     /// # Errors
     /// `Overloaded` when too many are being hashed.
-    pub async fn hash(&self, password: Secret<String>) -> Result<String, Error> {
-        let permit = self.turn(false).await?;
+    pub async fn hash(&self, password: Secret<String>, known: bool) -> Result<String, Error> {
+        let permit = self.turn(known).await?;
         let argon = self.argon.clone();
-        blocking(permit, move || hash(&argon, password.expose().as_bytes())).await
+        self.threads.run(permit, move || hash(&argon, password.expose().as_bytes())).await
     }
 
-    /// Compares a password with a stored hash, or with a decoy when there is none.
+    /// Compares a password with a stored hash, or with a decoy when there is none: one run of Argon2 whatever is stored,
+    /// and a second one only when the password was right.
     ///
     /// # Errors
     /// `Overloaded` when too many are being compared.
@@ -132,30 +140,27 @@ impl Passwords {
         let argon = self.argon.clone();
         let exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
-        blocking(permit, move || {
-            if is_bcrypt(&stored) {
-                // bcrypt looks at the first 72 bytes of a password only; from this sign-in on all of it counts.
-                return match bcrypt::verify(password.expose(), &stored) {
-                    Ok(true) => hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld),
-                    _ => Ok(Comparison::Wrong),
-                };
-            }
-            let parsed = PasswordHash::new(&stored).map_err(|e| Error::Internal(e.to_string().into()))?;
-            let right = argon.verify_password(password.expose().as_bytes(), &parsed).is_ok();
-            if !right || !exists {
-                return Ok(Comparison::Wrong);
-            }
-            let params = Params::try_from(&parsed).ok();
-            let current = params.is_some_and(|p| {
-                let wanted = argon.params();
-                p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost()
-            });
-            if current && parsed.algorithm.as_str() == "argon2id" {
-                return Ok(Comparison::Right);
-            }
-            hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
-        })
-        .await
+        let decoy = self.decoy.clone();
+        self.threads
+            .run(permit, move || {
+                if is_bcrypt(&stored) {
+                    // Counted like everybody's.
+                    verify(&argon, password.expose(), &decoy)?;
+                    // bcrypt looks at the first 72 bytes of a password only; from this sign-in on all of it counts.
+                    return match bcrypt::verify(password.expose(), &stored) {
+                        Ok(true) => hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld),
+                        _ => Ok(Comparison::Wrong),
+                    };
+                }
+                if !verify(&argon, password.expose(), &stored)? || !exists {
+                    return Ok(Comparison::Wrong);
+                }
+                if is_current(&argon, &stored) {
+                    return Ok(Comparison::Right);
+                }
+                hash(&argon, password.expose().as_bytes()).map(Comparison::RightButOld)
+            })
+            .await
     }
 
     async fn turn(&self, known_device: bool) -> Result<OwnedSemaphorePermit, Error> {
@@ -177,23 +182,71 @@ impl Passwords {
     }
 }
 
+/// One run of Argon2, counted: what is told and what is not must cost the same number of them.
+fn count_run() {
+    metrics::counter!("tenantry_argon2_runs_total").increment(1);
+}
+
+fn verify(argon: &Argon2<'_>, password: &str, stored: &str) -> Result<bool, Error> {
+    let parsed = PasswordHash::new(stored).map_err(|e| Error::Internal(e.to_string().into()))?;
+    count_run();
+    Ok(argon.verify_password(password.as_bytes(), &parsed).is_ok())
+}
+
+/// Whether a hash has today's parameters.
+fn is_current(argon: &Argon2<'_>, stored: &str) -> bool {
+    let Ok(parsed) = PasswordHash::new(stored) else { return false };
+    let wanted = argon.params();
+    let same =
+        |p: Params| p.m_cost() == wanted.m_cost() && p.t_cost() == wanted.t_cost() && p.p_cost() == wanted.p_cost();
+    parsed.algorithm.as_str() == "argon2id" && Params::try_from(&parsed).is_ok_and(same)
+}
+
 fn hash(argon: &Argon2<'_>, password: &[u8]) -> Result<String, Error> {
+    count_run();
     let salt = entropy::bytes::<16>();
     let hash = argon.hash_password_with_salt(password, &salt);
     hash.map(|h| h.to_string()).map_err(|e| Error::Internal(e.to_string().into()))
 }
 
-/// Runs on a thread that may block. The turn ends with the work, also when the caller has gone away meanwhile.
-async fn blocking<T: Send + 'static>(
-    permit: OwnedSemaphorePermit,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(move || {
-        let result = work();
-        drop(permit);
-        result
-    });
-    done.await.map_err(|_| Error::internal("hashing a password panicked"))?
+/// Threads that hash, no more than may hash at once. Not those of other blocking work, of which there are hundreds: an
+/// allocator keeps for each thread what a hash has used on it.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new(permits: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(permits.max(2))
+            .thread_keep_alive(KEPT)
+            .thread_name("password")
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Runs on one of them. The turn ends with the work, also when the caller has gone away meanwhile.
+    async fn run<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let runtime = self.0.as_ref().ok_or_else(|| Error::internal("passwords are hashed after the end"))?;
+        let done = runtime.spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        done.await.map_err(|_| Error::internal("hashing a password panicked"))?
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // A runtime that is dropped waits for its threads, which must not happen on a thread of another.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Tenants made and ended as a whole, and what the platform says of them. Making one is a single transaction: after a
 //! crash there is all of it or nothing, and a repetition does what is missing.
 
+mod by_invitation;
+
 use serde::{Deserialize, Serialize};
 
 use std::sync::Arc;
@@ -109,6 +111,8 @@ pub struct Wish {
     pub demo: bool,
     /// It waits to be confirmed.
     pub pending: bool,
+    /// The administrator is invited, and it waits until they accept.
+    pub by_invitation: bool,
     /// Whether the administrator is told.
     pub welcome_mail: bool,
     /// Only says what would be.
@@ -125,6 +129,9 @@ pub struct Provisioned {
     /// The password of a new account; empty otherwise.
     #[serde(with = "sealed")]
     pub password: Secret<String>,
+    /// What opens the invitation of the administrator; empty when there is none, or it goes by mail.
+    #[serde(with = "sealed")]
+    pub invitation_token: Secret<String>,
     /// What was done.
     pub steps: Vec<Step>,
 }
@@ -151,6 +158,9 @@ impl App {
     ) -> Result<Provisioned, Error> {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         let plot = plot(ctx, &catalogue, wish)?;
+        if wish.by_invitation {
+            return self.provision_by_invitation(ctx, wish, (catalogue, plot), key).await;
+        }
         let account = self.store.find_account(&wish.admin_email).await?;
         let there = self.store.find_slug(&wish.slug, ctx.now).await?;
         let new_account = account.is_none();
@@ -175,10 +185,11 @@ impl App {
             let user_id = if new_account { UserId(Uuid::nil()) } else { admin.user_id };
             let admin = User { user_id, ..admin };
             let steps = plan_steps(wish, &plot, there.is_some(), new_account);
-            return Ok(Provisioned { tenant, admin, password: Secret::new(String::new()), steps });
+            let none = Secret::new(String::new());
+            return Ok(Provisioned { tenant, admin, password: none.clone(), invitation_token: none, steps });
         }
         // Before the transaction, which may not stay open for as long as a hash takes.
-        let hash = if new_account { Some(self.passwords.hash(password.clone()).await?) } else { None };
+        let hash = if new_account { Some(self.passwords.hash(password.clone(), true).await?) } else { None };
         let scope = InTenantAsUser(tenant_id, admin.user_id);
         let mut open = match self.begin::<Provisioned, _>(ctx, Some(tenant_id), scope, key).await? {
             Begun::Done(first) => return Ok(first),
@@ -218,7 +229,8 @@ impl App {
                 "steps",
                 steps.iter().filter(|s| s.outcome == StepOutcome::Done).map(|s| s.step.clone()).collect::<Vec<_>>(),
             );
-        let answer = Provisioned { tenant, admin, password, steps };
+        let none = Secret::new(String::new());
+        let answer = Provisioned { tenant, admin, password, invitation_token: none, steps };
         if answer.password.expose().is_empty() {
             return self.finish(open, ctx, audit, answer).await;
         }

@@ -2,11 +2,15 @@
 //! time, and a caller whose answer was lost, are given the same successor for a while. A token that was spent before is in
 //! somebody else's hands as well: the session ends.
 
+use serde_json::json;
+
 use super::App;
 use super::sessions::Tokens;
 use crate::ctx::Ctx;
+use crate::domain::mail::{Message, Template};
 use crate::domain::refresh_token::RefreshToken;
 use crate::domain::session::{REPLAY_WINDOW, Session};
+use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::sessions::{self, RefreshRow, Swap};
@@ -34,19 +38,25 @@ impl App {
     /// `CredentialInvalid` for whatever is wrong with it; when it was spent before, its session has ended then.
     pub async fn refresh_token(&self, ctx: &Ctx, text: &str) -> Result<Tokens, Error> {
         let presented = RefreshToken::parse(&self.master, text).ok_or(Error::CredentialInvalid)?;
-        let found = self.store.find_session(presented.user_id, presented.session_id).await?;
+        let found = self.store.find_session(presented.user_id, presented.session_id, None).await?;
         let (session, account) = found.ok_or(Error::CredentialInvalid)?;
         if !session.is_live(&account, ctx.now) {
             return Err(Error::CredentialInvalid);
         }
         let terms = self.session_terms(presented.user_id, session.remember).await?;
         let session = session.refreshed(terms, ctx.now).ok_or(Error::CredentialInvalid)?;
-        let next = self.exchange(ctx, &presented, &session).await?;
+        let next = self.exchange(ctx, &presented, &session, &account.user).await?;
         let access = self.plane.tokens.mint(&session, session.active_tenant, ctx.now, None)?;
         Ok(Tokens { session, access, refresh: next.text })
     }
 
-    async fn exchange(&self, ctx: &Ctx, presented: &RefreshToken, session: &Session) -> Result<RefreshToken, Error> {
+    async fn exchange(
+        &self,
+        ctx: &Ctx,
+        presented: &RefreshToken,
+        session: &Session,
+        user: &User,
+    ) -> Result<RefreshToken, Error> {
         let mut tx = self.store.write(AsUser(presented.user_id)).await?;
         if let Some(next) = self.rotate(&mut tx, ctx, presented, session).await? {
             tx.commit_unaudited(ctx.now).await?;
@@ -67,6 +77,7 @@ impl App {
             }
             Standing::Reused => {
                 sessions::revoke(&mut tx, presented.session_id, "reuse", ctx.now).await?;
+                self.post(&mut tx, reused(ctx, presented, user), ctx.now).await?;
                 let audit = Audit::of(presented.session_id.0)
                     .set("revoke_reason", "reuse")
                     .set("user_id", presented.user_id.to_string())
@@ -79,6 +90,12 @@ impl App {
         let next = next.ok_or(Error::CredentialInvalid)?;
         tx.commit_unaudited(ctx.now).await?;
         Ok(next)
+    }
+
+    /// Whether a token is the good one of its session.
+    pub(super) async fn is_unspent(&self, token: &RefreshToken) -> Result<bool, Error> {
+        let mut tx = self.store.read(AsUser(token.user_id)).await?;
+        sessions::is_good(&mut tx, token.session_id, &token.digest()).await
     }
 
     /// The one guarded update that makes a successor, if the token is the good one.
@@ -130,5 +147,16 @@ impl App {
                 generation: u32::try_from(row.refresh_gen + 1).unwrap_or(u32::MAX),
             },
         }
+    }
+}
+
+/// The letter to a person one of whose sessions has ended because a spent token came back.
+fn reused(ctx: &Ctx, presented: &RefreshToken, user: &User) -> Message {
+    Message {
+        template: Template::SessionReuse,
+        recipient: user.email.clone(),
+        payload: json!({ "at": ctx.now.to_string(), "source": ctx.source.map(|ip| ip.to_string()) }),
+        secret: None,
+        about: presented.session_id.to_string(),
     }
 }

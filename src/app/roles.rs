@@ -9,12 +9,14 @@ use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::TenantCtx;
 use crate::decide::roles::together;
 use crate::domain::id::RoleId;
+use crate::domain::invitation::{Invitation, InvitationStatus};
 use crate::domain::membership::{Authority, may_touch};
 use crate::domain::role::{MOST_OWN, OwnRole, Permissions, Rank, Role, RoleName, RoleNames, Roles};
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, memberships, roles, settings};
+use crate::store::{InTenant, TenantTx, invitations, memberships, roles, settings};
+use crate::time::Timestamp;
 
 /// How many members are named in what a change would mean.
 const NAMED: usize = 50;
@@ -206,6 +208,11 @@ impl App {
         self.may_delete(&mut open.tx, &authority, (name, replacement), t).await?;
         if let Some(replacement) = replacement {
             roles::replace(&mut open.tx, name, replacement, t.ctx.now).await?;
+            for mut invitation in invited_as(&mut open.tx, name, t.ctx.now).await? {
+                let others = invitation.roles.iter().filter(|role| *role != name).cloned();
+                invitation.roles = RoleNames::with(replacement.clone(), others);
+                invitations::update(&mut open.tx, &mut invitation, t.ctx.now).await?;
+            }
         }
         roles::delete(&mut open.tx, name).await?;
         let audit = Audit::of(role.role_id.0)
@@ -230,10 +237,13 @@ impl App {
             ));
         }
         let Some(replacement) = replacement else {
-            if memberships::list_in_role(tx, name, (Uuid::nil(), 1)).await?.is_empty() {
-                return Ok(());
+            if !memberships::list_in_role(tx, name, (Uuid::nil(), 1)).await?.is_empty() {
+                return Err(Error::RoleInUse("members have it; name a replacement, or give them other roles first"));
             }
-            return Err(Error::RoleInUse("members have it; name a replacement, or give them other roles first"));
+            if !invited_as(tx, name, t.ctx.now).await?.is_empty() {
+                return Err(Error::RoleInUse("people are invited to it; name a replacement, or revoke that first"));
+            }
+            return Ok(());
         };
         if replacement == name {
             return Err(Error::field("replacement", "is the role itself"));
@@ -279,6 +289,18 @@ impl App {
             }
         }
         Ok(impact)
+    }
+}
+
+/// The pending invitations to a role.
+async fn invited_as(tx: &mut TenantTx, name: &RoleName, now: Timestamp) -> Result<Vec<Invitation>, Error> {
+    let mut found = Vec::new();
+    let mut from = Uuid::nil();
+    loop {
+        let page = invitations::list(tx, (from, PAGE), Some(InvitationStatus::Pending), now).await?;
+        let Some(end) = page.last() else { return Ok(found) };
+        from = end.invitation_id.0;
+        found.extend(page.into_iter().filter(|invitation| invitation.roles.contains(name)));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sign-up, sign-in, and the choice of the tenant to work in.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Builder;
 
 use super::App;
@@ -9,10 +10,13 @@ use super::mutation::{Begun, RequestKey};
 use super::passwords::Comparison;
 use super::sessions::{Opened, SignIn, Tokens};
 use super::tenants::{first_subscription, new_tenant};
+use super::throttle::{Attempted, Origin};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Message, Template};
 use crate::domain::mfa::Challenge;
 use crate::domain::name::{Email, Slug, TenantName};
 use crate::domain::secret::{Secret, device_token, sha256};
@@ -21,7 +25,10 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{AsUser, InTenantAsUser, sessions, users};
+use crate::store::scoped::RunsIn;
+use crate::store::system::PasswordPolicy;
+use crate::store::tx::{OfUser, Statement};
+use crate::store::{AsUser, InTenantAsUser, Scope, Scoped, accounts, links, mfa, sessions, users};
 use crate::time::Timestamp;
 
 /// An account to be.
@@ -57,6 +64,8 @@ pub struct Credentials {
     pub email: Email,
     /// The password.
     pub password: Secret<String>,
+    /// What is to take its place, when it is right; has passed the rules.
+    pub new_password: Option<Secret<String>>,
     /// The tenant to work in; the account's default when none.
     pub tenant: Option<TenantName>,
     /// What an earlier sign-in on the device was given; empty when nothing.
@@ -102,7 +111,7 @@ impl App {
         let user_id = UserId(key.map_or_else(|| ctx.new_id(), |key| self.account_of_request(&key)));
         let user = User { user_id, email: new.email, display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
-        let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let password_hash = self.passwords.hash(new.password.clone(), false).await?;
         let email = user.email.clone();
         let sign_in = SignIn {
             user_id,
@@ -116,8 +125,8 @@ impl App {
         };
         let account = (user, password_hash.as_str(), sign_in);
         let done = match new.tenant {
-            None => self.sign_up_alone(ctx, account, key).await,
-            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, key).await,
+            None => self.sign_up_alone(ctx, account, None, key).await,
+            Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, None, key).await,
         };
         // A hash was paid for: whatever came of it counts.
         let (done, repeated) = match done {
@@ -150,10 +159,12 @@ impl App {
         }
     }
 
-    async fn sign_up_alone(
+    /// `link` is the one that the account waited for, when it did.
+    pub(super) async fn sign_up_alone(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
@@ -161,16 +172,18 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;
         let audit = Audit::of(user.user_id.0).set("email", user.email.as_str());
         Ok((self.finish_secret(open, ctx, audit, SignedUp { user, tenant: None, opened }).await?, false))
     }
 
-    async fn sign_up_with_tenant(
+    pub(super) async fn sign_up_with_tenant(
         &self,
         ctx: &Ctx,
         (user, password_hash, sign_in): (User, &str, SignIn),
         (display_name, slug): (String, Slug),
+        link: Option<[u8; 32]>,
         key: Option<RequestKey>,
     ) -> Result<(SignedUp, bool), Error> {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
@@ -181,6 +194,7 @@ impl App {
             Begun::Open(open) => open,
         };
         users::insert(&mut open.tx, &user, password_hash, ctx.now).await?;
+        take_sign_up_link(&mut open.tx, link, ctx.now).await?;
         let tenant = new_tenant(ctx, tenant_id, (display_name, slug), subscription);
         self.insert_owned(&mut open.tx, ctx, &catalogue, (&tenant, user.user_id)).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
@@ -195,7 +209,7 @@ impl App {
 
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
     /// account before anybody is signed in.
-    fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
+    pub(super) fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
         let mac = self.master.mac("sign-up", &[key.request_id.as_bytes()]);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&mac[..16]);
@@ -205,8 +219,9 @@ impl App {
     /// Signs in with e-mail and password, as far as the account's second step. Costs one comparison on every path.
     ///
     /// # Errors
-    /// `PasswordWrong` for everything that is wrong with address or password, `TenantNotFound` for a tenant that is not
-    /// the person's, `Overloaded`.
+    /// `PasswordWrong` for everything that is wrong with address or password, `TooManyAttempts`, `PasswordExpired`,
+    /// `TenantNotFound` for a tenant that is not the person's, `SignInMethodRefused`, `Overloaded`, `FieldsInvalid` for a new
+    /// password where there is a second step.
     pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<Login, Error> {
         let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
         let digest = sha256(with.device_token.as_bytes());
@@ -216,31 +231,68 @@ impl App {
         let known = users::knows_device(&mut tx, &digest).await?;
         let stored = users::find_sign_in(&mut tx).await?;
         drop(tx);
+        let policy = self.password_policy(user_id).await?;
+        let origin = if known { Origin::Device(&digest) } else { Origin::Network(ctx.source) };
+        let limits = self.attempts.tightened(policy.attempts);
+        let attempt = self.take_attempt(Attempted::Password, (&with.email, origin), limits, ctx.now).await?;
         let hash = stored.as_ref().map(|row| row.password_hash.clone());
-        let comparison = self.passwords.compare(with.password, hash, known).await?;
+        let comparison = match self.passwords.compare(with.password, hash, known).await {
+            // Nothing was tried.
+            Err(Error::Overloaded) => {
+                self.take_back(&attempt, ctx.now).await?;
+                return Err(Error::Overloaded);
+            }
+            comparison => comparison?,
+        };
         let (Some(account), Some(stored)) = (account, stored) else { return Err(Error::PasswordWrong) };
         if comparison == Comparison::Wrong {
             return Err(Error::PasswordWrong);
         }
+        self.forgive(&attempt, ctx.now).await?;
+        let expired = policy.lifetime.is_some_and(|lifetime| stored.changed_at.after(lifetime) <= ctx.now);
+        if expired && with.new_password.is_none() {
+            return Err(Error::PasswordExpired);
+        }
         let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
+        if let Some(tenant) = tenant {
+            self.check_sign_in_by_password(tenant, user_id, ctx.now).await?;
+        }
+        let new_hash = match with.new_password {
+            Some(new) => Some(self.passwords.hash(new, true).await?),
+            None => None,
+        };
         let sign_in = SignIn {
             user_id,
-            proof: Proof::password(stored.session_epoch),
+            // A changed password ends the sessions of before.
+            proof: Proof::password(stored.session_epoch + i64::from(new_hash.is_some())),
             tenant,
             bound_tenant: None,
             connection: None,
             remember: with.remember,
             terms: self.session_terms(user_id, with.remember).await?,
-            device: with.device,
+            device: with.device.clone(),
         };
 
         let mut tx = self.store.write(AsUser(user_id)).await?;
+        if let Some(hash) = &new_hash {
+            // One step alone changes no credential of an account that has two.
+            if mfa::find(&mut tx).await?.is_some_and(|row| row.confirmed_at.is_some()) {
+                return Err(Error::field(
+                    "new_password",
+                    "is not taken where there is a second step; reset it by mail",
+                ));
+            }
+            if sessions::lock_account(&mut tx).await? != Some(stored.session_epoch) {
+                return Err(Error::PasswordWrong);
+            }
+            self.replace_password(&mut tx, ctx, (&account.user.email, hash), None).await?;
+        }
         let entered = match self.enter(&mut tx, ctx, sign_in).await {
             // The password that was compared is the account's no more.
             Err(Error::CredentialInvalid) => return Err(Error::PasswordWrong),
             entered => entered?,
         };
-        if let Comparison::RightButOld(hash) = &comparison {
+        if let (Comparison::RightButOld(hash), None) = (&comparison, &new_hash) {
             users::rehash(&mut tx, &stored.password_hash, hash, ctx.now).await?;
         }
         let opened = match entered {
@@ -250,12 +302,38 @@ impl App {
                 return Ok(Login::Waits(challenge, until));
             }
         };
+        // The first sign-in after a sign-up is no news.
+        if !known && users::count_devices(&mut tx).await? > 0 {
+            self.post(&mut tx, new_sign_in(ctx, &account.user, &with.device), ctx.now).await?;
+        }
         let device_token = if known { Secret::new(with.device_token) } else { device_token() };
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
         let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
         tx.commit(ctx, audit).await?;
         let tokens = self.tokens(opened, ctx.now)?;
         Ok(Login::Done(Box::new(LoggedIn { user: account.user, tokens, device_token })))
+    }
+
+    /// What the tenants of a person ask of their password.
+    pub(super) async fn password_policy(&self, user: UserId) -> Result<PasswordPolicy, Error> {
+        self.store.find_password_policy(user, &self.plane.catalogues.seen().definition.settings.security).await
+    }
+
+    /// Whether a tenant is entered with a password. Its owners may always, so that nobody locks them out, themselves
+    /// included.
+    async fn check_sign_in_by_password(&self, tenant: TenantId, user: UserId, now: Timestamp) -> Result<(), Error> {
+        let own = self.store.find_sign_in_methods(tenant).await?;
+        let default = || self.plane.catalogues.seen().definition.settings.security.sign_in_methods.clone();
+        let methods = own.or_else(default).unwrap_or_default();
+        if methods.is_empty() || methods.iter().any(|method| method == "password") {
+            return Ok(());
+        }
+        let member = self.store.find_membership(tenant, user).await?;
+        let settled = self.plane.find_settled(tenant, now).await?;
+        let owner = member
+            .zip(settled)
+            .is_some_and(|(member, (_, catalogue))| member.is_active_owner(&catalogue.definition.roles));
+        if owner { Ok(()) } else { Err(Error::SignInMethodRefused(methods)) }
     }
 
     async fn tenant_at_sign_in(
@@ -274,7 +352,8 @@ impl App {
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
 
-    /// Gives the person a token for another of their tenants, and makes it the session's.
+    /// Gives the person a token for another of their tenants, and makes it the session's, on request for their next ones
+    /// too.
     ///
     /// # Errors
     /// `TenantNotFound`, `MemberSuspended`, `TenantSuspended`, `TenantDeleted`.
@@ -282,7 +361,7 @@ impl App {
         &self,
         ctx: &Ctx,
         person: &SignedIn,
-        to: &TenantName,
+        (to, keep_as_default): (&TenantName, bool),
         key: Option<RequestKey>,
     ) -> Result<(Session, Minted), Error> {
         let tenant = self.plane.find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
@@ -296,7 +375,12 @@ impl App {
             Begun::Open(mut open) => {
                 let session = Session { active_tenant: Some(tenant), ..person.session.clone() };
                 sessions::set_active_tenant(&mut open.tx, session.session_id, tenant).await?;
-                let audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                let mut audit = Audit::of(session.session_id.0).set("active_tenant", tenant.to_string());
+                if keep_as_default {
+                    users::set_default_tenant(&mut open.tx, tenant, ctx.now).await?;
+                    let before = person.default_tenant.map(|before| before.to_string());
+                    audit = audit.field("default_tenant", before, tenant.to_string());
+                }
                 self.finish(open, ctx, audit, session).await?
             }
         };
@@ -309,4 +393,29 @@ impl App {
         let token = self.plane.tokens.mint(&proof, Some(tenant), ctx.now, Some(person.token_expires_at))?;
         Ok((session, token))
     }
+}
+
+/// The letter to a person who, or in whose name somebody, has signed in on a device that was not known; one a day for the
+/// same device and address.
+fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
+    let name = if device.display_name.is_empty() { &device.user_agent } else { &device.display_name };
+    let source = ctx.source.map(|ip| ip.to_string());
+    Message {
+        template: Template::NewSignIn,
+        recipient: user.email.clone(),
+        about: format!("{} {source:?} {name}", ctx.now.utc().date_naive()),
+        payload: json!({ "at": ctx.now.to_string(), "device": name, "source": source }),
+        secret: None,
+    }
+}
+
+/// Uses up the link that an account waited for, which proves its address.
+async fn take_sign_up_link<S: Scope>(tx: &mut Scoped<S>, link: Option<[u8; 32]>, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let Some(digest) = link else { return Ok(()) };
+    let taken: Option<serde_json::Value> = links::take(tx, (Purpose::SignUp, &digest), now).await?;
+    taken.ok_or(Error::LinkInvalid)?;
+    accounts::set_verified(tx, now).await
 }

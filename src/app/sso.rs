@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::invitations::finish_pending;
 use super::seats::check_seats;
 use super::sessions::{SignIn, Tokens};
 use super::tenants::new_membership;
@@ -27,7 +28,7 @@ use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::{Beginning, Callback, Identity, OidcError, Registration};
 use crate::store::audit::Audit;
-use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, domains, memberships, roles, sso, users};
+use crate::store::{InTenant, InTenantAsUser, Scoped, TenantTx, accounts, domains, memberships, roles, sso, users};
 use crate::time::Timestamp;
 
 /// How long a sign-in may take, from its beginning to its end.
@@ -206,6 +207,8 @@ impl App {
         }
         if guest.epoch.is_none() {
             users::insert_without_password(&mut tx, &guest.user, ctx.now).await?;
+            // The provider says so, of a domain that the tenant has proven.
+            accounts::set_verified(&mut tx, ctx.now).await?;
             users::set_first_default_tenant(&mut tx, tenant, ctx.now).await?;
         }
         let joined = self.place(&mut tx, ctx, (&locked, catalogue), connection, identity).await?;
@@ -246,7 +249,7 @@ impl App {
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
         if let Some(user) = known {
             drop(tx);
-            let account = self.store.find_account_of(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            let account = self.store.find_account_by_id(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
             return Guest::of(account, true);
         }
         let email = vouched(&mut tx, connection, identity).await?;
@@ -296,6 +299,10 @@ impl App {
                 let role = wanted.ok_or(Error::SsoMemberRefused(NO_ROLE))?;
                 let member = new_membership(ctx, user_id, RoleNames::one(role.name.clone()));
                 memberships::insert(tx, &member, &roles.top().name).await?;
+                // Who was invited as well holds one seat.
+                if let Some(email) = identity.email.as_deref().and_then(|email| Email::parse(email).ok()) {
+                    finish_pending(tx, (&email, user_id), ctx.now).await?;
+                }
                 check_seats(tx, catalogue, tenant, ctx.now).await?;
                 let audit = Audit::of(user_id.0).set("roles", member.roles.texts()).set("status", "active");
                 tx.note(&ctx.as_system("System/JoinBySso"), audit).await?;

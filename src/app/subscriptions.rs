@@ -218,7 +218,7 @@ async fn exceeded(tx: &mut TenantTx, t: &TenantCtx, of: &PlanRef) -> Result<Vec<
         let own = entitlements::find_limit(tx, metric, t.ctx.now).await?;
         let Some(limit) = t.catalogue.effective_limit(of, metric, own.as_ref()) else { continue };
         let used = match metric {
-            MEMBERS => seats_held(tx).await?,
+            MEMBERS => seats_held(tx, t.ctx.now).await?,
             name => usage::used(tx, name, period).await?,
         };
         if used > limit.limit {

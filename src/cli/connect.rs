@@ -13,6 +13,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::CliError;
+use crate::rpc::v1::auth_service_client::AuthServiceClient;
 use crate::rpc::v1::tenant_service_client::TenantServiceClient;
 
 /// How long reaching the server may take.
@@ -56,6 +57,9 @@ pub(super) struct Connect {
 /// A client of `TenantService` that sends the operator key.
 pub(super) type Tenants = TenantServiceClient<InterceptedService<Channel, OperatorKey>>;
 
+/// A client of `AuthService` that sends the operator key.
+pub(super) type Auth = AuthServiceClient<InterceptedService<Channel, OperatorKey>>;
+
 /// Puts the operator key into every call, and how long its answer may take; streams may take as long as they go on. The key
 /// is marked sensitive, so that nothing prints it.
 #[derive(Clone)]
@@ -81,6 +85,12 @@ impl Connect {
         let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
         let channel = self.channel().await?;
         Ok(TenantServiceClient::with_interceptor(channel, key))
+    }
+
+    /// The same for `AuthService`.
+    pub(super) async fn auth(&self) -> Result<Auth, CliError> {
+        let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
+        Ok(AuthServiceClient::with_interceptor(self.channel().await?, key))
     }
 
     /// The same for streams, which have no deadline.

@@ -2,6 +2,7 @@
 //! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
 //! them, and are audited like everybody else.
 
+mod audit;
 mod catalogue;
 mod completions;
 mod confirm;
@@ -18,6 +19,7 @@ mod plan;
 mod pulse;
 pub mod serve;
 mod settings;
+mod signing_key;
 mod table;
 mod tenant;
 #[cfg(test)]
@@ -75,6 +77,10 @@ enum Command {
     Settings(settings::Settings),
     /// Custom domains of a tenant
     Domain(domain::Domain),
+    /// The keys that sign access tokens: list, rotate, revoke
+    SigningKey(signing_key::SigningKey),
+    /// The audit log of a tenant or of the platform
+    Audit(audit::Audit),
     /// Print what a shell needs to complete command lines
     Completions(completions::Completions),
 }
@@ -106,6 +112,8 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::Feature(feature)) => feature.run(out).await,
         Some(Command::Settings(settings)) => settings.run(out).await,
         Some(Command::Domain(domain)) => domain.run(out).await,
+        Some(Command::SigningKey(key)) => key.run(out).await,
+        Some(Command::Audit(audit)) => audit.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),
     }
 }

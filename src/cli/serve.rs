@@ -23,22 +23,26 @@ use crate::app::first_start::{self, KeySettings};
 use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
-use crate::config::Serve;
+use crate::app::sign_up::SignUpMode;
+use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
 use crate::decide::roles::OwnRoles;
+use crate::decide::token::Audiences;
 use crate::domain::host::OwnHosts;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
+use crate::domain::throttle::AttemptLimits;
 use crate::http::{self, Readiness};
 use crate::jobs;
-use crate::outside::Mailer;
+use crate::outside::courier::Courier;
 use crate::outside::dns::Dns;
 use crate::outside::http::{Http, Reach};
 use crate::outside::mail_files::MailFiles;
 use crate::outside::oidc::Oidc;
 use crate::outside::smtp::{self, Relay, Security, Smtp};
+use crate::outside::{Mailer, Resolver};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
@@ -133,7 +137,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let plain = listen(config.http_listen).await?;
     let http_address = plain.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    let telling = tokio::spawn(http::serve(plain, metrics, readiness, async {
+    let telling = tokio::spawn(http::serve(plain, metrics, readiness, jwks(&app), async {
         let _ = http_stopped.await;
     }));
 
@@ -236,13 +240,18 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master_key_file: config.master_key_path(),
         operator_key_file: config.operator_key_path(),
         issuer: config.issuer.clone(),
-        audience: config.audience.clone(),
+        audiences: Audiences {
+            own: config.audience.clone(),
+            others: config.extra_audiences.clone(),
+            of_tenant: config.tenant_audience.clone(),
+        },
     };
     let now = fittings.clock.now();
     let catalogue =
         catalogue::at_start(&store, given.as_deref(), &Access::names(), now).await.map_err(|e| failed(&e))?;
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
+    let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let app = App {
         plane: Plane {
             store: store.clone(),
@@ -254,18 +263,36 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         master: keys.master,
         passwords: Passwords::new(fittings.cost, config.argon2_permits).map_err(|e| failed(&e))?,
         sessions: session_limits(config),
+        signing_key_period: span(config.signing_key_period),
+        sign_up_mode: match config.sign_up_mode() {
+            SignUp::Immediate => SignUpMode::Immediate,
+            SignUp::Confirm => SignUpMode::Confirm,
+        },
+        attempts: attempt_limits(config),
         denials: Denials::default(),
         activity: Activity::default(),
         key_uses: KeyUses::default(),
         clock: fittings.clock,
         hosts: OwnHosts { base_domain: config.base_domain.clone(), api: config.api_hosts.clone() },
-        resolver: Box::new(Dns::new(config.dns_server)),
         oidc: Oidc::new(Http::new(reach).map_err(|e| failed(&e))?),
+        courier: Courier::new(&resolver, config.webhook_allow.clone()),
+        resolver,
         letters: letters(config)?,
         mailer: mailer(config)?,
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// What shows the published keys.
+fn jwks(app: &Arc<App>) -> http::Jwks {
+    let app = app.clone();
+    Arc::new(move || app.jwks())
+}
+
+/// A span of time; one beyond chrono's hundreds of thousands of years is for ever.
+fn span(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
 /// How letters read.
@@ -302,15 +329,24 @@ fn mailer(config: &Serve) -> Result<Box<dyn Mailer>, CliError> {
     Ok(Box::new(Smtp::new(&relay, &config.mail_from).map_err(failed)?))
 }
 
-/// How long sessions last. A configuration beyond chrono's hundreds of thousands of years is one of for ever.
+/// How long sessions last.
 fn session_limits(config: &Serve) -> SessionLimits {
-    let span = |duration: Duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
     SessionLimits {
         idle: span(config.session_idle),
         length: span(config.session_length),
         remembered_idle: span(config.remembered_session_idle),
         remembered_length: span(config.remembered_session_length),
         per_account: config.max_sessions.into(),
+    }
+}
+
+/// How many wrong passwords are let through.
+fn attempt_limits(config: &Serve) -> AttemptLimits {
+    AttemptLimits {
+        per_source: config.sign_in_attempts.into(),
+        total: config.sign_in_attempts_total.into(),
+        window: TimeDelta::from_std(config.sign_in_window).unwrap_or(TimeDelta::MAX),
+        interval: TimeDelta::seconds(30),
     }
 }
 

@@ -153,6 +153,8 @@ impl Serve {
             ("--max-deadline", usize::from(!self.max_deadline.is_zero()), 1),
             ("--max-connection-age", usize::from(!self.max_connection_age.is_zero()), 1),
             ("--argon2-permits", self.argon2_permits, 1),
+            ("--sign-in-window", usize::from(!self.sign_in_window.is_zero()), 1),
+            ("--sign-in-attempts-total", self.sign_in_attempts_total.into(), self.sign_in_attempts.into()),
             ("--database-connections", usize::try_from(self.database_connections).unwrap_or(usize::MAX), 1),
         ];
         match limits.into_iter().find(|(_, value, least)| value < least) {

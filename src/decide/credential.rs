@@ -1,14 +1,21 @@
 //! From a credential to a caller. All ways in which one is bad look the same from outside, except that an access token of
 //! ours may say that it is over.
 
+use std::time::{Duration, Instant};
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::Plane;
+use super::token::{Unverified, Verified};
 use crate::ctx::{Caller, PlatformKey, SignedIn};
 use crate::domain::secret::{Key, KeyKind};
 use crate::error::Error;
 use crate::store::system::Digests;
+use crate::store::{OnPlatform, keys};
 use crate::time::Timestamp;
+
+/// How long it takes until an unknown key is looked for again.
+const SEEK: Duration = Duration::from_secs(1);
 
 impl Plane {
     /// Who holds this credential: an access token or a key, told apart by how they begin. There is no second attempt as
@@ -46,8 +53,8 @@ impl Plane {
     /// # Errors
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
     pub async fn person(&self, token: &str, now: Timestamp) -> Result<SignedIn, Error> {
-        let verified = self.tokens.verify(token, now)?;
-        let found = self.store.find_session(verified.user_id, verified.session_id).await?;
+        let verified = self.verify(token, now).await?;
+        let found = self.store.find_session(verified.user_id, verified.session_id, Some(&verified.kid)).await?;
         let (session, account) = found.ok_or(Error::CredentialInvalid)?;
         if !session.is_live(&account, now) {
             return Err(Error::CredentialInvalid);
@@ -60,6 +67,37 @@ impl Plane {
             token_tenant: verified.tenant,
             default_tenant: account.default_tenant,
         })
+    }
+
+    /// What a token says, if it is one of ours. A key that is not known here may be newer than what was last read: then the
+    /// keys are read anew, once a second at most.
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, Error> {
+        match self.tokens.verify(token, now) {
+            Ok(verified) => return Ok(verified),
+            Err(Unverified::Bad(error)) => return Err(error),
+            Err(Unverified::UnknownKey) => {}
+        }
+        let mut sought = self.tokens.sought.lock().await;
+        if sought.is_none_or(|at| at.elapsed() >= SEEK) {
+            self.follow_keys().await?;
+            *sought = Some(Instant::now());
+        }
+        drop(sought);
+        self.tokens.verify(token, now).map_err(|unverified| match unverified {
+            Unverified::Bad(error) => error,
+            Unverified::UnknownKey => Error::CredentialInvalid,
+        })
+    }
+
+    /// Reads the keys that sign access tokens anew.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn follow_keys(&self) -> Result<(), Error> {
+        let mut tx = self.store.read(OnPlatform).await?;
+        let stored = keys::list_signing_keys(&mut tx).await?;
+        drop(tx);
+        self.tokens.follow(&stored)
     }
 
     /// Whether a caller's credential is still good that was so a while ago: for calls that go on for long.
@@ -80,7 +118,7 @@ impl Plane {
             }
         }
         if let Some(person) = caller.person() {
-            let found = self.store.find_session(person.user.user_id, person.session.session_id).await?;
+            let found = self.store.find_session(person.user.user_id, person.session.session_id, None).await?;
             let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
             return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
         }

@@ -43,6 +43,9 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if standing.member.as_ref().is_some_and(|member| member.status == MemberStatus::Suspended) {
         reasons.push(Error::MemberSuspended);
     }
+    if standing.session_ended {
+        reasons.push(Error::SessionEnded);
+    }
     let tenant = &standing.tenant;
     match tenant.status(now) {
         TenantStatus::Suspended if !needs.allow_suspended => {
@@ -64,7 +67,10 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if needs.writes && tenant.flags.maintenance && !at_work {
         reasons.push(Error::TenantInMaintenance);
     }
-    let one_step = caller.aal().is_some_and(|aal| aal < 2);
+    // A tenant's own provider answers for how people prove themselves there; an operator in a member's place has their key.
+    let vouched =
+        caller.person().is_some_and(|person| person.session.connection.is_some() || person.session.operator.is_some());
+    let one_step = caller.aal().is_some_and(|aal| aal < 2) && !vouched;
     if standing.policy.mfa_required && !needs.allow_mfa_missing && one_step {
         reasons.push(Error::MfaRequired);
     }

@@ -41,6 +41,8 @@ pub struct Standing {
     pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
+    /// Whether the tenant has ended the person's session for itself.
+    pub session_ended: bool,
     /// The tenant's own identity provider, where there is one and the call is a person's.
     pub sso: Option<SsoRule>,
 }
@@ -103,16 +105,14 @@ impl Plane {
             Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
             None => None,
         };
+        let found = self.store.find_guarded_tenant(tenant, caller.person().map(|person| &person.session)).await?;
         let sso = match caller.person() {
             Some(_) => self.store.find_sso_rule(tenant).await?,
             None => None,
         };
-        let found = self.store.find_tenant_with_policy(tenant).await?.ok_or(Error::TenantNotFound)?;
+        let found = found.filter(|found| !found.tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         let catalogue = self.catalogues.at(&self.store, found.catalogue_version).await?;
         let tenant = found.tenant.settled(&catalogue, now);
-        if tenant.is_purged(now) {
-            return Err(Error::TenantNotFound);
-        }
         let of_product = catalogue.definition.settings.security.mfa_required.unwrap_or(false);
         let policy = Policy { mfa_required: found.mfa_required.unwrap_or(of_product) };
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
@@ -130,7 +130,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        Ok(Standing { tenant, catalogue, policy, roles, member, sso })
+        Ok(Standing { tenant, catalogue, policy, roles, member, session_ended: found.session_ended, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

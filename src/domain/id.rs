@@ -29,6 +29,8 @@ ids! {
     MembershipId
     /// A role of a tenant's own.
     RoleId
+    /// An invitation.
+    InvitationId
     /// A sign-in.
     SessionId
     /// A key of a service or operator.

@@ -53,12 +53,16 @@ letters! {
     Invitation = "invitation" { keys: ["tenant", "inviter", "role", "expires_at"], path: "/accept-invitation" }
     /// An address is to be proven. Carries a token.
     EmailVerification = "email_verification" { keys: ["expires_at"], path: "/verify-email" }
+    /// An account waits for its link. Carries a token.
+    SignUp = "sign_up" { keys: ["expires_at"], path: "/confirm-sign-up" }
     /// A tenant is ready for its administrator.
     Welcome = "welcome" { keys: ["tenant", "slug", "name"], path: "/sign-in" }
     /// A forgotten password can be set anew. Carries a token.
     PasswordReset = "password_reset" { keys: ["expires_at"], path: "/reset-password" }
     /// A password was changed or set anew.
     PasswordChanged = "password_changed" { keys: ["at"], path: "/forgot-password" }
+    /// Another address was asked for: told to the one of now.
+    EmailChangeRequested = "email_change_requested" { keys: ["at", "email"], path: "/account" }
     /// An account has another address: told to both.
     EmailChanged = "email_changed" { keys: ["at", "email"], path: "/account" }
     /// Somebody signed in from a device that was not seen before.
@@ -82,7 +86,7 @@ letters! {
     QuotaReached = "quota_reached" { keys: ["tenant", "metric", "percent", "used", "limit"], path: "/settings/usage" }
     /// A webhook was switched off, because nothing could be delivered to it.
     WebhookDisabled = "webhook_disabled" { keys: ["tenant", "url", "since", "problem"], path: "/settings/webhooks" }
-    /// Somebody signed up with an address that has an account.
+    /// Somebody signed up with an address that has an account, or wanted it for theirs.
     SignUpExists = "sign_up_exists" { keys: [], path: "/sign-in" }
     /// An account was deleted.
     AccountDeleted = "account_deleted" { keys: ["at"], path: "" }

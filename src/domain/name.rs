@@ -154,6 +154,12 @@ impl Slug {
 pub struct Email(String);
 
 impl Email {
+    /// What follows the @.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+
     /// Reads an address and writes it in lower case.
     ///
     /// # Errors

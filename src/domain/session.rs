@@ -206,3 +206,16 @@ impl Session {
         live.then(|| Self { idle_expires_at, absolute_expires_at: end, ..self.clone() })
     }
 }
+
+/// A session with what people know it by.
+#[derive(Debug, Clone)]
+pub struct ShownSession {
+    /// The session.
+    pub session: Session,
+    /// When it was last refreshed.
+    pub last_used_at: Timestamp,
+    /// Where it began.
+    pub device: Device,
+    /// From which address it was last refreshed; empty when that is not known.
+    pub source: String,
+}

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 mod check;
 
-pub use check::json_object;
+pub use check::{json_object, locale};
 
 /// The type of one part of the settings: each leaf may be absent. What is laid over what, and which leaves there are,
 /// follows from the fields, so that a new one cannot be forgotten.
@@ -127,6 +127,14 @@ section! {
     }
 }
 
+section! {
+    /// How people are invited.
+    Invitations {
+        /// Days for which an invitation holds.
+        expiry_days: i32,
+    }
+}
+
 /// The settings of a tenant, or the defaults of a catalogue: what is absent is not set here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -161,6 +169,9 @@ pub struct Settings {
     /// Who may join by themselves.
     #[serde(skip_serializing_if = "AutoJoin::is_empty")]
     pub auto_join: AutoJoin,
+    /// How people are invited.
+    #[serde(skip_serializing_if = "Invitations::is_empty")]
+    pub invitations: Invitations,
     /// Whatever else the product keeps.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub custom: Map<String, Value>,
@@ -170,13 +181,14 @@ pub struct Settings {
 const TOP: [&str; 5] = ["locale", "time_zone", "currency", "date_format", "custom"];
 
 /// The sections with their leaves.
-const SECTIONS: [(&str, &[&str]); 6] = [
+const SECTIONS: [(&str, &[&str]); 7] = [
     ("contact", Contact::LEAVES),
     ("billing", Billing::LEAVES),
     ("branding", Branding::LEAVES),
     ("security", Security::LEAVES),
     ("compliance", Compliance::LEAVES),
     ("auto_join", AutoJoin::LEAVES),
+    ("invitations", Invitations::LEAVES),
 ];
 
 impl Settings {
@@ -197,6 +209,7 @@ impl Settings {
             security: self.security.over(&defaults.security),
             compliance: self.compliance.over(&defaults.compliance),
             auto_join: self.auto_join.over(&defaults.auto_join),
+            invitations: self.invitations.over(&defaults.invitations),
             custom,
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{TenantId, UserId};
 use super::name::Email;
+use crate::time::Timestamp;
 
 /// The epoch of the sessions of a new account.
 pub const FIRST_EPOCH: i64 = 1;
@@ -18,6 +19,8 @@ pub enum AccountStatus {
     Active,
     /// Switched off.
     Disabled,
+    /// Ended by the person: its row names nobody any more.
+    Deleted,
 }
 
 /// A person who can sign in.
@@ -29,6 +32,25 @@ pub struct User {
     pub email: Email,
     /// The name that people see.
     pub display_name: String,
+}
+
+/// What an account says of itself to its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// The name that people see.
+    pub display_name: String,
+    /// BCP 47; empty when none was chosen.
+    pub locale: String,
+    /// Where calls go when nothing names a tenant.
+    pub default_tenant: Option<TenantId>,
+    /// When mail to its address was seen to arrive; none when not yet.
+    pub email_verified_at: Option<Timestamp>,
+    /// When the password was chosen; none when there is none.
+    pub password_changed_at: Option<Timestamp>,
+    /// Rises with each change of the profile.
+    pub version: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
 }
 
 /// What is known of a person's account besides their name.

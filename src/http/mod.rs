@@ -1,4 +1,5 @@
-//! The small HTTP port: metrics for Prometheus, liveness and readiness for whoever keeps the process running. Nothing
+//! The small HTTP port: metrics for Prometheus, liveness and readiness for whoever keeps the process running, and the keys
+//! that access tokens are verified by. Nothing
 //! of tenants and nothing secret is served here, because nobody is asked who they are.
 
 use std::io;
@@ -43,13 +44,17 @@ pub enum Readiness {
     NotReady(&'static str),
 }
 
+/// What gives the keys that access tokens are verified by, as a JSON Web Key Set (RFC 7517).
+pub type Jwks = Arc<dyn Fn() -> String + Send + Sync>;
+
 #[derive(Clone)]
 struct Shown {
     metrics: PrometheusHandle,
+    jwks: Jwks,
     readiness: watch::Receiver<Readiness>,
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown` ends, and then finishes what it has begun. Request
+/// Serves `/metrics`, `/healthz`, `/readyz` and `/.well-known/jwks.json` until `shutdown` ends, and then finishes what it has begun. Request
 /// bodies are never read.
 ///
 /// # Errors
@@ -58,9 +63,10 @@ pub async fn serve(
     listener: TcpListener,
     metrics: PrometheusHandle,
     readiness: watch::Receiver<Readiness>,
+    jwks: Jwks,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router(Shown { metrics, readiness });
+    let router = router(Shown { metrics, jwks, readiness });
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -102,11 +108,18 @@ fn router(shown: Shown) -> Router {
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(show_readiness))
+        .route("/.well-known/jwks.json", get(show_jwks))
         .with_state(shown)
 }
 
 async fn show_metrics(State(shown): State<Shown>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics.render())
+}
+
+/// To be kept for a few minutes: a key is published for an hour before it signs.
+async fn show_jwks(State(shown): State<Shown>) -> impl IntoResponse {
+    let head = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    (head, (shown.jwks)())
 }
 
 async fn show_readiness(State(shown): State<Shown>) -> impl IntoResponse {
@@ -138,7 +151,9 @@ mod tests {
         let (readiness, watched) = watch::channel(Readiness::NotReady("starting"));
         let (stop, stopped) = oneshot::channel();
         let metrics = Telemetry::metrics_only().unwrap().metrics();
-        let served = tokio::spawn(serve(listener, metrics, watched, async { drop(stopped.await) }));
+        let served = tokio::spawn(serve(listener, metrics, watched, Arc::new(|| "{\"keys\":[]}".to_owned()), async {
+            drop(stopped.await);
+        }));
         Port { address, readiness, stop, served }
     }
 
@@ -174,6 +189,13 @@ mod tests {
         );
         assert!(get(port.address, "/").await.starts_with("HTTP/1.1 404"));
         assert!(get(port.address, "/metrics/..%2fdata").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn the_published_keys_may_be_kept_for_a_while() {
+        let answer = get(port().await.address, "/.well-known/jwks.json").await;
+        assert!(answer.contains("application/jwk-set+json") && answer.contains("max-age=300"), "{answer}");
+        assert!(answer.ends_with("{\"keys\":[]}"), "{answer}");
     }
 
     #[tokio::test]

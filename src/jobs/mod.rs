@@ -17,11 +17,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it looks for jobs that nobody has scheduled.
 const REPAIR: Duration = Duration::from_hours(1);
 
+/// How often it reads the signing keys anew: another server may have rotated them.
+const FOLLOW: Duration = Duration::from_secs(2);
+
 /// Runs due jobs, for as long as the server serves.
 pub async fn run(app: Arc<App>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut repair = tokio::time::interval(REPAIR);
+    let mut follow = tokio::time::interval(FOLLOW);
+    follow.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = look.tick() => {
@@ -30,9 +35,17 @@ pub async fn run(app: Arc<App>) {
                     tracing::warn!(%error, "due jobs could not be claimed");
                 }) {}
             }
+            _ = follow.tick() => {
+                if let Err(error) = app.follow_signing_keys().await {
+                    tracing::warn!(%error, "the signing keys could not be read anew");
+                }
+            }
             _ = repair.tick() => {
                 if let Err(error) = app.schedule_missing_jobs().await {
                     tracing::warn!(%error, "missing jobs could not be looked for");
+                }
+                if let Err(error) = app.forget_attempts().await {
+                    tracing::warn!(%error, "counted attempts could not be cleared away");
                 }
             }
         }
@@ -40,7 +53,7 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// The kinds that have a lane of their own, each with how many are done at once.
-pub const LANES: &[(JobKind, usize)] = &[(JobKind::Mail, 8)];
+pub const LANES: &[(JobKind, usize)] = &[(JobKind::Mail, 8), (JobKind::Webhook, 16)];
 
 /// Runs the due jobs of a lane until it is to stop; those that are under way then are finished. What is cut off
 /// nevertheless may have happened outside, and will happen again.

@@ -1,7 +1,7 @@
 //! The DNS, by way of the system's name servers or one that the operator named. Nothing is remembered here: a look shows
 //! what the name server says now.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
@@ -70,6 +70,17 @@ fn fit(options: &mut ResolverOpts) {
 impl Resolver for Dns {
     fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
         Box::pin(self.look(name))
+    }
+
+    fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<IpAddr>> {
+        Box::pin(async move {
+            let hickory = self.hickory.as_ref().map_err(|problem| DnsError(problem.clone()))?;
+            let found =
+                tokio::time::timeout(IN_ALL, hickory.lookup_ip(format!("{}.", name.trim_end_matches('.')))).await;
+            let found = found.map_err(|_| DnsError("the name server does not answer in time".to_owned()))?;
+            let found = found.map_err(|_| DnsError("the name stands for no address".to_owned()))?;
+            Ok(found.iter().take(MAX_RECORDS).collect())
+        })
     }
 }
 

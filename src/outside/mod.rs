@@ -1,12 +1,15 @@
-//! What the server asks of others: the DNS, to have mail sent, and identity providers. Traits, where a test or another
-//! deployment may answer otherwise.
+//! What the server asks of others: the DNS, to have mail sent, to take events, and identity providers. Traits, where a test
+//! or another deployment may answer otherwise.
 
+pub mod courier;
 pub mod dns;
 pub mod http;
 pub mod mail_files;
+pub mod networks;
 pub mod oidc;
 pub mod smtp;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use crate::domain::name::Email;
@@ -22,6 +25,12 @@ pub trait Resolver: Send + Sync {
     /// # Errors
     /// That no answer came; that there are no records is an answer, an empty one.
     fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// The addresses that a name stands for now. Bounded in number and time.
+    ///
+    /// # Errors
+    /// That no answer came, or that there are none.
+    fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<IpAddr>>;
 }
 
 /// No answer came, for this reason: nothing is known about the name.

@@ -39,6 +39,8 @@ pub struct Access {
     pub repeatable: bool,
     /// Who may call.
     pub who: Who,
+    /// Whether a public method looks at who is signed in, where somebody is.
+    pub also_user: bool,
     /// Whether services may as well.
     pub also_service: bool,
     /// Whether operators may as well.

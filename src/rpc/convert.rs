@@ -13,9 +13,10 @@ use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::api_key::{ApiKey, OperatorScope};
+use crate::domain::id::SessionId;
 use crate::domain::membership::MemberStatus;
 use crate::domain::secret::KeyKind;
-use crate::domain::session::Session;
+use crate::domain::session::{Session, ShownSession};
 use crate::domain::tenant::{SuspendCause, Tenant, TenantStatus};
 use crate::domain::user::User;
 use crate::error::Error;
@@ -160,6 +161,26 @@ pub(super) fn refresh_token(tokens: &Tokens) -> v1::RefreshToken {
     }
 }
 
+/// A session, and whether it is the one of the call.
+pub(super) fn session(shown: &ShownSession, current: Option<SessionId>) -> v1::Session {
+    let session = &shown.session;
+    v1::Session {
+        session_id: session.session_id.to_string(),
+        device: Some(v1::Device {
+            display_name: shown.device.display_name.clone(),
+            user_agent: shown.device.user_agent.clone(),
+        }),
+        source: shown.source.clone(),
+        create_time: Some(time(session.created_at)),
+        last_use_time: Some(time(shown.last_used_at)),
+        idle_expire_time: Some(time(session.idle_expires_at)),
+        expire_time: Some(time(session.absolute_expires_at)),
+        tenant_id: session.active_tenant.map(|t| t.to_string()).unwrap_or_default(),
+        methods: session.methods.iter().map(|method| method.as_str().to_owned()).collect(),
+        current: current == Some(session.session_id),
+    }
+}
+
 pub(super) fn platform_key(key: &PlatformKey) -> v1::PlatformKey {
     v1::PlatformKey {
         key_id: key.key_id.clone(),
@@ -216,6 +237,7 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         | Error::TokenExpired
         | Error::RecentLoginRequired
         | Error::MfaRequired
+        | Error::SessionEnded
         | Error::SsoRequired
         | Error::SessionBound => v1::Remedy::SignIn,
         Error::PermissionMissing(_)

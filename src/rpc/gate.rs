@@ -63,7 +63,8 @@ impl Gate {
         let source = self.source(parts)?;
         let ctx =
             Ctx { request_id, method: access.name(), now: self.app.clock.now(), source, caller: Caller::Anonymous };
-        if access.who == Who::Public {
+        let looked_at = access.also_user && CREDENTIALS.iter().any(|name| parts.headers.contains_key(*name));
+        if access.who == Who::Public && !looked_at {
             return self.let_in(parts, Admission { ctx, access, claims: Claims::default(), entered: None }).await;
         }
         let credential = credential(&parts.headers)?;
@@ -301,9 +302,10 @@ fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
 /// Whether callers of this kind may call the method at all.
 fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
     let may = match (&access.who, caller) {
-        (Who::Public, _)
-        | (Who::Operator, Caller::Operator(_))
-        | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
+        // A credential that is looked at is a person's.
+        (Who::Public, Caller::User(_) | Caller::Delegated(..)) => true,
+        (Who::Public, _) => !access.also_user,
+        (Who::Operator, Caller::Operator(_)) | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
         (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::System) => false,
         (Who::Permission(_), Caller::Key(_) | Caller::Personal(..)) => !access.deny_api_key,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
@@ -323,13 +325,16 @@ fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
     }
 }
 
+/// Where a credential may be.
+const CREDENTIALS: [&str; 2] = ["authorization", "x-api-key"];
+
 /// The one credential of a request, if there is one.
 fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let ambiguous = |error| match error {
         Error::MetadataMalformed(_) => Error::CredentialAmbiguous,
         other => other,
     };
-    for name in ["authorization", "x-api-key"] {
+    for name in CREDENTIALS {
         if headers.get_all(name).iter().count() > 1 {
             return Err(Error::CredentialAmbiguous);
         }

@@ -52,6 +52,12 @@ impl Page {
         (self.after, i64::try_from(self.size).unwrap_or(0) + 1)
     }
 
+    /// `span` of a list whose newest items come first.
+    pub(super) fn span_down(&self) -> (Uuid, i64) {
+        let (after, size) = self.span();
+        (if after.is_nil() { Uuid::max() } else { after }, size)
+    }
+
     /// Cuts the extra item off; the token of the next page, empty on the last.
     pub(super) fn cut<T>(&self, master: &MasterKey, items: &mut Vec<T>, key: impl Fn(&T) -> Uuid) -> String {
         if items.len() <= self.size {

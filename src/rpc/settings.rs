@@ -6,7 +6,7 @@ use prost_types::Duration;
 use super::fields::Fields;
 use super::{json, v1};
 use crate::domain::role::Roles;
-use crate::domain::settings::{AutoJoin, Billing, Branding, Compliance, Contact, Security, Settings};
+use crate::domain::settings::{AutoJoin, Billing, Branding, Compliance, Contact, Invitations, Security, Settings};
 
 /// The one leaf that a message and a row call by different names.
 const IN_MESSAGE: &str = "security.session_length";
@@ -69,6 +69,7 @@ pub(super) fn read(f: &mut Fields, message: v1::Settings) -> Settings {
             audit_reads: compliance.audit_reads,
         },
         auto_join: AutoJoin { enabled: auto_join.enabled, role: text(auto_join.role) },
+        invitations: Invitations { expiry_days: message.invitations.unwrap_or_default().expiry_days },
         custom: f.read("settings.custom", json::object(message.custom)).unwrap_or_default(),
     }
 }
@@ -97,6 +98,18 @@ pub(super) fn check(f: &mut Fields, settings: &Settings, roles: &Roles) {
     }
 }
 
+/// How a tenant looks, as a message.
+pub(super) fn branding(branding: &Branding) -> v1::Branding {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    v1::Branding {
+        logo_url: of(&branding.logo_url),
+        primary_color: of(&branding.primary_color),
+        secondary_color: of(&branding.secondary_color),
+        css: of(&branding.css),
+        theme: of(&branding.theme),
+    }
+}
+
 fn text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -104,7 +117,7 @@ fn text(text: String) -> Option<String> {
 /// Writes a message.
 pub(super) fn message(settings: &Settings) -> v1::Settings {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (contact, billing, branding) = (&settings.contact, &settings.billing, &settings.branding);
+    let (contact, billing) = (&settings.contact, &settings.billing);
     let (security, compliance) = (&settings.security, &settings.compliance);
     v1::Settings {
         locale: of(&settings.locale),
@@ -125,13 +138,7 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
             tax_id: of(&billing.tax_id),
             reference: of(&billing.reference),
         }),
-        branding: (!branding.is_empty()).then(|| v1::Branding {
-            logo_url: of(&branding.logo_url),
-            primary_color: of(&branding.primary_color),
-            secondary_color: of(&branding.secondary_color),
-            css: of(&branding.css),
-            theme: of(&branding.theme),
-        }),
+        branding: (!settings.branding.is_empty()).then(|| branding(&settings.branding)),
         security: (!security.is_empty()).then(|| v1::SecurityPolicy {
             session_length: security.session_length_seconds.map(|seconds| Duration { seconds, nanos: 0 }),
             max_sign_in_attempts: security.max_sign_in_attempts,
@@ -149,6 +156,8 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
         }),
         auto_join: (!settings.auto_join.is_empty())
             .then(|| v1::AutoJoin { enabled: settings.auto_join.enabled, role: of(&settings.auto_join.role) }),
+        invitations: (!settings.invitations.is_empty())
+            .then_some(v1::InvitationPolicy { expiry_days: settings.invitations.expiry_days }),
         custom: (!settings.custom.is_empty()).then(|| json::message(&settings.custom)),
     }
 }

@@ -52,12 +52,15 @@ pub fn code(error: &Error) -> Code {
         | Error::TenantPending
         | Error::RecentLoginRequired
         | Error::MfaRequired
+        | Error::SessionEnded
         | Error::RankTooLow
         | Error::SsoRequired
         | Error::SessionBound
         | Error::Impersonated
         | Error::SsoAddressRefused(_)
         | Error::SsoMemberRefused(_)
+        | Error::SignInMethodRefused(_)
+        | Error::InvitationForAnother
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
         | Error::SuspendedByOperator => Code::PermissionDenied,
@@ -77,33 +80,47 @@ pub fn code(error: &Error) -> Code {
         | Error::BillingEventReused => Code::InvalidArgument,
         Error::TenantNotFound
         | Error::MemberNotFound
+        | Error::SessionNotFound
+        | Error::SigningKeyNotFound
         | Error::KeyNotFound
         | Error::UserUnknown
         | Error::RoleNotFound
+        | Error::InvitationNotFound
         | Error::DomainNotFound
         | Error::IntegrationNotFound
+        | Error::WebhookNotFound
         | Error::SsoNotConfigured
         | Error::ImpersonationNotFound
-        | Error::ExternalIdUnknown => Code::NotFound,
+        | Error::ExternalIdUnknown
+        | Error::LinkInvalid
+        | Error::AccountNotFound => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
         | Error::RoleTaken
+        | Error::AlreadyInvited
         | Error::TenantNotDeleted
         | Error::DomainTaken
         | Error::ExternalIdTaken => Code::AlreadyExists,
         Error::AnswerExpired
         | Error::RoleInUse(_)
+        | Error::InvitationFinished(_)
+        | Error::InvitationVoid
         | Error::LastOwner
         | Error::LastOperatorKey
         | Error::WrongState { .. }
+        | Error::SigningKeyTooNew(_)
         | Error::DomainNotVerified(_)
         | Error::FeatureNotInPlan(_)
-        | Error::PlanExceeded(_) => Code::FailedPrecondition,
+        | Error::PlanExceeded(_)
+        | Error::PasswordExpired
+        | Error::SoleOwner(_) => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
-        Error::QuotaExceeded(_) | Error::RateExceeded { .. } | Error::Overloaded | Error::SeatsExhausted { .. } => {
-            Code::ResourceExhausted
-        }
+        Error::QuotaExceeded(_)
+        | Error::RateExceeded { .. }
+        | Error::TooManyAttempts { .. }
+        | Error::Overloaded
+        | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_)
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_)
@@ -125,6 +142,12 @@ pub fn reason(error: &Error) -> &'static str {
         Error::CredentialAmbiguous => R::CredentialAmbiguous,
         Error::MetadataMalformed(_) => R::MetadataMalformed,
         Error::PasswordWrong => R::PasswordWrong,
+        Error::TooManyAttempts { .. } => R::TooManyAttempts,
+        Error::PasswordExpired => R::PasswordExpired,
+        Error::SignInMethodRefused(_) => R::SignInMethodRefused,
+        Error::LinkInvalid => R::LinkInvalid,
+        Error::SoleOwner(_) => R::SoleOwner,
+        Error::AccountNotFound => R::AccountNotFound,
         Error::CallerKindRefused(_) => R::CallerKindRefused,
         Error::PermissionMissing(_) => R::PermissionMissing,
         Error::MemberSuspended => R::MemberSuspended,
@@ -161,6 +184,10 @@ pub fn reason(error: &Error) -> &'static str {
         Error::AnswerExpired => R::AnswerExpired,
         Error::MetricUnknown(_) => R::MetricUnknown,
         Error::MemberNotFound => R::MemberNotFound,
+        Error::SessionEnded => R::SessionEnded,
+        Error::SessionNotFound => R::SessionNotFound,
+        Error::SigningKeyNotFound => R::SigningKeyNotFound,
+        Error::SigningKeyTooNew(_) => R::SigningKeyTooNew,
         Error::UserUnknown => R::UserUnknown,
         Error::SlugTaken => R::SlugTaken,
         Error::EmailTaken => R::EmailTaken,
@@ -172,6 +199,11 @@ pub fn reason(error: &Error) -> &'static str {
         Error::RoleNotFound => R::RoleNotFound,
         Error::RoleTaken => R::RoleTaken,
         Error::RoleInUse(_) => R::RoleInUse,
+        Error::AlreadyInvited => R::AlreadyInvited,
+        Error::InvitationNotFound => R::InvitationNotFound,
+        Error::InvitationFinished(_) => R::InvitationFinished,
+        Error::InvitationVoid => R::InvitationVoid,
+        Error::InvitationForAnother => R::InvitationForAnother,
         Error::TenantCancelled => R::TenantCancelled,
         Error::TenantPending => R::TenantPending,
         Error::TenantInMaintenance => R::TenantInMaintenance,
@@ -186,6 +218,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::FeatureNotInPlan(_) => R::FeatureNotInPlan,
         Error::PlanExceeded(_) => R::PlanExceeded,
         Error::IntegrationNotFound => R::IntegrationNotFound,
+        Error::WebhookNotFound => R::WebhookNotFound,
         Error::ExternalIdTaken => R::ExternalIdTaken,
         Error::ExternalIdUnknown => R::ExternalIdUnknown,
         Error::SeatsExhausted { .. } => R::SeatsExhausted,
@@ -227,7 +260,7 @@ pub fn status(error: &Error) -> Status {
         Error::SeatsExhausted { seats } => {
             details.add_quota_failure_violation("members", format!("{seats} seats, all taken"));
         }
-        Error::RateExceeded { retry_after, .. } => {
+        Error::RateExceeded { retry_after, .. } | Error::TooManyAttempts { retry_after } => {
             details.set_retry_info(Some(wait(*retry_after)));
         }
         Error::Overloaded
@@ -238,6 +271,11 @@ pub fn status(error: &Error) -> Status {
         }
         Error::LastOwner => {
             details.add_precondition_failure_violation("LAST_OWNER", "owner", "make somebody else owner first");
+        }
+        Error::SoleOwner(tenants) => {
+            for slug in tenants.iter().take(VIOLATIONS) {
+                details.add_precondition_failure_violation("SOLE_OWNER", slug, "make somebody else owner first");
+            }
         }
         Error::WrongState { state, wanted } => {
             details.add_precondition_failure_violation("STATE", *state, format!("this call needs {wanted}"));
@@ -288,7 +326,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::TenantSuspended { reason, .. } => vec![("suspend_reason", reason.clone())],
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
-        Error::WrongState { state, .. } => vec![("state", (*state).to_owned())],
+        Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
+        Error::WrongState { state, .. } | Error::InvitationFinished(state) => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
@@ -299,6 +338,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             vec![("problem", (*problem).to_owned())]
         }
         Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
+        Error::SignInMethodRefused(methods) => vec![("sign_in_methods", methods.join(","))],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };

@@ -5,10 +5,15 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use super::scoped::{Scope, Scoped, TenantTx};
-use super::tx::{OfPlatform, OfTenant, Statement, statements};
+use super::tx::{OfPlatform, OfTenant, Statement, Value, statements};
+use super::webhooks;
 use crate::ctx::Ctx;
+use crate::domain::webhook::event_type;
 use crate::error::Error;
 use crate::time::Timestamp;
+
+/// The field that rows of refusals have.
+pub const DENIED: &str = "denied";
 
 /// What a mutation did.
 #[derive(Debug, Default)]
@@ -63,7 +68,24 @@ impl Audit {
         if tx.execute_if_tenant(&INSERT_TENANT_EVENT, &args).await?.is_none() {
             tx.execute(&INSERT_PLATFORM_EVENT, &args).await?;
         }
-        Ok(())
+        self.tell(tx, ctx, event_id).await
+    }
+
+    /// Tells the tenant's webhooks, when it is something that they are told. What was refused is not.
+    async fn tell<S: Scope>(&self, tx: &mut Scoped<S>, ctx: &Ctx, event_id: Uuid) -> Result<(), Error> {
+        let (Some(tenant), Some(event_type)) = (tx.scope().tenant(), event_type(ctx.method)) else { return Ok(()) };
+        if self.changes.contains_key(DENIED) {
+            return Ok(());
+        }
+        let data = json!({
+            "event_id": event_id.to_string(),
+            "action": ctx.method,
+            "actor_kind": ctx.caller.kind(),
+            "actor_id": ctx.caller.id().map(|id| id.to_string()),
+            "subject_id": self.subject.map(|id| id.to_string()),
+            "changes": self.changes,
+        });
+        webhooks::tell(tx, ctx, tenant, event_type, data).await
     }
 }
 
@@ -79,6 +101,30 @@ statements! {
          where tenant_id = $1 and event_id > $2
          order by event_id
          limit $3",
+    );
+    /// The newest first, before an event; an empty action, and what no id is, stand for all.
+    LIST_BEFORE: OfTenant = Statement::new(
+        "select event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id, changes, request_id, source
+         from audit_event
+         where tenant_id = $1 and event_id < $2
+           and ($3 = 0 or actor_id = $4)
+           and (action = $5 or ($6 = 1 and substr(action, 1, length($5)) = $5))
+           and ($7 = 0 or subject_id = $8)
+           and at >= $9 and at < $10
+         order by event_id desc
+         limit $11",
+    );
+    /// The oldest first, after an event.
+    LIST_AFTER: OfTenant = Statement::new(
+        "select event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id, changes, request_id, source
+         from audit_event
+         where tenant_id = $1 and event_id > $2
+           and ($3 = 0 or actor_id = $4)
+           and (action = $5 or ($6 = 1 and substr(action, 1, length($5)) = $5))
+           and ($7 = 0 or subject_id = $8)
+           and at >= $9 and at < $10
+         order by event_id
+         limit $11",
     );
     INSERT_PLATFORM_EVENT: OfPlatform = Statement::new(
         "insert into platform_audit (event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id,
@@ -118,4 +164,64 @@ pub struct AuditRow {
 /// `DatabaseUnavailable`.
 pub async fn list(tx: &mut TenantTx, after: Uuid, limit: i64) -> Result<Vec<AuditRow>, Error> {
     tx.all(&LIST, &[after.into(), limit.into()]).await
+}
+
+/// Which rows of a log.
+#[derive(Debug, Clone)]
+pub struct AuditFilter {
+    /// Of this actor alone.
+    pub actor: Option<Uuid>,
+    /// This action, or those that begin with it when it ends in `/`; all when empty.
+    pub action: String,
+    /// On this subject alone.
+    pub subject: Option<Uuid>,
+    /// From then on.
+    pub from: Timestamp,
+    /// Before then.
+    pub until: Timestamp,
+}
+
+impl AuditFilter {
+    /// The arguments of a statement that lists by it, from a place on.
+    pub(super) fn args(&self, place: Uuid, limit: i64) -> [Value<'_>; 10] {
+        let begins = self.action.is_empty() || self.action.ends_with('/');
+        [
+            place.into(),
+            i64::from(self.actor.is_some()).into(),
+            self.actor.unwrap_or_default().into(),
+            self.action.as_str().into(),
+            i64::from(begins).into(),
+            i64::from(self.subject.is_some()).into(),
+            self.subject.unwrap_or_default().into(),
+            self.from.into(),
+            self.until.into(),
+            limit.into(),
+        ]
+    }
+}
+
+/// A tenant's log before one of its rows, the newest first.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list_before(
+    tx: &mut TenantTx,
+    filter: &AuditFilter,
+    before: Uuid,
+    limit: i64,
+) -> Result<Vec<AuditRow>, Error> {
+    tx.all(&LIST_BEFORE, &filter.args(before, limit)).await
+}
+
+/// A tenant's log after one of its rows, the oldest first.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list_after(
+    tx: &mut TenantTx,
+    filter: &AuditFilter,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<AuditRow>, Error> {
+    tx.all(&LIST_AFTER, &filter.args(after, limit)).await
 }

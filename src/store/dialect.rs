@@ -29,7 +29,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
            order by due_at
            limit $4
            for update skip locked)
@@ -40,7 +40,7 @@ statements! {
            select kind, subject
            from job
            where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan')
+             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
            order by due_at
            limit $4)
          returning kind, subject, attempts",
@@ -75,6 +75,12 @@ statements! {
         "select hits from rpc_rate where method = $1 and subject = $2",
     );
 
+    /// Reads counted attempts and keeps them from changing.
+    pub(super) LOCK_ATTEMPT: OfPlatform = Statement::each(
+        "select hits from attempt where subject = $1 for update",
+        "select hits from attempt where subject = $1",
+    );
+
     /// Reads the account and keeps its epoch and its number of sessions from changing.
     pub(super) LOCK_ACCOUNT: OfUser = Statement::each(
         "select status, session_epoch from user_account where user_id = $1 for no key update",
@@ -89,5 +95,13 @@ statements! {
         "select refresh_gen, refresh_cur, refresh_prev, refresh_sealed, refreshed_at, revoked_at
          from session
          where user_id = $1 and session_id = $2",
+    );
+
+    /// Reads the signing keys and keeps them from changing.
+    pub(super) LOCK_SIGNING_KEYS: OfPlatform = Statement::each(
+        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
+         from signing_key order by created_at, kid for update",
+        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
+         from signing_key order by created_at, kid",
     );
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
-use crate::domain::id::{ApiKeyId, PlatformKeyId, SessionId, TenantId, UserId};
+use crate::domain::id::{ApiKeyId, InvitationId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
 use crate::error::Error;
@@ -29,6 +29,8 @@ pub enum Change {
     Membership(TenantId, UserId),
     /// The roles that a tenant has made for itself, and with them what members may do.
     Roles(TenantId),
+    /// An invitation of a tenant.
+    Invitation(TenantId, InvitationId),
     /// An account: disabled, sessions ended, default tenant.
     Account(UserId),
     /// A sign-in of a person that was revoked.
@@ -54,6 +56,7 @@ impl Change {
             Self::SigningKeys => 7,
             Self::Catalogue => 8,
             Self::Roles(_) => 45,
+            Self::Invitation(..) => 46,
             Self::ApiKey(..) => 50,
             Self::Session(..) => 30,
         }
@@ -61,9 +64,12 @@ impl Change {
 
     const fn tenant(&self) -> Option<Uuid> {
         match self {
-            Self::Tenant(t) | Self::Host(t, _) | Self::Membership(t, _) | Self::Roles(t) | Self::ApiKey(t, ..) => {
-                Some(t.0)
-            }
+            Self::Tenant(t)
+            | Self::Host(t, _)
+            | Self::Membership(t, _)
+            | Self::Roles(t)
+            | Self::Invitation(t, _)
+            | Self::ApiKey(t, ..) => Some(t.0),
             _ => None,
         }
     }
@@ -72,6 +78,7 @@ impl Change {
         match self {
             Self::Membership(_, user) | Self::Account(user) => (Some(user.0), None),
             Self::Session(user, session) => (Some(session.0), Some(user.0)),
+            Self::Invitation(_, invitation) => (Some(invitation.0), None),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::ApiKey(_, key, _) => (Some(key.0), None),
             Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),

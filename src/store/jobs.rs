@@ -17,6 +17,23 @@ statements! {
          on conflict (kind, subject) do update
          set due_at = excluded.due_at, attempts = 0, leased_until = null, lease = null, last_error = null",
     );
+    ENSURE: OfPlatform = Statement::new(
+        "insert into job (kind, subject, due_at, attempts)
+         values ($1, $2, $3, 0)
+         on conflict (kind, subject) do nothing",
+    );
+    /// Touches the row in any case: whoever is about to end the job waits for this, and sees afterwards what is to be done.
+    SCHEDULE_BY: OfPlatform = Statement::new(
+        "insert into job (kind, subject, due_at, attempts)
+         values ($1, $2, $3, 0)
+         on conflict (kind, subject) do update
+         set due_at = case when job.due_at > excluded.due_at then excluded.due_at else job.due_at end",
+    );
+    HOLD: OfPlatform = Statement::new(
+        "update job
+         set lease = $3
+         where kind = $1 and subject = $2 and lease = $3",
+    );
     CANCEL: OfPlatform = Statement::new(
         "delete from job
          where kind = $1 and subject = $2",
@@ -55,14 +72,29 @@ pub enum JobKind {
     SlugAlias,
     /// Moves tenants to the newest versions of their plans, as of a catalogue; the subject is its version, as a number.
     MigratePlan,
+    /// Rotates the keys that sign access tokens; there is one.
+    SigningKeys,
     /// Sends a message of the outbox.
     Mail,
+    /// Clears away links of a person that are over.
+    Link,
+    /// Sends a webhook what is due to it.
+    Webhook,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Tenant, Self::Purge, Self::Domain, Self::SlugAlias, Self::MigratePlan, Self::Mail];
+    pub const ALL: [Self; 9] = [
+        Self::Tenant,
+        Self::Purge,
+        Self::Domain,
+        Self::SlugAlias,
+        Self::MigratePlan,
+        Self::SigningKeys,
+        Self::Mail,
+        Self::Link,
+        Self::Webhook,
+    ];
 
     /// Its name in rows and metrics.
     #[must_use]
@@ -73,7 +105,10 @@ impl JobKind {
             Self::Domain => "domain",
             Self::SlugAlias => "slug_alias",
             Self::MigratePlan => "migrate_plan",
+            Self::SigningKeys => "signing_keys",
             Self::Mail => "mail",
+            Self::Link => "link",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -82,7 +117,7 @@ impl JobKind {
     /// Whether its work is outside: it waits for others, so it is claimed by itself and done beside the rest.
     #[must_use]
     pub const fn is_outside(self) -> bool {
-        matches!(self, Self::Mail)
+        matches!(self, Self::Mail | Self::Webhook)
     }
 }
 
@@ -127,6 +162,37 @@ pub async fn schedule<S: Scope>(
         None => tx.execute(&CANCEL, &key).await,
     }
     .map(|_| ())
+}
+
+/// Schedules a job unless it is scheduled.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn ensure<S: Scope>(tx: &mut Scoped<S>, kind: JobKind, subject: Uuid, due: Timestamp) -> Result<(), Error> {
+    tx.execute(&ENSURE, &[kind.as_str().into(), subject.into(), due.into()]).await.map(|_| ())
+}
+
+/// Schedules a job to be due at `due` at the latest. Whoever is at it goes on, and sees what was written before this when
+/// they have held the job.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn schedule_by<S: Scope>(
+    tx: &mut Scoped<S>,
+    kind: JobKind,
+    subject: Uuid,
+    due: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(&SCHEDULE_BY, &[kind.as_str().into(), subject.into(), due.into()]).await.map(|_| ())
+}
+
+/// Keeps others from scheduling the job by another time until the transaction ends.
+///
+/// # Errors
+/// `DatabaseUnavailable`, also when the lease is gone: then another one does the work.
+pub async fn hold<S: Scope>(tx: &mut Scoped<S>, job: &Claimed) -> Result<(), Error> {
+    let held = tx.execute(&HOLD, &[job.kind.as_str().into(), job.subject.into(), job.lease.into()]).await?;
+    if held > 0 { Ok(()) } else { Err(Error::DatabaseUnavailable("another one does the job".into())) }
 }
 
 /// Ends a job in the transaction of its effects, or says when it is due again.

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::dialect::LOCK_SIGNING_KEYS;
 use super::feed::Change;
 use super::scoped::{OnPlatform, Scope, Scoped};
 use super::tx::{OfPlatform, Statement, statements};
@@ -10,6 +11,7 @@ use crate::domain::api_key::OperatorScope;
 use crate::domain::id::PlatformKeyId;
 use crate::domain::role::Permissions;
 use crate::domain::secret::KeyKind;
+use crate::domain::signing_key::{KeyState, SigningKey};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -33,15 +35,20 @@ statements! {
          values (1, $1)
          on conflict (kid) do nothing",
     );
-    FIND_CURRENT_SIGNING_KEY: OfPlatform = Statement::new(
-        "select kid, public_key, sealed
+    LIST_SIGNING_KEYS: OfPlatform = Statement::new(
+        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
          from signing_key
-         where state = 'current'",
+         order by created_at, kid",
     );
     INSERT_SIGNING_KEY: OfPlatform = Statement::new(
-        "insert into signing_key (kid, state, public_key, sealed, created_at)
-         values ($1, 'current', $2, $3, $4)
+        "insert into signing_key (kid, state, public_key, sealed, created_at, current_at)
+         values ($1, $2, $3, $4, $5, $6)
          on conflict do nothing",
+    );
+    UPDATE_SIGNING_KEY: OfPlatform = Statement::new(
+        "update signing_key
+         set state = $2, sealed = $3, current_at = $4, retired_at = $5, over_at = $6, revoked_at = $7
+         where kid = $1",
     );
     INSERT_PLATFORM_KEY: OfPlatform = Statement::new(
         "insert into platform_key (platform_key_id, kind, key_id, digest, display_name, permissions, created_at,
@@ -96,15 +103,33 @@ struct MasterCheck {
     check_value: Vec<u8>,
 }
 
-/// A signing key as it is stored.
 #[derive(sqlx::FromRow)]
-pub struct SigningKeyRow {
-    /// Its name in token headers.
-    pub kid: String,
-    /// 32 bytes, Ed25519.
-    pub public_key: Vec<u8>,
-    /// PKCS#8, sealed under the master key.
-    pub sealed: Vec<u8>,
+struct SigningKeyRow {
+    kid: String,
+    state: String,
+    public_key: Vec<u8>,
+    sealed: Vec<u8>,
+    created_at: Timestamp,
+    current_at: Option<Timestamp>,
+    retired_at: Option<Timestamp>,
+    over_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+impl From<SigningKeyRow> for SigningKey {
+    fn from(row: SigningKeyRow) -> Self {
+        Self {
+            kid: row.kid,
+            state: KeyState::parse(&row.state),
+            public_key: row.public_key,
+            sealed: row.sealed,
+            created_at: row.created_at,
+            current_at: row.current_at,
+            retired_at: row.retired_at,
+            over_at: row.over_at,
+            revoked_at: row.revoked_at,
+        }
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -139,23 +164,59 @@ pub async fn insert_master_check(tx: &mut Scoped<OnPlatform>, check: &[u8]) -> R
     tx.execute(&INSERT_MASTER_CHECK, &[check.into()]).await.map(|_| ())
 }
 
-/// The key that signs access tokens; none in a new database.
+/// The keys that sign access tokens, the oldest first.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn current_signing_key(tx: &mut Scoped<OnPlatform>) -> Result<Option<SigningKeyRow>, Error> {
-    tx.optional(&FIND_CURRENT_SIGNING_KEY, &[]).await
+pub async fn list_signing_keys<S: Scope>(tx: &mut Scoped<S>) -> Result<Vec<SigningKey>, Error> {
+    let rows: Vec<SigningKeyRow> = tx.all(&LIST_SIGNING_KEYS, &[]).await?;
+    Ok(rows.into_iter().map(SigningKey::from).collect())
 }
 
-/// Inserts the first signing key, unless another server was first.
+/// The same, kept from changing until the transaction ends.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn insert_signing_key(tx: &mut Scoped<OnPlatform>, key: &SigningKeyRow, now: Timestamp) -> Result<(), Error> {
-    let args = [key.kid.as_str().into(), key.public_key.as_slice().into(), key.sealed.as_slice().into(), now.into()];
+pub async fn lock_signing_keys<S: Scope>(tx: &mut Scoped<S>) -> Result<Vec<SigningKey>, Error> {
+    let rows: Vec<SigningKeyRow> = tx.all(&LOCK_SIGNING_KEYS, &[]).await?;
+    Ok(rows.into_iter().map(SigningKey::from).collect())
+}
+
+/// Inserts a signing key, unless another server was first.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn insert_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) -> Result<(), Error> {
+    let args = [
+        key.kid.as_str().into(),
+        key.state.as_str().into(),
+        key.public_key.as_slice().into(),
+        key.sealed.as_slice().into(),
+        key.created_at.into(),
+        key.current_at.into(),
+    ];
     if tx.execute(&INSERT_SIGNING_KEY, &args).await? == 1 {
         tx.changed(Change::SigningKeys);
     }
+    Ok(())
+}
+
+/// Writes where a signing key stands.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn update_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) -> Result<(), Error> {
+    let args = [
+        key.kid.as_str().into(),
+        key.state.as_str().into(),
+        key.sealed.as_slice().into(),
+        key.current_at.into(),
+        key.retired_at.into(),
+        key.over_at.into(),
+        key.revoked_at.into(),
+    ];
+    tx.execute(&UPDATE_SIGNING_KEY, &args).await?;
+    tx.changed(Change::SigningKeys);
     Ok(())
 }
 

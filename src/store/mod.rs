@@ -12,7 +12,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
+pub mod accounts;
 pub mod api_keys;
+pub mod attempts;
 pub mod audit;
 pub mod billing;
 pub mod catalogue;
@@ -23,8 +25,10 @@ pub mod feed;
 pub mod guard;
 pub mod idempotency;
 pub mod impersonations;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
+pub mod links;
 pub mod memberships;
 pub mod mfa;
 pub mod outbox;
@@ -42,6 +46,7 @@ pub mod tenants;
 pub mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
@@ -257,6 +262,8 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     [
+        accounts::STATEMENTS,
+        attempts::STATEMENTS,
         api_keys::STATEMENTS,
         audit::STATEMENTS,
         billing::STATEMENTS,
@@ -267,8 +274,10 @@ pub fn statements() -> Vec<Listed> {
         feed::STATEMENTS,
         idempotency::STATEMENTS,
         impersonations::STATEMENTS,
+        invitations::STATEMENTS,
         jobs::STATEMENTS,
         keys::STATEMENTS,
+        links::STATEMENTS,
         memberships::STATEMENTS,
         mfa::STATEMENTS,
         outbox::STATEMENTS,
@@ -283,6 +292,7 @@ pub fn statements() -> Vec<Listed> {
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,
+        webhooks::STATEMENTS,
     ]
     .concat()
 }

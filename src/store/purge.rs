@@ -33,6 +33,10 @@ statements! {
         "delete from membership_role
          where tenant_id = $1 and (membership_id, role) in (select membership_id, role from membership_role where tenant_id = $1 limit $2)",
     );
+    DELETE_INVITATION: OfTenant = Statement::new(
+        "delete from invitation
+         where tenant_id = $1 and invitation_id in (select invitation_id from invitation where tenant_id = $1 limit $2)",
+    );
     DELETE_TENANT_ROLE: OfTenant = Statement::new(
         "delete from tenant_role
          where tenant_id = $1 and name in (select name from tenant_role where tenant_id = $1 limit $2)",
@@ -65,6 +69,21 @@ statements! {
         "delete from domain_host
          where tenant_id = $1 and domain in (select domain from domain_host where tenant_id = $1 limit $2)",
     );
+    DELETE_SESSION_END: OfTenant = Statement::new(
+        "delete from session_end
+         where tenant_id = $1 and (user_id, session_id) in (select user_id, session_id from session_end where tenant_id = $1 limit $2)",
+    );
+    COUNT_SESSION_END: OfTenant = Statement::new("select count(*) as rows from session_end where tenant_id = $1");
+    DELETE_WEBHOOK: OfTenant = Statement::new(
+        "delete from webhook
+         where tenant_id = $1 and webhook_id in (select webhook_id from webhook where tenant_id = $1 limit $2)",
+    );
+    DELETE_WEBHOOK_DELIVERY: OfTenant = Statement::new(
+        "delete from webhook_delivery
+         where tenant_id = $1 and delivery_id in (select delivery_id from webhook_delivery where tenant_id = $1 limit $2)",
+    );
+    COUNT_WEBHOOK: OfTenant = Statement::new("select count(*) as rows from webhook where tenant_id = $1");
+    COUNT_WEBHOOK_DELIVERY: OfTenant = Statement::new("select count(*) as rows from webhook_delivery where tenant_id = $1");
     DELETE_TENANT_SETTINGS: OfTenant = Statement::new(
         "delete from tenant_settings
          where tenant_id = $1 and $2 > 0",
@@ -95,6 +114,7 @@ statements! {
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP_ROLE: OfTenant = Statement::new("select count(*) as rows from membership_role where tenant_id = $1");
+    COUNT_INVITATION: OfTenant = Statement::new("select count(*) as rows from invitation where tenant_id = $1");
     COUNT_TENANT_ROLE: OfTenant = Statement::new("select count(*) as rows from tenant_role where tenant_id = $1");
     COUNT_MEMBERSHIP: OfTenant = Statement::new("select count(*) as rows from membership where tenant_id = $1");
     COUNT_API_KEY: OfTenant = Statement::new("select count(*) as rows from api_key where tenant_id = $1");
@@ -157,9 +177,13 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("audit_event", &DELETE_AUDIT_EVENT, &COUNT_AUDIT_EVENT),
     ("quota_account", &DELETE_QUOTA_ACCOUNT, &COUNT_QUOTA_ACCOUNT),
     ("outbox", &DELETE_OUTBOX, &COUNT_OUTBOX),
+    ("webhook", &DELETE_WEBHOOK, &COUNT_WEBHOOK),
+    ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),
     ("billing_event", &DELETE_BILLING_EVENT, &COUNT_BILLING_EVENT),
     ("membership_role", &DELETE_MEMBERSHIP_ROLE, &COUNT_MEMBERSHIP_ROLE),
     ("tenant_role", &DELETE_TENANT_ROLE, &COUNT_TENANT_ROLE),
+    ("session_end", &DELETE_SESSION_END, &COUNT_SESSION_END),
+    ("invitation", &DELETE_INVITATION, &COUNT_INVITATION),
     ("membership", &DELETE_MEMBERSHIP, &COUNT_MEMBERSHIP),
     ("api_key", &DELETE_API_KEY, &COUNT_API_KEY),
     ("limit_override", &DELETE_LIMIT_OVERRIDE, &COUNT_LIMIT_OVERRIDE),

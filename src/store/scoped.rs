@@ -211,6 +211,20 @@ impl<S: Scope> Scoped<S> {
         self.conn().execute(sql, &args).await
     }
 
+    /// Runs a statement that takes a name others may have: how many rows it touched, none when the name is taken. The
+    /// transaction is no good any more then.
+    pub(super) async fn execute_unless_taken<K>(
+        &mut self,
+        sql: &Statement<K>,
+        args: &[Value<'_>],
+    ) -> Result<Option<u64>, Error>
+    where
+        Statement<K>: RunsIn<S>,
+    {
+        let args = with_first(sql.first(&self.scope), args);
+        self.conn().execute_unless_taken(sql, &args).await
+    }
+
     /// Runs a statement on the tenant's rows when the transaction is a tenant's; how many it touched then.
     pub(super) async fn execute_if_tenant(
         &mut self,
@@ -220,6 +234,17 @@ impl<S: Scope> Scoped<S> {
         let Some(tenant) = self.scope.tenant() else { return Ok(None) };
         let args = with_first(Some(tenant.0), args);
         self.conn().execute(sql, &args).await.map(Some)
+    }
+
+    /// All rows of a query on the tenant's rows; none when the transaction is not a tenant's.
+    pub(super) async fn all_if_tenant<T: Record>(
+        &mut self,
+        sql: &Statement<OfTenant>,
+        args: &[Value<'_>],
+    ) -> Result<Vec<T>, Error> {
+        let Some(tenant) = self.scope.tenant() else { return Ok(Vec::new()) };
+        let args = with_first(Some(tenant.0), args);
+        self.conn().all(sql, &args).await
     }
 
     /// Runs a statement on a person's rows when the transaction is a person's; how many it touched then.

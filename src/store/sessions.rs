@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::dialect::{LOCK_ACCOUNT, LOCK_REFRESH};
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped};
-use super::tx::{OfUser, Statement, statements};
+use super::tx::{OfTenant, OfUser, Statement, statements};
 use crate::domain::id::{PlatformKeyId, SessionId, TenantId, UserId};
-use crate::domain::session::{Device, Method, Session, SessionKind};
+use crate::domain::session::{Device, Method, Session, SessionKind, ShownSession};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -95,6 +95,39 @@ statements! {
              idle_expires_at = $6, absolute_expires_at = $7, source = $8
          where user_id = $1 and session_id = $2 and refresh_prev = $9 and refresh_cur = $10 and revoked_at is null",
     );
+    LIST: OfUser = Statement::new(concat!(
+        "select ",
+        session_columns!(),
+        ", refreshed_at, device_name, user_agent, source
+         from session
+         where user_id = $1 and session_id > $2 and kind = 1 and revoked_at is null and absolute_expires_at > $3
+           and coalesce(idle_expires_at, absolute_expires_at) > $3
+           and epoch = (select session_epoch from user_account where user_id = $1)
+         order by session_id
+         limit $4",
+    ));
+    FIND: OfUser = Statement::new(
+        "select session_id
+         from session
+         where user_id = $1 and session_id = $2 and kind = 1",
+    );
+    FIND_GOOD: OfUser = Statement::new(
+        "select session_id
+         from session
+         where user_id = $1 and session_id = $2 and refresh_cur = $3 and revoked_at is null",
+    );
+    REVOKE_OTHERS: OfUser = Statement::new(
+        "update session
+         set revoked_at = $3, revoke_reason = $4
+         where user_id = $1 and session_id <> $2 and kind = 1 and revoked_at is null
+         returning session_id",
+    );
+    END_IN_TENANT: OfTenant = Statement::new(
+        "insert into session_end (tenant_id, user_id, session_id, ended_at)
+         values ($1, $2, $3, $4)
+         on conflict (tenant_id, user_id, session_id) do update
+         set ended_at = excluded.ended_at",
+    );
     REVOKE: OfUser = Statement::new(
         "update session
          set revoked_at = $3, revoke_reason = $4
@@ -143,6 +176,30 @@ impl SessionRow {
             revoked_at: self.revoked_at,
             connection: self.sso_connection_id,
             operator: self.operator_key_id.map(PlatformKeyId),
+        }
+    }
+}
+
+/// A session with what people know it by.
+#[derive(sqlx::FromRow)]
+pub(super) struct ShownRow {
+    #[sqlx(flatten)]
+    session: SessionRow,
+    refreshed_at: Option<Timestamp>,
+    device_name: String,
+    user_agent: String,
+    source: Option<String>,
+}
+
+impl ShownRow {
+    /// The session, whose it is.
+    pub(super) fn of(self, user_id: UserId) -> ShownSession {
+        let session = self.session.of(user_id);
+        ShownSession {
+            last_used_at: self.refreshed_at.unwrap_or(session.created_at),
+            session,
+            device: Device { display_name: self.device_name, user_agent: self.user_agent },
+            source: self.source.unwrap_or_default(),
         }
     }
 }
@@ -365,6 +422,88 @@ where
         note(tx, session.0);
     }
     Ok(revoked)
+}
+
+/// The person's live sign-ins after one of them, in the order in which they began.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn list<S: Scope>(
+    tx: &mut Scoped<S>,
+    user: UserId,
+    (after, limit): (Uuid, i64),
+    now: Timestamp,
+) -> Result<Vec<ShownSession>, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let rows: Vec<ShownRow> = tx.all(&LIST, &[after.into(), now.into(), limit.into()]).await?;
+    Ok(rows.into_iter().map(|row| row.of(user)).collect())
+}
+
+/// Whether the person has, or had not long ago, this sign-in.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn is_there<S: Scope>(tx: &mut Scoped<S>, session: SessionId) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.optional::<SessionIdRow, _>(&FIND, &[session.0.into()]).await?.is_some())
+}
+
+/// Whether this is the digest of the session's good refresh token.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn is_good<S: Scope>(tx: &mut Scoped<S>, session: SessionId, digest: &[u8]) -> Result<bool, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.optional::<SessionIdRow, _>(&FIND_GOOD, &[session.0.into(), digest.into()]).await?.is_some())
+}
+
+/// Revokes all of the person's sign-ins, but one of them when it is named; how many it were.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn revoke_all<S: Scope>(
+    tx: &mut Scoped<S>,
+    except: Option<SessionId>,
+    reason: &'static str,
+    now: Timestamp,
+) -> Result<usize, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    let except = except.map_or(Uuid::nil(), |session| session.0);
+    let args = [except.into(), now.into(), reason.into()];
+    let revoked: Vec<SessionIdRow> = tx.all(&REVOKE_OTHERS, &args).await?;
+    for row in &revoked {
+        note(tx, row.session_id);
+    }
+    Ok(revoked.len())
+}
+
+/// Ends a session of a member for the tenant, or, when none is named, all that have begun by now.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn end_in_tenant<S: Scope>(
+    tx: &mut Scoped<S>,
+    user: UserId,
+    session: Option<SessionId>,
+    now: Timestamp,
+) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let session = session.map_or(Uuid::nil(), |session| session.0);
+    tx.execute(&END_IN_TENANT, &[user.0.into(), session.into(), now.into()]).await?;
+    if let Some(tenant) = tx.scope().tenant() {
+        tx.changed(Change::Membership(tenant, user));
+    }
+    Ok(())
 }
 
 fn note<S: Scope>(tx: &mut Scoped<S>, session: Uuid) {

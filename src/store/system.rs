@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::Store;
 use super::api_keys::{ApiKeyRow, api_key_columns};
+use super::audit::{AuditFilter, AuditRow};
+use super::invitations::{Found, InvitationRow, invitation_columns};
 use super::jobs::JobKind;
 use super::keys::{PlatformKeyRow, platform_key_columns};
 use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
 use super::roles::{OwnRoleRow, role_columns};
-use super::sessions::{SessionRow, session_columns};
+use super::sessions::{SessionRow, ShownRow, session_columns};
 use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
@@ -23,6 +25,8 @@ use crate::domain::catalogue::MEMBERS;
 use crate::domain::domain::DomainName;
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{ApiKeyId, SessionId, TenantId, UserId};
+use crate::domain::invitation::Invitation;
+use crate::domain::link::Purpose;
 use crate::domain::mail::Template;
 use crate::domain::membership::Membership;
 use crate::domain::name::{Email, Slug};
@@ -30,7 +34,8 @@ use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::{OwnRole, RoleName, RoleNames};
 use crate::domain::secret::KeyKind;
-use crate::domain::session::Session;
+use crate::domain::session::{Session, ShownSession};
+use crate::domain::settings::Security;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::domain::user::{Account, AccountStatus, User};
@@ -46,7 +51,26 @@ statements! {
          from session s
          join user_account a on a.user_id = s.user_id
          left join platform_key k on k.platform_key_id = s.operator_key_id
-         where s.user_id = $1 and s.session_id = $2",
+         where s.user_id = $1 and s.session_id = $2
+           and (cast($3 as text) is null
+             or exists (select 1 from signing_key g where g.kid = $3 and g.state in ('current', 'next', 'retired')))",
+    ));
+    /// A person's live sign-ins that are at work in a tenant and not ended there; $3 is no session's id.
+    LIST_SESSIONS_IN_TENANT: AcrossTenants = Statement::new(concat!(
+        "select ",
+        session_columns!("s."),
+        ", s.refreshed_at, s.device_name, s.user_agent, s.source
+         from session s
+         join user_account a on a.user_id = s.user_id and a.session_epoch = s.epoch
+         where s.user_id = $1 and s.active_tenant_id = $2 and s.session_id > $4 and s.kind = 1 and s.revoked_at is null
+           and s.absolute_expires_at > $5 and coalesce(s.idle_expires_at, s.absolute_expires_at) > $5
+           and not exists (
+             select 1
+             from session_end e
+             where e.tenant_id = $2 and e.user_id = $1
+               and (e.session_id = s.session_id or (e.session_id = $3 and e.ended_at >= s.created_at)))
+         order by s.session_id
+         limit $6",
     ));
     /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
     FIND_STRICTEST_SESSION: AcrossTenants = Statement::new(
@@ -56,15 +80,35 @@ statements! {
          left join tenant_settings s on s.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and t.status <> 6",
     );
-    FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
-        "select user_id, email, display_name, status, session_epoch, default_tenant_id
-         from user_account
-         where email = $1",
+    /// The strictest that any tenant of the person asks of passwords; $2 and $3 are what holds where a tenant has set
+    /// nothing itself. Zero asks for nothing.
+    FIND_PASSWORD_POLICY: AcrossTenants = Statement::new(
+        "select min(nullif(coalesce(s.max_sign_in_attempts, $2), 0)) as attempts,
+                min(nullif(coalesce(s.password_expiry_days, $3), 0)) as expiry_days
+         from membership m
+         join tenant t on t.tenant_id = m.tenant_id
+         left join tenant_settings s on s.tenant_id = m.tenant_id
+         where m.user_id = $1 and m.status = 1 and t.status <> 6",
+    );
+    FIND_SIGN_IN_METHODS: AcrossTenants = Statement::new(
+        "select sign_in_methods
+         from tenant_settings
+         where tenant_id = $1",
+    );
+    FIND_LINK: AcrossTenants = Statement::new(
+        "select user_id
+         from mail_link
+         where digest = $1 and purpose = $2 and expires_at > $3",
     );
     FIND_ACCOUNT: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
          where user_id = $1",
+    );
+    FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
+        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+         from user_account
+         where email = $1",
     );
     FIND_SSO_RULE: AcrossTenants = Statement::new(
         "select connection_id, required
@@ -108,13 +152,17 @@ statements! {
         tenant_columns!(),
         " from tenant where tenant_id = $1",
     ));
-    /// The same with what the tenant has set of what it asks of sign-ins.
-    FIND_TENANT_WITH_POLICY: AcrossTenants = Statement::new(concat!(
-        "select (select max(version) from catalogue) as catalogue_version, s.mfa_required, ",
-        tenant_columns!("t."),
-        " from tenant t
-         left join tenant_settings s on s.tenant_id = t.tenant_id
-         where t.tenant_id = $1",
+    /// The same, with what decides on who may enter: what the tenant asks of sign-ins, and whether it has ended a session for
+    /// itself: $2 whose, $3 which, $4 no session's id, $5 when it began.
+    FIND_GUARDED_TENANT: AcrossTenants = Statement::new(concat!(
+        "select (select max(version) from catalogue) as catalogue_version,
+                (select mfa_required from tenant_settings s where s.tenant_id = $1) as mfa_required,
+                (select count(*)
+                 from session_end e
+                 where e.tenant_id = $1 and e.user_id = $2
+                   and (e.session_id = $3 or (e.session_id = $4 and e.ended_at >= $5))) as ends, ",
+        tenant_columns!(),
+        " from tenant where tenant_id = $1",
     ));
     FIND_SLUG: AcrossTenants = Statement::new(
         "select tenant_id
@@ -164,6 +212,21 @@ statements! {
         membership_columns!(),
         " from membership m
          where m.tenant_id = $1 and m.user_id = $2 and m.status <> 3",
+    ));
+    FIND_INVITATION: AcrossTenants = Statement::new(concat!(
+        "select tenant_id, ",
+        invitation_columns!(""),
+        " from invitation
+         where digest = $1",
+    ));
+    LIST_INVITATIONS_OF_EMAIL: AcrossTenants = Statement::new(concat!(
+        "select t.display_name as tenant_display_name, t.slug as tenant_slug, ",
+        invitation_columns!("i."),
+        " from invitation i
+         join tenant t on t.tenant_id = i.tenant_id
+         where i.email = $1 and i.invitation_id > $2 and i.status = 1 and i.expires_at > $4 and t.deleted_at is null
+         order by i.invitation_id
+         limit $3",
     ));
     LIST_OWN_ROLES: AcrossTenants = Statement::new(concat!(
         "select ",
@@ -243,6 +306,23 @@ statements! {
          from personal_outbox
          where message_id = $1",
     );
+    FIND_WEBHOOK_TENANT: AcrossTenants = Statement::new(
+        "select tenant_id
+         from webhook
+         where webhook_id = $1",
+    );
+    /// As a tenant's log in audit.rs; nobody's tenant is in it.
+    LIST_PLATFORM_AUDIT: AcrossTenants = Statement::new(
+        "select event_id, at, actor_kind, actor_id, on_behalf_of, action, subject_id, changes, request_id, source
+         from platform_audit
+         where event_id < $1
+           and ($2 = 0 or actor_id = $3)
+           and (action = $4 or ($5 = 1 and substr(action, 1, length($4)) = $4))
+           and ($6 = 0 or subject_id = $7)
+           and at >= $8 and at < $9
+         order by event_id desc
+         limit $10",
+    );
     LIST_MISSING_MAIL: AcrossTenants = Statement::new(
         "select o.message_id
          from outbox o
@@ -280,17 +360,20 @@ statements! {
          order by t.tenant_id
          limit $8",
     );
-    /// Tenants of a plan that have more active members than seats, or than their own override allows.
+    /// Tenants of a plan that hold more seats, by active members and pending invitations, than there are, or than their own
+    /// override allows.
     LIST_OVER_SEATS: AcrossTenants = Statement::new(
-        "select t.tenant_id, count(*) as used, o.limit_value
-         from tenant t
-         join membership m on m.tenant_id = t.tenant_id and m.status = 1
-         left join limit_override o on o.tenant_id = t.tenant_id and o.metric = $3
-                                   and (o.expires_at is null or o.expires_at > $4)
-         where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2
-         group by t.tenant_id, o.metric, o.limit_value
-         having (o.metric is null and count(*) > $5) or count(*) > o.limit_value
-         order by t.tenant_id
+        "select s.tenant_id, s.used, s.limit_value
+         from (select t.tenant_id, o.metric, o.limit_value,
+                      (select count(*) from membership m where m.tenant_id = t.tenant_id and m.status = 1)
+                      + (select count(*) from invitation i
+                         where i.tenant_id = t.tenant_id and i.status = 1 and i.expires_at > $4) as used
+               from tenant t
+               left join limit_override o on o.tenant_id = t.tenant_id and o.metric = $3
+                                         and (o.expires_at is null or o.expires_at > $4)
+               where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2) s
+         where (s.metric is null and s.used > $5) or s.used > s.limit_value
+         order by s.tenant_id
          limit $6",
     );
     LIST_ROLES_IN_USE: AcrossTenants = Statement::new(
@@ -345,6 +428,26 @@ struct FoundSessionRow {
 #[derive(sqlx::FromRow)]
 struct StrictestRow {
     seconds: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct PasswordPolicyRow {
+    attempts: Option<i64>,
+    expiry_days: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct MethodsRow {
+    sign_in_methods: Option<String>,
+}
+
+/// What tenants ask of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PasswordPolicy {
+    /// Wrong ones in a row before sign-in is slowed.
+    pub attempts: Option<usize>,
+    /// How long one is good for.
+    pub lifetime: Option<TimeDelta>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -515,10 +618,10 @@ struct VersionedTenantRow {
 
 #[derive(sqlx::FromRow)]
 struct GuardedTenantRow {
-    catalogue_version: Option<i64>,
     mfa_required: Option<i64>,
+    ends: i64,
     #[sqlx(flatten)]
-    tenant: TenantRow,
+    tenant: VersionedTenantRow,
 }
 
 #[derive(sqlx::FromRow)]
@@ -539,6 +642,8 @@ pub struct GuardedTenant {
     pub catalogue_version: i64,
     /// Whether sign-ins must have had two steps, when the tenant says so itself.
     pub mfa_required: Option<bool>,
+    /// Whether the tenant has ended the session for itself.
+    pub session_ended: bool,
 }
 
 /// What a key's secret is compared with.
@@ -575,6 +680,32 @@ impl StoredApiKey {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct FoundInvitationRow {
+    tenant_id: Uuid,
+    #[sqlx(flatten)]
+    invitation: InvitationRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct MyInvitationRow {
+    tenant_display_name: String,
+    tenant_slug: String,
+    #[sqlx(flatten)]
+    invitation: InvitationRow,
+}
+
+/// One of a person's own invitations.
+#[derive(Debug, Clone)]
+pub struct MyInvitation {
+    /// The invitation.
+    pub invitation: Invitation,
+    /// The name of the tenant.
+    pub tenant_display_name: String,
+    /// Its slug.
+    pub tenant_slug: String,
+}
+
 /// A tenant with a person's place in it.
 pub struct MyTenant {
     /// The tenant.
@@ -608,7 +739,11 @@ fn user(row: UserRow) -> Result<User, Error> {
 
 fn account(row: AccountRow) -> Result<Account, Error> {
     Ok(Account {
-        status: if row.status == 1 { AccountStatus::Active } else { AccountStatus::Disabled },
+        status: match row.status {
+            1 => AccountStatus::Active,
+            3 => AccountStatus::Deleted,
+            _ => AccountStatus::Disabled,
+        },
         session_epoch: row.session_epoch,
         default_tenant: row.default_tenant_id.map(TenantId),
         user: user(row.user)?,
@@ -624,12 +759,18 @@ impl Store {
         self.across_tenants().await?.all::<One>(&ONE, &[]).await.map(|_| ())
     }
 
-    /// A session with its account.
+    /// A session with its account. `kid` is the key that an access token of it was signed with: when that is no good any
+    /// more, there is no session.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_session(&self, user: UserId, session: SessionId) -> Result<Option<(Session, Account)>, Error> {
-        let args = [user.0.into(), session.0.into()];
+    pub async fn find_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        kid: Option<&str>,
+    ) -> Result<Option<(Session, Account)>, Error> {
+        let args = [user.0.into(), session.0.into(), kid.into()];
         let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
         let Some(row) = row else { return Ok(None) };
         let mut session = row.session.of(user);
@@ -638,6 +779,23 @@ impl Store {
         session.absolute_expires_at =
             row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
         Ok(Some((session, account(row.account)?)))
+    }
+
+    /// A person's live sign-ins that are at work in a tenant, after one of them, in the order in which they began. Of their
+    /// others the tenant learns nothing.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_sessions_in(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<ShownSession>, Error> {
+        let args = [user.0.into(), tenant.0.into(), Uuid::nil().into(), after.into(), now.into(), limit.into()];
+        let rows: Vec<ShownRow> = self.across_tenants().await?.all(&LIST_SESSIONS_IN_TENANT, &args).await?;
+        Ok(rows.into_iter().map(|row| row.of(user)).collect())
     }
 
     /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
@@ -655,6 +813,52 @@ impl Store {
         Ok(row.and_then(|row| row.seconds).map(TimeDelta::seconds))
     }
 
+    /// The strictest that the tenants of a person ask of their password; `default` is what holds where a tenant has set
+    /// nothing itself.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_password_policy(&self, user: UserId, default: &Security) -> Result<PasswordPolicy, Error> {
+        let number = |n: Option<i32>| n.map(i64::from).into();
+        let args = [user.0.into(), number(default.max_sign_in_attempts), number(default.password_expiry_days)];
+        let row: Option<PasswordPolicyRow> =
+            self.across_tenants().await?.optional(&FIND_PASSWORD_POLICY, &args).await?;
+        Ok(row.map_or_else(PasswordPolicy::default, |row| PasswordPolicy {
+            attempts: row.attempts.and_then(|n| usize::try_from(n).ok()),
+            lifetime: row.expiry_days.map(TimeDelta::days),
+        }))
+    }
+
+    /// The ways in which members of a tenant may sign in, where the tenant has set it.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_sign_in_methods(&self, tenant: TenantId) -> Result<Option<Vec<String>>, Error> {
+        let row: Option<MethodsRow> =
+            self.across_tenants().await?.optional(&FIND_SIGN_IN_METHODS, &[tenant.0.into()]).await?;
+        let list = row.and_then(|row| row.sign_in_methods).map(|text| serde_json::from_str(&text));
+        list.transpose().map_err(|_| Error::internal("a tenant's ways to sign in do not read"))
+    }
+
+    /// Whose link this is, unless it is over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_link(&self, purpose: Purpose, digest: &[u8], now: Timestamp) -> Result<Option<UserId>, Error> {
+        let args = [digest.into(), purpose.number().into(), now.into()];
+        let row: Option<UserIdRow> = self.across_tenants().await?.optional(&FIND_LINK, &args).await?;
+        Ok(row.map(|row| UserId(row.user_id)))
+    }
+
+    /// An account by its id.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_account_by_id(&self, user: UserId) -> Result<Option<Account>, Error> {
+        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        row.map(account).transpose()
+    }
+
     /// The account of an address.
     ///
     /// # Errors
@@ -662,15 +866,6 @@ impl Store {
     pub async fn find_account(&self, email: &Email) -> Result<Option<Account>, Error> {
         let args = [email.as_str().into()];
         let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT_BY_EMAIL, &args).await?;
-        row.map(account).transpose()
-    }
-
-    /// A person's account.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_account_of(&self, user: UserId) -> Result<Option<Account>, Error> {
-        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
         row.map(account).transpose()
     }
 
@@ -759,18 +954,25 @@ impl Store {
         row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
     }
 
-    /// `find_tenant`, with what the tenant asks of sign-ins, in the same look.
+    /// `find_tenant`, with what decides on who may enter, in the same look: for a session when there is one.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_tenant_with_policy(&self, tenant: TenantId) -> Result<Option<GuardedTenant>, Error> {
-        let row: Option<GuardedTenantRow> =
-            self.across_tenants().await?.optional(&FIND_TENANT_WITH_POLICY, &[tenant.0.into()]).await?;
+    pub async fn find_guarded_tenant(
+        &self,
+        tenant: TenantId,
+        session: Option<&Session>,
+    ) -> Result<Option<GuardedTenant>, Error> {
+        let nobody = (Uuid::nil(), Uuid::nil(), Timestamp::from_micros(0));
+        let (user, session, began) = session.map_or(nobody, |s| (s.user_id.0, s.session_id.0, s.created_at));
+        let args = [tenant.0.into(), user.into(), session.into(), Uuid::nil().into(), began.into()];
+        let row: Option<GuardedTenantRow> = self.across_tenants().await?.optional(&FIND_GUARDED_TENANT, &args).await?;
         let guarded = |row: GuardedTenantRow| {
             Ok(GuardedTenant {
-                tenant: row.tenant.try_into()?,
-                catalogue_version: row.catalogue_version.unwrap_or(0),
+                tenant: row.tenant.tenant.try_into()?,
+                catalogue_version: row.tenant.catalogue_version.unwrap_or(0),
                 mfa_required: row.mfa_required.map(|required| required == 1),
+                session_ended: row.ends > 0,
             })
         };
         row.map(guarded).transpose()
@@ -860,6 +1062,38 @@ impl Store {
         let args = [tenant.0.into(), user.0.into()];
         let row: Option<MembershipRow> = self.across_tenants().await?.optional(&FIND_MEMBERSHIP, &args).await?;
         row.map(Membership::try_from).transpose()
+    }
+
+    /// The invitation that a token opens, by the token's digest.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_invitation(&self, digest: &[u8; 32]) -> Result<Option<Found>, Error> {
+        let args = [digest.as_slice().into()];
+        let row: Option<FoundInvitationRow> = self.across_tenants().await?.optional(&FIND_INVITATION, &args).await?;
+        let found = |row: FoundInvitationRow| {
+            Ok(Found { tenant_id: TenantId(row.tenant_id), invitation: row.invitation.try_into()? })
+        };
+        row.map(found).transpose()
+    }
+
+    /// Pending invitations of an address in all tenants, after one of them.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_invitations_of(
+        &self,
+        email: &Email,
+        (after, limit): (Uuid, i64),
+        now: Timestamp,
+    ) -> Result<Vec<MyInvitation>, Error> {
+        let args = [email.as_str().into(), after.into(), limit.into(), now.into()];
+        let rows: Vec<MyInvitationRow> = self.across_tenants().await?.all(&LIST_INVITATIONS_OF_EMAIL, &args).await?;
+        let mine = |row: MyInvitationRow| {
+            let (tenant_display_name, tenant_slug) = (row.tenant_display_name, row.tenant_slug);
+            Ok(MyInvitation { invitation: row.invitation.try_into()?, tenant_display_name, tenant_slug })
+        };
+        rows.into_iter().map(mine).collect()
     }
 
     /// The roles that a tenant has made for itself, by name.
@@ -1036,6 +1270,29 @@ impl Store {
     pub async fn find_message(&self, id: Uuid) -> Result<Option<Written>, Error> {
         let row: Option<MessageRow> = self.across_tenants().await?.optional(&FIND_MESSAGE, &[id.into()]).await?;
         row.map(Written::try_from).transpose()
+    }
+
+    /// Whose a webhook is.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_webhook_tenant(&self, webhook: Uuid) -> Result<Option<TenantId>, Error> {
+        let row: Option<TenantIdRow> =
+            self.across_tenants().await?.optional(&FIND_WEBHOOK_TENANT, &[webhook.into()]).await?;
+        Ok(row.map(|row| TenantId(row.tenant_id)))
+    }
+
+    /// The platform's log before one of its rows, the newest first.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn list_platform_audit(
+        &self,
+        filter: &AuditFilter,
+        before: Uuid,
+        limit: i64,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.across_tenants().await?.all(&LIST_PLATFORM_AUDIT, &filter.args(before, limit)).await
     }
 
     /// Messages that wait and have no job to send them; at most a hundred at a time.

@@ -171,6 +171,22 @@ impl Conn<'_> {
 
     /// Runs a statement; how many rows it touched.
     pub(super) async fn execute<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, Error> {
+        self.run(sql, args).await.map_err(failed)
+    }
+
+    /// Runs a statement; how many rows it touched, none when it would have broken a unique constraint.
+    pub(super) async fn execute_unless_taken<K>(
+        self,
+        sql: &Statement<K>,
+        args: &[Value<'_>],
+    ) -> Result<Option<u64>, Error> {
+        match self.run(sql, args).await {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
+            other => other.map(Some).map_err(failed),
+        }
+    }
+
+    async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
             Conn::Postgres(conn) => {
                 bind!(sqlx::query::<Postgres>(sql.postgres), args).execute(conn).await.map(|done| done.rows_affected())
@@ -179,7 +195,6 @@ impl Conn<'_> {
                 bind!(sqlx::query::<Sqlite>(sql.sqlite), args).execute(conn).await.map(|done| done.rows_affected())
             }
         }
-        .map_err(failed)
     }
 }
 

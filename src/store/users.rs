@@ -30,17 +30,22 @@ statements! {
          set default_tenant_id = $2, updated_at = $3
          where user_id = $1 and default_tenant_id is null",
     );
+    CHOOSE_DEFAULT_TENANT: OfUser = Statement::new(
+        "update user_account
+         set default_tenant_id = $2, updated_at = $3
+         where user_id = $1",
+    );
     INSERT_CREDENTIAL: OfUser = Statement::new(
-        "insert into credential (user_id, password_hash, updated_at)
-         values ($1, $2, $3)",
+        "insert into credential (user_id, password_hash, updated_at, changed_at)
+         values ($1, $2, $3, $3)",
     );
     UPDATE_CREDENTIAL: OfUser = Statement::new(
         "update credential
-         set password_hash = $2, updated_at = $3
+         set password_hash = $2, updated_at = $3, changed_at = coalesce(changed_at, updated_at)
          where user_id = $1 and password_hash = $4",
     );
     FIND_SIGN_IN: OfUser = Statement::new(
-        "select c.password_hash, a.session_epoch
+        "select c.password_hash, a.session_epoch, coalesce(c.changed_at, c.updated_at) as changed_at
          from credential c
          join user_account a on a.user_id = c.user_id
          where c.user_id = $1 and a.user_id = $1 and a.status = 1",
@@ -49,6 +54,11 @@ statements! {
         "select count(*) as devices
          from device
          where user_id = $1 and digest = $2",
+    );
+    COUNT_DEVICES: OfUser = Statement::new(
+        "select count(*) as devices
+         from device
+         where user_id = $1",
     );
     KEEP_DEVICE: OfUser = Statement::new(
         "insert into device (user_id, digest, created_at, seen_at)
@@ -69,6 +79,8 @@ pub struct SignInRow {
     pub password_hash: String,
     /// Read together with the hash: a session made from it dies with a password change in between.
     pub session_epoch: i64,
+    /// When the person chose the password.
+    pub changed_at: Timestamp,
 }
 
 #[derive(sqlx::FromRow)]
@@ -170,6 +182,21 @@ where
     Ok(set)
 }
 
+/// Makes a tenant the account's default in the place of any other.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn set_default_tenant<S: Scope>(tx: &mut Scoped<S>, tenant: TenantId, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    tx.execute(&CHOOSE_DEFAULT_TENANT, &[tenant.0.into(), now.into()]).await?;
+    if let Some(user) = tx.scope().user() {
+        tx.changed(Change::Account(user));
+    }
+    Ok(())
+}
+
 /// What a sign-in of an active account compares with.
 ///
 /// # Errors
@@ -202,6 +229,17 @@ where
 {
     let row: Option<Devices> = tx.optional(&FIND_DEVICE, &[digest.into()]).await?;
     Ok(row.is_some_and(|row| row.devices > 0))
+}
+
+/// How many devices the person is known to sign in on.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn count_devices<S: Scope>(tx: &mut Scoped<S>) -> Result<i64, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    Ok(tx.optional::<Devices, _>(&COUNT_DEVICES, &[]).await?.map_or(0, |row| row.devices))
 }
 
 /// Remembers a device, and no more than the bound of them.

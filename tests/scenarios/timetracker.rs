@@ -15,6 +15,12 @@ async fn an_organisation_lives_under_its_admins(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut admin = t.with_token(&acme.owner.token);
     assert_eq!(admin.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().roles, ["admin"]);
+    // Names of roles are an organisation's own: another one may mean something else by the same.
+    let other = t.tenant("other").await;
+    for (token, rank) in [(&acme.owner.token, 5), (&other.owner.token, 7)] {
+        let role = v1::CreateRoleRequest { name: "bookkeeper".to_owned(), rank, ..Default::default() };
+        t.with_token(token).members.create_role(role).await.unwrap();
+    }
     // The last one of the top role can neither leave nor be demoted.
     let leave = admin.members.leave_tenant(v1::LeaveTenantRequest::default()).await;
     assert_refused(leave, Code::FailedPrecondition, "LAST_OWNER");

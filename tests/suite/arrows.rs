@@ -48,6 +48,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["outside/"]),
     ("openidconnect", &["outside/"]),
     ("lettre", &["outside/"]),
+    ("reqwest", &["outside/"]),
     ("minijinja", &["app/mail/"]),
     ("clap", &["cli/", "config"]),
     // Codes of authenticators are a matter of rules and values.

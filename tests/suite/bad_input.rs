@@ -61,7 +61,9 @@ async fn an_empty_request_is_answered_or_refused_field_by_field(t: &Bed) {
         let path = raw::path(&method);
         let answer = raw::call(&channel, &path, &caller, b"").await;
         blames_the_caller(&answer, method.full_name());
-        assert!(!matches!(raw::told(&answer).0, Code::PermissionDenied | Code::Unauthenticated), "{path}: {answer:?}");
+        // The request of RefreshToken is a credential.
+        let refused = matches!(raw::told(&answer).0, Code::PermissionDenied | Code::Unauthenticated);
+        assert!(!refused || method.name() == "RefreshToken", "{path}: {answer:?}");
     }
 }
 
@@ -92,7 +94,10 @@ async fn a_body_that_is_no_request_is_refused_after_the_caller(t: &Bed) {
         headers(&[("x-api-key", &t.service_key(&["nothing.much"]).await), ("x-tenant-id", &tenant.id)]),
     ];
     let mut compared = 0;
-    for method in raw::methods() {
+    // What public methods refuse, they refuse for what the body says.
+    let guarded =
+        |method: &prost_reflect::MethodDescriptor| raw::access(method).who != tenantry::rpc::access::Who::Public;
+    for method in raw::methods().into_iter().filter(guarded) {
         let harmless = raw::request(&method, &[("request_id", "not-a-uuid")]);
         for caller in &callers {
             let answer = raw::call(&channel, &raw::path(&method), caller, &harmless).await;

@@ -5,6 +5,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tenantry::domain::seal::MasterKey;
 use tenantry::domain::secret::Secret;
@@ -21,6 +22,7 @@ on_both_engines! {
     a_token_of_ours_that_is_over_says_so
     a_forwarded_token_must_be_good
     only_services_speak_for_others
+    whatever_is_wrong_with_a_refresh_token_the_answer_is_the_same
     what_cannot_be_undone_needs_a_recent_sign_in
 }
 
@@ -158,6 +160,10 @@ async fn forgeries(t: &Bed, person: &Person) -> Vec<(&'static str, String)> {
         ("no kid", of_header(|h| h.kid = None)),
         ("an empty kid", of_header(|h| h.kid = Some(String::new()))),
         ("a kid that is a path", of_header(|h| h.kid = Some("../../x".to_owned()))),
+        ("a kid that nobody has", of_header(|h| h.kid = Some("0123456789abcdef".to_owned()))),
+        ("a kid in upper case", of_header(|h| h.kid = h.kid.as_ref().map(|kid| kid.to_uppercase()))),
+        ("a kid that is SQL", of_header(|h| h.kid = Some("' or 1=1 --".to_owned()))),
+        ("not good yet", of_claims("nbf", json!(now + 3600))),
         ("issued in the future", of_claims("iat", json!(now + 3600))),
         ("expiry of no number", of_claims("exp", json!("tomorrow"))),
         ("nobody's", of_claims("sub", json!(other))),
@@ -192,6 +198,7 @@ async fn whatever_is_wrong_with_a_credential_the_answer_is_the_same(t: &Bed) {
         ("a key cut short", key[..30].to_owned()),
         ("a key twice", format!("{key}{key}")),
         ("a device token", format!("tnd_{}", "a".repeat(43))),
+        ("a refresh token", tenant.owner.refresh.clone()),
         ("a word", "password".to_owned()),
     ]);
     let wanted = Seen::from(who_am_i(t, &[("x-api-key", "nonsense")]).await);
@@ -246,4 +253,42 @@ async fn only_services_speak_for_others(t: &Bed) {
     }
     let answer = who_am_i(t, &[("x-on-behalf-of", &other.token)]).await;
     assert_eq!(raw::told(&answer), (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned()));
+}
+
+async fn whatever_is_wrong_with_a_refresh_token_the_answer_is_the_same(t: &Bed) {
+    let (tenant, key) = (t.tenant("forged").await, t.service_key(&["*"]).await);
+    let good = &tenant.owner.refresh;
+    let ask = async |token: &str| {
+        let body = v1::RefreshTokenRequest { refresh_token: token.to_owned() }.encode_to_vec();
+        raw::call(&t.channel(), "/tenantry.v1.AuthService/RefreshToken", &headers(&[]), &body).await
+    };
+    let wanted = Seen::from(ask("nonsense").await);
+    let over = t.person("over").await;
+    t.revoke_sessions(&over).await;
+    let mut bad = vec![
+        String::new(),
+        "tnr_".to_owned(),
+        format!("tnr_{}", "0".repeat(113)),
+        format!("tnr_{}", "z".repeat(113)),
+        format!("tnr_{}", "A".repeat(100_000)),
+        format!("{good} "),
+        format!("{good}{good}"),
+        good[4..].to_owned(),
+        good.replacen("tnr_", "TNR_", 1),
+        good.replacen("tnr_", "tnd_", 1),
+        tenant.owner.token.clone(),
+        key,
+        t.operator_key.clone(),
+        over.refresh,
+    ];
+    for at in [4, 20, 60, 100, good.len() - 1] {
+        let other = if good.as_bytes()[at] == b'a' { "b" } else { "a" };
+        bad.push(format!("{}{other}{}", &good[..at], &good[at + 1..]));
+        bad.push(good[..at].to_owned());
+    }
+    for token in bad {
+        assert_eq!(Seen::from(ask(&token).await), wanted, "{token:.130}");
+    }
+    // None of it has ended anything.
+    assert!(ask(good).await.is_ok());
 }

@@ -8,11 +8,12 @@ mod ways;
 
 use std::process::Command;
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use tenantry::rpc::v1;
 
 use crate::cluster::{Cluster, unique_name};
-use crate::harness::{Bed, PASSWORD};
+use crate::harness::{Bed, Engine, PASSWORD};
 use crate::program::{Program, output, serve, tenantry};
 
 /// The program with these words, against a server.
@@ -59,6 +60,24 @@ fn refused(t: &Bed, words: &[&str], reason: &str) {
     let (code, _, err) = output(command(t, words));
     assert_eq!(code, 1, "{words:?}: {err}");
     assert!(err.starts_with("error: ") && err.contains(reason), "{words:?}: {err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signing_keys_are_listed_rotated_and_revoked() {
+    let t = Bed::private(Engine::Sqlite, &[]).await;
+    t.run_jobs().await;
+    let states = |keys: &[Value]| keys.iter().map(|key| key["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let first = lines(&t, &["signing-key", "list"]);
+    assert_eq!(states(&first), ["current", "next"]);
+    refused(&t, &["signing-key", "rotate"], "not known to everybody yet");
+    refused(&t, &["signing-key", "revoke", "nonsense"], "no such signing key");
+    t.clock.advance(TimeDelta::minutes(61));
+    let table = text(&t, &["signing-key", "rotate"]);
+    assert!(table.contains("retired") && table.contains("current") && table.contains("next"), "{table}");
+    let current = first[1]["kid"].as_str().unwrap();
+    let revoked = lines(&t, &["signing-key", "revoke", current]);
+    assert_eq!(revoked[1]["state"], "revoked");
+    refused(&t, &["signing-key", "revoke", current], "it is revoked");
 }
 
 #[test]
@@ -120,6 +139,7 @@ async fn a_new_postgres_is_set_up_and_served_with_what_migrate_prints() {
     let data = dir.path().join("data");
     let mut command = serve(&data, None);
     command.env("TENANTRY_DATABASE_URL", &app).env("TENANTRY_SYSTEM_DATABASE_URL", &system);
+    command.args(["--sign-up", "immediate"]);
     let server = Program::start(&data, command);
     let request = v1::SignUpRequest {
         email: "ada@example.com".to_owned(),

@@ -1,11 +1,11 @@
 //! A name server on loopback, whose zone tests change while servers ask it.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::{Mutex, OnceLock};
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
 use tokio::net::UdpSocket;
 
@@ -16,6 +16,8 @@ use crate::harness::runtime;
 pub(crate) enum Says {
     /// These texts, a TXT record each.
     Texts(Vec<String>),
+    /// This address.
+    Address(Ipv4Addr),
     /// That it failed.
     Failure,
     /// Nothing at all.
@@ -55,6 +57,11 @@ impl NameServer {
     /// Publishes TXT records at a name, in the place of those that were there.
     pub(crate) fn publish(&self, name: &str, texts: &[&str]) {
         self.set(name, Says::Texts(texts.iter().map(|&text| text.to_owned()).collect()));
+    }
+
+    /// Lets a name stand for an address.
+    pub(crate) fn point(&self, name: &str, address: Ipv4Addr) {
+        self.set(name, Says::Address(address));
     }
 
     /// Whether anybody has asked about a name.
@@ -100,7 +107,10 @@ fn answer(question: &Message) -> Option<Message> {
                 answer.add_answer(Record::from_rdata(query.name().clone(), 3600, record));
             }
         }
-        Some(Says::Texts(_)) => {}
+        Some(Says::Address(address)) if query.query_type() == RecordType::A => {
+            answer.add_answer(Record::from_rdata(query.name().clone(), 3600, RData::A(A(address))));
+        }
+        Some(Says::Texts(_) | Says::Address(_)) => {}
     }
     Some(answer)
 }

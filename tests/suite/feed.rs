@@ -54,11 +54,17 @@ async fn rows_after(t: &Bed, seq: i64) -> Vec<FeedRow> {
     if let Some(database) = &t.database {
         let mut admin = connect(&database.admin_url).await;
         run(&mut admin, "set search_path = tenantry").await;
-        return sqlx::query_as(rows).bind(seq).fetch_all(&mut admin).await.unwrap();
+        return steps(sqlx::query_as(rows).bind(seq).fetch_all(&mut admin).await.unwrap());
     }
     let url = format!("sqlite://{}", t.dir.path().join("tenantry.db").display());
     let mut conn = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::query_as(rows).bind(seq).fetch_all(&mut conn).await.unwrap()
+    steps(sqlx::query_as(rows).bind(seq).fetch_all(&mut conn).await.unwrap())
+}
+
+/// Without the next signing key, which a job makes at a time of its own; the first one came with the start.
+fn steps(mut rows: Vec<FeedRow>) -> Vec<FeedRow> {
+    rows.retain(|row| row.kind != SIGNING_KEYS || row.seq <= 3);
+    rows
 }
 
 /// Follows the feed of a server step by step.

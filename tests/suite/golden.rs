@@ -40,6 +40,7 @@ pub(crate) const MARKS: &[(&str, Code, &str)] = &[
     ("conf", Code::InvalidArgument, "TENANT_CONFLICT"),
     ("meta", Code::InvalidArgument, "METADATA_MALFORMED"),
     ("miss", Code::InvalidArgument, "TENANT_MISSING"),
+    ("link", Code::NotFound, "LINK_INVALID"),
 ];
 
 /// What each method said to each caller.

@@ -369,6 +369,9 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
     if !flags.iter().any(|flag| flag.starts_with("--catalogue")) {
         args.push(format!("--catalogue={}", catalogue.display()));
     }
+    if !flags.iter().any(|flag| flag.starts_with("--sign-up=")) {
+        args.push("--sign-up=immediate".to_owned());
+    }
     if let Some(database) = database {
         args.push(format!("--database-url={}", database.app_url));
         args.push(format!("--system-database-url={}", database.system_url));

@@ -137,13 +137,13 @@ async fn sqlite(data: &Path) -> SqliteConnection {
 }
 
 /// A server in a process, on rows that outlive it.
-struct House {
+pub(crate) struct House {
     temp: TempDir,
     database: Option<Database>,
 }
 
 impl House {
-    async fn new(engine: Engine) -> Self {
+    pub(crate) async fn new(engine: Engine) -> Self {
         let database = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(Cluster::shared().fresh_database().await),
@@ -151,13 +151,13 @@ impl House {
         Self { temp: tempfile::tempdir().unwrap(), database }
     }
 
-    fn start(&self) -> Program {
+    pub(crate) fn start(&self) -> Program {
         let data = self.temp.path().join("data");
         Program::start(&data, serve(&data, self.database.as_ref()))
     }
 
     /// A number from the rows, past the server.
-    async fn count(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         if let Some(database) = &self.database {
             let mut admin: PgConnection = connect(&database.admin_url).await;
             run(&mut admin, "set search_path = tenantry").await;

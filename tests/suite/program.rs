@@ -36,6 +36,8 @@ pub(crate) fn serve_on(address: &str, dir: &Path, database: Option<&Database>) -
     std::fs::write(&catalogue, CATALOGUE.replace("1000", "1000000")).expect("a catalogue");
     command.arg("--data-dir").arg(dir).arg("--catalogue").arg(catalogue);
     if let Some(database) = database {
+        // As with SQLite, where nothing is said.
+        command.env("TENANTRY_SIGN_UP", "immediate");
         command.env("TENANTRY_DATABASE_URL", &database.app_url);
         command.env("TENANTRY_SYSTEM_DATABASE_URL", &database.system_url);
     }
@@ -132,6 +134,11 @@ impl Program {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory that it has now, in KiB.

@@ -163,6 +163,8 @@ async fn a_victim_who_comes_late_ends_the_thiefs_session(t: Bed) {
         .await;
     let [(changes, 1)] = rows.as_slice() else { panic!("{rows:?}") };
     assert!(changes.contains("reuse") && changes.contains(&ann.id), "{changes}");
+    let mail = t.last_mail_to(&ann.email).await;
+    assert!(mail.contains("signed one of your devices out") && mail.contains("127.0.0.1"), "{mail}");
 }
 
 async fn a_session_that_idles_is_over(t: Bed) {

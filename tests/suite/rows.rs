@@ -1,5 +1,6 @@
 //! What tests see and change behind a server's back, with SQL of their own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
@@ -50,9 +51,7 @@ impl Bed {
 
     /// A connection to the SQLite database, beside the server's own.
     async fn sqlite(&self, read_only: bool) -> SqliteConnection {
-        let file = SqliteConnectOptions::new().filename(self.dir.path().join("tenantry.db"));
-        let options = file.read_only(read_only).busy_timeout(Duration::from_secs(5));
-        SqliteConnection::connect_with(&options).await.expect("opens")
+        connect_sqlite(self.dir.path(), read_only).await
     }
 
     /// The audit rows of a tenant, without those of refusals.
@@ -69,4 +68,11 @@ impl Bed {
         let sql = "update session set revoked_at = created_at where user_id = $1";
         self.execute(sql, &person.id).await;
     }
+}
+
+/// A connection to the SQLite database in a directory, beside the server's own.
+pub(crate) async fn connect_sqlite(data: &Path, read_only: bool) -> SqliteConnection {
+    let file = SqliteConnectOptions::new().filename(data.join("tenantry.db"));
+    let options = file.read_only(read_only).busy_timeout(Duration::from_secs(5));
+    SqliteConnection::connect_with(&options).await.expect("opens")
 }

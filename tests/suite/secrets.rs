@@ -139,7 +139,7 @@ async fn scenario(server: &Program, known: &mut Known) {
         .counted(owner.clone().usage.consume(v1::ConsumeRequest { idempotency_key: String::new(), ..consume }).await)
         .unwrap();
     known.counted(owner.clone().members.leave_tenant(v1::LeaveTenantRequest::default()).await).unwrap_err();
-    let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id() };
+    let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id(), ..Default::default() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
     second_step(server, known, &token, (&sign_up.email, &password)).await;

@@ -162,7 +162,8 @@ impl Letters {
     }
 
     /// The link of a letter; empty when it has none.
-    fn link(&self, template: Template, secret: Option<&Secret<String>>) -> String {
+    #[must_use]
+    pub fn link(&self, template: Template, secret: Option<&Secret<String>>) -> String {
         if template.path().is_empty() {
             return String::new();
         }

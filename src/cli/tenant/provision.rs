@@ -61,7 +61,10 @@ pub(super) struct Provision {
     /// Leave it pending until `tenant activate`
     #[arg(long)]
     pending: bool,
-    /// Send no welcome mail
+    /// Invite the administrator instead of making an account: the tenant begins when they accept
+    #[arg(long, conflicts_with = "pending")]
+    invite_admin: bool,
+    /// Send no welcome mail, or no invitation: its link is printed
     #[arg(long)]
     no_welcome_mail: bool,
     /// Only say what would be done
@@ -155,6 +158,7 @@ impl Provision {
             demo: self.demo,
             pending: self.pending,
             skip_welcome_mail: self.no_welcome_mail,
+            invite_admin: self.invite_admin,
             validate_only: self.dry_run,
         };
         let answer = repeatable!(client.provision_tenant(request))?;
@@ -219,6 +223,10 @@ pub(super) fn steps(steps: &[ProvisionStep]) -> String {
 fn administrator(answer: &ProvisionTenantResponse) -> String {
     let admin = answer.admin.clone().unwrap_or_default();
     let facts = sheet(&[("admin", admin.email.clone()), ("admin id", admin.user_id)]);
+    if !answer.invitation_link.is_empty() {
+        let (email, link) = (plain(&admin.email), plain(&answer.invitation_link));
+        return format!("{facts}\n\nThe invitation of {email}, shown this once and never again:\n\n    {link}\n");
+    }
     if answer.admin_password.is_empty() {
         return facts;
     }

@@ -120,6 +120,8 @@ impl Settings {
                 p.0.push((path, "must name each way once"));
             }
         }
+        let days = self.invitations.expiry_days.map(i64::from);
+        p.range("invitations.expiry_days", days, (1, 90), "must be 1 to 90 days");
         let role = |s: &str| line(s, 64, "must be the name of a role");
         p.check("auto_join.role", self.auto_join.role.as_ref(), role);
     }
@@ -159,7 +161,11 @@ fn has_date(value: &Value) -> bool {
     }
 }
 
-fn locale(text: &str) -> Result<(), &'static str> {
+/// Whether a text is a language tag.
+///
+/// # Errors
+/// What is wrong with it, as a sentence for the field.
+pub fn locale(text: &str) -> Result<(), &'static str> {
     let known = text.len() <= 64 && icu_locale_core::Locale::try_from_str(text).is_ok();
     if known { Ok(()) } else { Err("must be a language tag of BCP 47, such as en-US") }
 }

@@ -1,17 +1,23 @@
 //! `AuthService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
+mod accounts;
 mod api_keys;
 mod authorize;
 mod identity;
 mod impersonation;
+mod introspect;
+mod links;
 mod mfa;
+mod passwords;
 mod platform_keys;
 mod sessions;
 mod sign_in;
+mod signing_keys;
 mod sso;
 
 use chrono::TimeDelta;
 
+pub(super) use self::sessions::session_id;
 use super::fields::Fields;
 use super::{Services, v1};
 use crate::app::mfa::Code;
@@ -24,6 +30,7 @@ use crate::error::Error;
 
 super::served! { v1::auth_service_server::AuthService:
     sign_up(SignUpRequest) -> SignUpResponse = sign_in;
+    confirm_sign_up(ConfirmSignUpRequest) -> ConfirmSignUpResponse = links;
     login(LoginRequest) -> LoginResponse = sign_in;
     complete_mfa(CompleteMfaRequest) -> CompleteMfaResponse = mfa;
     reauthenticate(ReauthenticateRequest) -> ReauthenticateResponse = mfa;
@@ -35,11 +42,31 @@ super::served! { v1::auth_service_server::AuthService:
     reset_mfa(ResetMfaRequest) -> ResetMfaResponse = mfa;
     refresh_token(RefreshTokenRequest) -> RefreshTokenResponse = sessions;
     switch_tenant(SwitchTenantRequest) -> SwitchTenantResponse = sign_in;
+    logout(LogoutRequest) -> LogoutResponse = sessions;
+    list_sessions(ListSessionsRequest) -> ListSessionsResponse = sessions;
+    revoke_session(RevokeSessionRequest) -> RevokeSessionResponse = sessions;
+    revoke_all_sessions(RevokeAllSessionsRequest) -> RevokeAllSessionsResponse = sessions;
+    introspect_token(IntrospectTokenRequest) -> IntrospectTokenResponse = introspect;
+    get_jwks(GetJwksRequest) -> GetJwksResponse = signing_keys;
+    list_signing_keys(ListSigningKeysRequest) -> ListSigningKeysResponse = signing_keys;
+    rotate_signing_key(RotateSigningKeyRequest) -> RotateSigningKeyResponse = signing_keys;
+    revoke_signing_key(RevokeSigningKeyRequest) -> RevokeSigningKeyResponse = signing_keys;
     begin_sso(BeginSsoRequest) -> BeginSsoResponse = sso;
     complete_sso(CompleteSsoRequest) -> CompleteSsoResponse = sso;
     impersonate_member(ImpersonateMemberRequest) -> ImpersonateMemberResponse = impersonation;
     list_impersonations(ListImpersonationsRequest) -> ListImpersonationsResponse = impersonation;
     end_impersonation(EndImpersonationRequest) -> EndImpersonationResponse = impersonation;
+    change_password(ChangePasswordRequest) -> ChangePasswordResponse = passwords;
+    request_password_reset(RequestPasswordResetRequest) -> RequestPasswordResetResponse = links;
+    reset_password(ResetPasswordRequest) -> ResetPasswordResponse = links;
+    request_email_verification(RequestEmailVerificationRequest) -> RequestEmailVerificationResponse = links;
+    verify_email(VerifyEmailRequest) -> VerifyEmailResponse = links;
+    change_email(ChangeEmailRequest) -> ChangeEmailResponse = links;
+    get_account(GetAccountRequest) -> GetAccountResponse = accounts;
+    update_account(UpdateAccountRequest) -> UpdateAccountResponse = accounts;
+    delete_account(DeleteAccountRequest) -> DeleteAccountResponse = accounts;
+    disable_account(DisableAccountRequest) -> DisableAccountResponse = accounts;
+    enable_account(EnableAccountRequest) -> EnableAccountResponse = accounts;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse = identity;
     create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse = api_keys;
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse = api_keys;
@@ -100,7 +127,7 @@ fn optional_tenant(f: &mut Fields, field: &str, text: &str) -> Option<Option<Ten
 }
 
 /// What the caller tells of the device that somebody signs in on.
-fn device(f: &mut Fields, device: Option<&v1::Device>) -> Option<Device> {
+pub(super) fn device(f: &mut Fields, device: Option<&v1::Device>) -> Option<Device> {
     let Some(device) = device else { return Some(Device::default()) };
     let display_name = f.text("device.display_name", &device.display_name, 100);
     let user_agent = f.text("device.user_agent", &device.user_agent, 500);

@@ -4,6 +4,7 @@ use tonic::Request;
 
 use super::{device, optional_tenant};
 use crate::app::sign_in::{Credentials, Login, NewAccount};
+use crate::app::sign_up::SignUpMode;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::domain::password;
 use crate::domain::secret::Secret;
@@ -35,12 +36,17 @@ pub(super) async fn sign_up(s: &Services, request: Request<v1::SignUpRequest>) -
     };
     let password = Secret::new(secret);
     let new = NewAccount { email, password, display_name, tenant, remember: m.remember_me, device };
+    if s.0.app.sign_up_mode == SignUpMode::Confirm {
+        s.0.app.ask_to_sign_up(&ctx, new, key).await?;
+        return Ok(v1::SignUpResponse { confirmation_sent: true, ..Default::default() });
+    }
     let (user, tenant, tokens) = s.0.app.sign_up(&ctx, new, key).await?;
     Ok(v1::SignUpResponse {
         user: Some(convert::user(&user)),
         tenant: tenant.as_ref().map(|tenant| convert::tenant(tenant, ctx.now)),
         access_token: Some(convert::access_token(&tokens.session, &tokens.access)),
         refresh_token: Some(convert::refresh_token(&tokens)),
+        confirmation_sent: false,
     })
 }
 
@@ -50,16 +56,25 @@ pub(super) async fn login(s: &Services, request: Request<v1::LoginRequest>) -> R
     let email = f.read("email", Email::parse(&m.email));
     let password = if m.password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
     let password = f.read("password", password);
+    let new = match m.new_password.as_str() {
+        "" => Ok(()),
+        same if same == m.password => Err("is the password of now; choose another"),
+        text => password::check(text, &[&m.email]),
+    };
+    let new = f.read("new_password", new);
     let known = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
     let known = f.read("device_token", known);
     let tenant = optional_tenant(&mut f, "tenant", &m.tenant);
     let device = device(&mut f, m.device.as_ref());
-    let (Some(email), Some(()), Some(()), Some(tenant), Some(device)) = (email, password, known, tenant, device) else {
+    let (Some(email), Some(()), Some(()), Some(()), Some(tenant), Some(device)) =
+        (email, password, new, known, tenant, device)
+    else {
         return Err(f.refuse());
     };
     let password = Secret::new(m.password);
+    let new_password = (!m.new_password.is_empty()).then(|| Secret::new(m.new_password));
     let (device_token, remember) = (m.device_token, m.remember_me);
-    let with = Credentials { email, password, tenant, device_token, remember, device };
+    let with = Credentials { email, password, new_password, tenant, device_token, remember, device };
     let done = match s.0.app.login(&ctx, with).await? {
         Login::Done(done) => done,
         Login::Waits(challenge, until) => {
@@ -87,6 +102,6 @@ pub(super) async fn switch_tenant(
     let to = f.read("to_tenant", TenantName::parse(&m.to_tenant));
     let (Some(key), Some(to)) = (key, to) else { return Err(f.refuse()) };
     let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
-    let (session, token) = s.0.app.switch_tenant(&ctx, person, &to, key).await?;
+    let (session, token) = s.0.app.switch_tenant(&ctx, person, (&to, m.keep_as_default), key).await?;
     Ok(v1::SwitchTenantResponse { access_token: Some(convert::access_token(&session, &token)) })
 }

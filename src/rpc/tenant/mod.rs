@@ -1,5 +1,6 @@
 //! `TenantService`: which file serves which method. Each function decodes, calls the use case and encodes.
 
+mod audit;
 mod bulk;
 mod catalogue;
 mod domains;
@@ -10,6 +11,7 @@ mod settings;
 mod sso;
 mod subscription;
 mod tenants;
+mod webhooks;
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -60,6 +62,15 @@ super::served! { v1::tenant_service_server::TenantService:
     deprovision_tenant(DeprovisionTenantRequest) -> DeprovisionTenantResponse = provisioning;
     purge_tenant(PurgeTenantRequest) -> PurgeTenantResponse = provisioning;
     set_tenant_flags(SetTenantFlagsRequest) -> SetTenantFlagsResponse = provisioning;
+    create_webhook(CreateWebhookRequest) -> CreateWebhookResponse = webhooks;
+    list_webhooks(ListWebhooksRequest) -> ListWebhooksResponse = webhooks;
+    update_webhook(UpdateWebhookRequest) -> UpdateWebhookResponse = webhooks;
+    delete_webhook(DeleteWebhookRequest) -> DeleteWebhookResponse = webhooks;
+    test_webhook(TestWebhookRequest) -> TestWebhookResponse = webhooks;
+    list_webhook_deliveries(ListWebhookDeliveriesRequest) -> ListWebhookDeliveriesResponse = webhooks;
+    rotate_webhook_secret(RotateWebhookSecretRequest) -> RotateWebhookSecretResponse = webhooks;
+    list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse = audit;
+    list_platform_audit_events(ListPlatformAuditEventsRequest) -> ListPlatformAuditEventsResponse = audit;
     lookup_external_id(LookupExternalIdRequest) -> LookupExternalIdResponse = bulk;
 
     {
@@ -70,6 +81,15 @@ super::served! { v1::tenant_service_server::TenantService:
             request: Request<Streaming<v1::ImportTenantsRequest>>,
         ) -> Result<Response<Self::ImportTenantsStream>, Status> {
             respond(bulk::import_tenants(self, request)).await
+        }
+
+        type ExportAuditEventsStream = bulk::Answers<v1::ExportAuditEventsResponse>;
+
+        async fn export_audit_events(
+            &self,
+            request: Request<v1::ExportAuditEventsRequest>,
+        ) -> Result<Response<Self::ExportAuditEventsStream>, Status> {
+            respond(audit::export_audit_events(self, request)).await
         }
 
         type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;

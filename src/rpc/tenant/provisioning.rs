@@ -4,6 +4,7 @@ use tonic::Request;
 
 use crate::app::provisioning::{Ending, FlagChanges, Step, StepOutcome, Wish};
 use crate::app::purge::PurgeReport;
+use crate::domain::mail::Template;
 use crate::domain::name::{Email, Slug, TenantName, display_name};
 use crate::error::Error;
 use crate::rpc::fields::Fields;
@@ -30,6 +31,11 @@ pub(super) async fn provision_tenant(
     let features = if m.features.len() <= 200 { Ok(()) } else { Err("must be at most 200") };
     f.read("features", features);
     let external_id = f.external_id("external_id", &m.external_id);
+    let once = !(m.pending && m.invite_admin);
+    f.read(
+        "pending",
+        if once { Ok(()) } else { Err("is said by `invite_admin`: the tenant waits for the acceptance") },
+    );
     let (Some(key), Some(display_name), Some(slug), Some(cycle), Some(trial)) = (key, name, slug, cycle, trial) else {
         return Err(f.refuse());
     };
@@ -51,6 +57,7 @@ pub(super) async fn provision_tenant(
         external_id,
         demo: m.demo,
         pending: m.pending,
+        by_invitation: m.invite_admin,
         welcome_mail: !m.skip_welcome_mail,
         validate_only: m.validate_only,
     };
@@ -69,6 +76,11 @@ pub(super) async fn provision_tenant(
         admin: Some(admin),
         admin_password: done.password.expose().clone(),
         steps: done.steps.iter().map(step).collect(),
+        invitation_link: match done.invitation_token.expose().as_str() {
+            "" => String::new(),
+            _ => s.0.app.letters.link(Template::Invitation, Some(&done.invitation_token)),
+        },
+        invitation_token: done.invitation_token.expose().clone(),
     })
 }
 

@@ -138,7 +138,7 @@ async fn a_tenant_is_provisioned_by_one_command(t: &Bed) {
 
     // Once more: nothing to do, and no password.
     let again = json(t, &wish);
-    assert_eq!(keys(&again), ["admin", "admin_password", "steps", "tenant"]);
+    assert_eq!(keys(&again), ["admin", "admin_password", "invitation_link", "invitation_token", "steps", "tenant"]);
     assert_eq!((&again["admin_password"], &again["admin"]["email"]), (&Value::Null, &email.as_str().into()));
     let steps = again["steps"].as_array().unwrap();
     assert!(steps.iter().any(|step| step["step"] == "tenant" && step["outcome"] == "already_done"), "{steps:?}");
