@@ -118,8 +118,8 @@ impl App {
         };
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let holds = holds(&mut open.tx, t).await?;
-        let invites = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
-        let invited = self.invite(&mut open.tx, &invites, (email, roles), account.as_ref()).await?;
+        let wish = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
+        let invited = self.invite(&mut open.tx, &wish, (email, roles), account.as_ref()).await?;
         check_seats(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let invitation = &invited.invitation;
         let audit = Audit::of(invitation.invitation_id.0)
@@ -152,7 +152,7 @@ impl App {
         };
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let holds = holds(&mut open.tx, t).await?;
-        let invites = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
+        let wish = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
         let mut seats = Seats::count(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let mut results = Vec::with_capacity(people.len());
         for (person, account) in people.into_iter().zip(&accounts) {
@@ -164,7 +164,7 @@ impl App {
                     }
                     _ => Err(full),
                 },
-                Ok(()) => self.invite(&mut open.tx, &invites, person, account.as_ref()).await,
+                Ok(()) => self.invite(&mut open.tx, &wish, person, account.as_ref()).await,
             };
             results.push(match result {
                 Ok(invited) => {
@@ -259,7 +259,7 @@ impl App {
             }),
             secret: Some(token),
             // Each token is a letter of its own.
-            about: format!("{} {}", invitation.invitation_id, invitation.sent_at),
+            about: format!("{} {}", invitation.invitation_id, invitation.sent_at.micros()),
         };
         self.post(tx, message, now).await.map(|_| ())
     }

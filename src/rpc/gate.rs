@@ -177,15 +177,15 @@ impl Gate {
             {
                 return Err(Error::PermissionMissing(permission.to_owned()));
             }
-            if admission.access.recent_login && is_stale(&ctx.caller, ctx.now) {
-                return Err(Error::RecentLoginRequired);
-            }
             // What is without a tenant is the account's own.
             if let Some(person) = ctx.caller.person()
                 && !admission.access.allow_bound
                 && person.session.bound_tenant.is_some()
             {
                 return Err(Error::SessionBound);
+            }
+            if admission.access.recent_login && is_stale(&ctx.caller, ctx.now) {
+                return Err(Error::RecentLoginRequired);
             }
             return Ok(None);
         }
@@ -303,9 +303,10 @@ fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
 fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
     let may = match (&access.who, caller) {
         // A credential that is looked at is a person's.
-        (Who::Public, Caller::User(_) | Caller::Delegated(..)) => true,
+        (Who::Public, Caller::User(_) | Caller::Delegated(..))
+        | (Who::Operator, Caller::Operator(_))
+        | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
         (Who::Public, _) => !access.also_user,
-        (Who::Operator, Caller::Operator(_)) | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
         (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::System) => false,
         (Who::Permission(_), Caller::Key(_) | Caller::Personal(..)) => !access.deny_api_key,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,

@@ -194,7 +194,7 @@ async fn the_only_owner_of_a_tenant_stays(t: &Bed) {
     let details = refused.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "SOLE_OWNER");
     let named: Vec<_> = details.precondition_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
-    assert_eq!(named, [acme.slug.clone()]);
+    assert_eq!(named, std::slice::from_ref(&acme.slug));
     let member = v1::GetMemberRequest { user_id: acme.owner.id.clone(), ..Default::default() };
     t.with_token(&other.owner.token).members.get_member(member).await.expect("nothing has ended");
     // With another owner it goes.

@@ -27,6 +27,7 @@ const HALVES: [&str; 6] = [
 
 /// A call that is repeated until it works, and then once more.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them")]
 enum Cut {
     Accept(v1::AcceptInvitationRequest),
     Transfer(String, v1::TransferOwnershipRequest),

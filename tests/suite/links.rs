@@ -204,12 +204,12 @@ async fn an_address_of_somebody_else_does_not_show(t: &Bed) {
     let (ann, bob) = (t.person("ann").await, t.person("bob").await);
     let mut as_ann = t.with_token(&ann.token);
     let free = as_ann.auth.change_email(move_to(&format!("{}@example.com", unique("free")), PASSWORD)).await.unwrap();
-    let taken = as_ann.auth.change_email(move_to(&bob.email, PASSWORD)).await.unwrap();
-    assert_eq!(free.get_ref(), taken.get_ref());
+    let held = as_ann.auth.change_email(move_to(&bob.email, PASSWORD)).await.unwrap();
+    assert_eq!(free.get_ref(), held.get_ref());
     let keys = |r: &tonic::Response<v1::ChangeEmailResponse>| {
         r.metadata().keys().map(|key| format!("{key:?}")).collect::<std::collections::BTreeSet<_>>()
     };
-    assert_eq!(keys(&free), keys(&taken));
+    assert_eq!(keys(&free), keys(&held));
     let letter = t.last_mail_to(&bob.email).await;
     assert!(letter.contains("have an account") && !letter.contains("token="), "{letter}");
     // An address that was taken after the link was sent.

@@ -87,10 +87,12 @@ async fn first_step(t: &Bed, person: &Person, tenant: &str) -> String {
     challenge.token
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as requests hold it")]
 fn totp(code: &str) -> Option<v1::MfaCode> {
     Some(v1::MfaCode { code: Some(v1::mfa_code::Code::Totp(code.to_owned())) })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as requests hold it")]
 fn recovery(code: &str) -> Option<v1::MfaCode> {
     Some(v1::MfaCode { code: Some(v1::mfa_code::Code::RecoveryCode(code.to_owned())) })
 }

@@ -164,7 +164,7 @@ async fn a_repeated_change_is_the_first_one(t: &Bed) {
         one.auth.change_password(change(OTHER, "a third passphrase")),
         two.auth.change_password(change(OTHER, "a fourth passphrase")),
     ]);
-    assert!(both.await.into_iter().filter(Result::is_ok).count() >= 1);
+    assert!(both.await.into_iter().flatten().count() >= 1);
     assert!(is_in(t, &ann).await);
 }
 
@@ -181,14 +181,16 @@ async fn wrong_passwords_are_slowed_in_their_network_alone(t: &Bed) {
 
 async fn addresses_without_an_account_are_slowed_alike(t: &Bed) {
     let (ann, nobody) = (t.person("ann").await, format!("{}@example.com", unique("nobody")));
+    let mut messages = Vec::new();
     for (n, email) in [&ann.email, &nobody].into_iter().enumerate() {
         let network = 31 + u8::try_from(n).unwrap();
         guess(t, network, email, 10).await;
         let refused = try_from(t, network, email, "not the password").await.unwrap_err();
         let wait = wait::<()>(Err(refused.clone()));
         assert!((800..=900).contains(&wait));
-        assert_eq!(refused.message(), Err::<(), _>(refused.clone()).unwrap_err().message());
+        messages.push(refused.message().to_owned());
     }
+    assert_eq!(messages[0], messages[1]);
 }
 
 async fn a_known_device_comes_in_while_others_are_slowed(t: &Bed) {

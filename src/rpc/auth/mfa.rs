@@ -32,7 +32,11 @@ pub(super) async fn reauthenticate(
 ) -> Result<v1::ReauthenticateResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
     let mut f = Fields::default();
-    let password = if m.password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
+    let password = match m.password.chars().count() {
+        0 => Err("must be the account's password"),
+        1..=128 => Ok(()),
+        _ => Err("is longer than any password"),
+    };
     let password = f.read("password", password);
     let code = optional_code(&mut f, m.code);
     let device = device(&mut f, m.device.as_ref());

@@ -89,7 +89,7 @@ super::served! { v1::tenant_service_server::TenantService:
             &self,
             request: Request<v1::ExportAuditEventsRequest>,
         ) -> Result<Response<Self::ExportAuditEventsStream>, Status> {
-            respond(audit::export_audit_events(self, request)).await
+            Box::pin(respond(audit::export_audit_events(self, request))).await
         }
 
         type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;
