@@ -99,8 +99,8 @@ mod tests {
             own.take(LIMITS, at(second)).unwrap();
         }
         assert_eq!(own.take(LIMITS, at(10)), Err(TimeDelta::seconds(890)));
-        own.take(LIMITS, at(901)).expect("the first has left the window");
-        assert!(own.take(LIMITS, at(901)).is_err());
+        own.take(LIMITS, at(900)).expect("the first has left the window");
+        assert!(own.take(LIMITS, at(900)).is_err());
     }
 
     #[test]

@@ -22,8 +22,9 @@ async fn allowed(t: &Bed, method: &MethodDescriptor) -> (http::HeaderMap, Tenant
     let access = raw::access(method);
     let by_operators = matches!(access.who, Who::Operator | Who::Permission(_) | Who::Service(_));
     let operator = by_operators || access.also_operator;
-    // Only persons can leave.
-    let caller = if operator && method.name() != "LeaveTenant" {
+    // Only persons can leave, and have keys of their own.
+    let of_persons = method.name() == "LeaveTenant" || method.name().contains("PersonalKey");
+    let caller = if operator && !of_persons {
         headers(&[("x-api-key", &t.operator_key), ("x-tenant-id", &tenant.id)])
     } else {
         headers(&[("authorization", &format!("Bearer {}", tenant.owner.token))])

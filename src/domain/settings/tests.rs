@@ -29,6 +29,7 @@ fn full() -> Settings {
             "audit_reads": true,
         },
         "auto_join": { "enabled": true, "role": "member" },
+        "invitations": { "expiry_days": 7 },
         "custom": { "a": 1, "b": { "c": [1, 2] } },
     });
     serde_json::from_value(value).unwrap()
