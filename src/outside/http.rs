@@ -2,13 +2,15 @@
 //! against is guarded here: no private network is reached, no redirect is followed, nobody is waited for or listened to
 //! without bound.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
+
+use super::networks::is_public;
 
 /// How long a call may take, in all.
 const IN_ALL: Duration = Duration::from_secs(5);
@@ -59,42 +61,12 @@ impl Reach {
     /// Whether an address may be connected to.
     #[must_use]
     pub fn allows(self, ip: IpAddr) -> bool {
-        match (self, ip.to_canonical()) {
-            (Self::Private, ip) => !ip.is_multicast() && !ip.is_unspecified(),
-            (Self::Public, IpAddr::V4(ip)) => is_public_v4(ip),
-            (Self::Public, IpAddr::V6(ip)) => is_public_v6(ip),
+        let ip = ip.to_canonical();
+        match self {
+            Self::Private => !ip.is_multicast() && !ip.is_unspecified(),
+            Self::Public => is_public(ip),
         }
     }
-}
-
-/// Whether the address is one of the public Internet, by the registry of special purposes (RFC 6890).
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224.., ..)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 168, _)
-            | (192, 0, 0 | 2)
-            | (192, 88, 99)
-            | (198, 18 | 19, _)
-            | (198, 51, 100)
-            | (203, 0, 113)
-    );
-    !special
-}
-
-/// Of IPv6 only `2000::/3` is public, and in it not the documentation's networks, nor those that stand for an IPv4 address.
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
-    let special = match (first, second) {
-        (0x2001, 0x0000..=0x01ff | 0x0db8) | (0x2002, _) => true,
-        (0x3fff, second) => second <= 0x0fff,
-        _ => false,
-    };
-    (first & 0xe000) == 0x2000 && !special
 }
 
 /// Looks names up, and leaves out what may not be connected to. The connection is made to what was looked at here, so a

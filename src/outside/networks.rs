@@ -17,7 +17,9 @@ pub fn is_allowed(address: IpAddr, allowed: &[IpNet]) -> bool {
     allowed.iter().any(|network| network.contains(&address.to_canonical()) || network.contains(&address))
 }
 
-fn is_public(address: IpAddr) -> bool {
+/// Whether the address is one of the public Internet.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
