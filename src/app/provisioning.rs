@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use super::App;
 use super::mutation::{Begun, RequestKey};
@@ -16,7 +16,7 @@ use super::tenants::new_tenant;
 use crate::ctx::{Ctx, TenantCtx};
 use crate::domain::catalogue::{Catalogue, Template};
 use crate::domain::entitlement::{FeatureSwitch, Source};
-use crate::domain::id::{TenantId, UserId};
+use crate::domain::id::{TenantId, UserId, derived};
 use crate::domain::mail::{self, Message};
 use crate::domain::name::{Email, Slug};
 use crate::domain::plan::Cycle;
@@ -315,10 +315,7 @@ impl App {
     /// The id of the tenant that a call with this `request_id` makes.
     fn tenant_of_request(&self, ctx: &Ctx, key: &RequestKey) -> uuid::Uuid {
         let caller = ctx.caller.principal().unwrap_or_default();
-        let mac = self.master.mac("provision", &[caller.as_bytes(), key.request_id.as_bytes()]);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&mac[..16]);
-        Builder::from_custom_bytes(bytes).into_uuid()
+        derived(&self.master.mac("provision", &[caller.as_bytes(), key.request_id.as_bytes()]))
     }
 
     /// Sets or clears what the platform says of a tenant.

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use uuid::Builder;
 
 use super::App;
 use super::mfa::Entered;
@@ -14,7 +13,7 @@ use super::throttle::{Attempted, Origin};
 use crate::ctx::{Ctx, Needs, SignedIn};
 use crate::decide::judge::judge;
 use crate::decide::token::Minted;
-use crate::domain::id::{TenantId, UserId};
+use crate::domain::id::{TenantId, UserId, derived};
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Message, Template};
 use crate::domain::mfa::Challenge;
@@ -210,10 +209,7 @@ impl App {
     /// The id of the account that a sign-up with this `request_id` makes. Derived, so that a repetition speaks of the same
     /// account before anybody is signed in.
     pub(super) fn account_of_request(&self, key: &RequestKey) -> uuid::Uuid {
-        let mac = self.master.mac("sign-up", &[key.request_id.as_bytes()]);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&mac[..16]);
-        Builder::from_custom_bytes(bytes).into_uuid()
+        derived(&self.master.mac("sign-up", &[key.request_id.as_bytes()]))
     }
 
     /// Signs in with e-mail and password, as far as the account's second step. Costs one comparison on every path.

@@ -2,8 +2,9 @@
 //! letter reads is a text (`app/letters/`).
 
 use serde_json::Value;
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
+use super::id::derived;
 use super::name::Email;
 use super::secret::{Secret, sha256};
 
@@ -121,9 +122,7 @@ impl Message {
     #[must_use]
     pub fn id(&self, owner: Uuid) -> Uuid {
         let text = format!("{owner} {} {} {}", self.template.as_str(), self.recipient.as_str(), self.about);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&sha256(text.as_bytes())[..16]);
-        Builder::from_custom_bytes(bytes).into_uuid()
+        derived(&sha256(text.as_bytes()))
     }
 
     /// The first of the letter's keys that the payload has not.

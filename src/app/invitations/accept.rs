@@ -3,7 +3,7 @@
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use super::App;
 use crate::app::members::Member;
@@ -15,7 +15,7 @@ use crate::app::tenants::new_membership;
 use crate::ctx::{Ctx, SignedIn};
 use crate::decide::roles::together;
 use crate::domain::catalogue::Catalogue;
-use crate::domain::id::UserId;
+use crate::domain::id::{UserId, derived};
 use crate::domain::invitation::{Invitation, InvitationStatus, InvitationToken};
 use crate::domain::membership::{Authority, MemberStatus, Membership};
 use crate::domain::role::Roles;
@@ -338,10 +338,7 @@ impl App {
     /// The id of the account that an invitation makes. Derived, so that a repetition speaks of the same account before
     /// anybody is signed in.
     fn account_of_invitation(&self, invitation: &Invitation) -> Uuid {
-        let mac = self.master.mac("invitation", &[invitation.invitation_id.0.as_bytes()]);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&mac[..16]);
-        Builder::from_custom_bytes(bytes).into_uuid()
+        derived(&self.master.mac("invitation", &[invitation.invitation_id.0.as_bytes()]))
     }
 }
 
