@@ -13,7 +13,6 @@ use super::jobs::told;
 use crate::ctx::Ctx;
 use crate::domain::id::TenantId;
 use crate::domain::mail::{Message, Template};
-use crate::domain::secret::Secret;
 use crate::error::Error;
 use crate::outside::MailError;
 use crate::store::jobs::{self, Claimed, JobKind};
@@ -95,10 +94,8 @@ impl App {
         let template = message.template.ok_or_else(|| broken("this server does not know the letter".to_owned()))?;
         let secret = match &message.sealed {
             Some(sealed) => {
-                let plain = self.master.open(&[b"mail"], message.message_id.as_bytes(), sealed);
-                let plain = plain.and_then(|bytes| String::from_utf8(bytes).ok());
-                let plain = plain.ok_or_else(|| broken("its secret does not open under this master key".to_owned()))?;
-                Some(Secret::new(plain))
+                let secret = self.master.open_text(&[b"mail"], message.message_id.as_bytes(), sealed);
+                Some(secret.ok_or_else(|| broken("its secret does not open under this master key".to_owned()))?)
             }
             None => None,
         };

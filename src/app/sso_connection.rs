@@ -127,8 +127,7 @@ impl App {
         let tenant = tx.scope().0;
         let (connection, sealed) = sso::find(tx).await?.ok_or(Error::SsoNotConfigured)?;
         let Some(sealed) = sealed else { return Ok((connection, None)) };
-        let plain = self.master.open(&[b"sso"], tenant.0.as_bytes(), &sealed);
-        let secret = plain.and_then(|plain| String::from_utf8(plain).ok()).map(Secret::new);
+        let secret = self.master.open_text(&[b"sso"], tenant.0.as_bytes(), &sealed);
         let secret = secret.ok_or_else(|| Error::internal("a client secret does not open under this master key"))?;
         Ok((connection, Some(secret)))
     }

@@ -238,10 +238,8 @@ impl App {
     }
 
     fn open_webhook(&self, tenant: TenantId, id: Uuid, sealed: &[u8]) -> Result<Secret<String>, Error> {
-        let plain = self.master.open(&[b"webhook"], &place(tenant, id), sealed);
-        let plain = plain.and_then(|bytes| String::from_utf8(bytes).ok());
-        let secret = plain.ok_or_else(|| Error::internal("a webhook's secret does not open under this master key"))?;
-        Ok(Secret::new(secret))
+        let secret = self.master.open_text(&[b"webhook"], &place(tenant, id), sealed);
+        secret.ok_or_else(|| Error::internal("a webhook's secret does not open under this master key"))
     }
 }
 

@@ -70,6 +70,12 @@ impl MasterKey {
         Some(body)
     }
 
+    /// `open` for a secret that is text.
+    #[must_use]
+    pub fn open_text(&self, purpose: &[&[u8]], place: &[u8], sealed: &[u8]) -> Option<Secret<String>> {
+        self.open(purpose, place, sealed).and_then(|plain| String::from_utf8(plain).ok()).map(Secret::new)
+    }
+
     fn aead(&self, purpose: &[&[u8]]) -> LessSafeKey {
         let parts: Vec<&[u8]> = std::iter::once(&b"seal"[..]).chain(purpose.iter().copied()).collect();
         #[expect(clippy::expect_used, reason = "the key is 32 bytes long, as AES-256 wants it")]
