@@ -122,10 +122,7 @@ impl Fields {
     /// How long a trial is, up to a year; zero is none at all, and absent is as the plan says.
     pub(super) fn trial(&mut self, field: &str, duration: Option<&Duration>) -> Option<Option<TimeDelta>> {
         let Some(duration) = duration else { return Some(None) };
-        let nanos = u32::try_from(duration.nanos).ok();
-        let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
-        let bounded = span.filter(|span| *span >= TimeDelta::zero() && *span <= TimeDelta::days(365));
-        self.read(field, bounded.ok_or("must be 0 to 365 days")).map(Some)
+        self.span(field, duration, (TimeDelta::zero(), TimeDelta::days(365)), "must be 0 to 365 days").map(Some)
     }
 
     /// The id that another system knows something by: 1 to 128 printable ASCII characters; none when empty.
@@ -178,10 +175,31 @@ impl Fields {
     /// A span of time that lies ahead; none when absent.
     pub(super) fn ttl(&mut self, field: &str, duration: Option<&Duration>) -> Option<Option<TimeDelta>> {
         let Some(duration) = duration else { return Some(None) };
+        let bounds = (TimeDelta::seconds(1), TimeDelta::days(3660));
+        self.span(field, duration, bounds, "must be one second to ten years").map(Some)
+    }
+
+    /// A span of time within bounds; `wanted` says which, as the end of a sentence.
+    pub(super) fn span(
+        &mut self,
+        field: &str,
+        duration: &Duration,
+        (least, most): (TimeDelta, TimeDelta),
+        wanted: &str,
+    ) -> Option<TimeDelta> {
         let nanos = u32::try_from(duration.nanos).ok();
         let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
-        let bounded = span.filter(|span| *span >= TimeDelta::seconds(1) && *span <= TimeDelta::days(3660));
-        self.read(field, bounded.ok_or("must be one second to ten years")).map(Some)
+        self.read(field, span.filter(|span| (least..=most).contains(span)).ok_or(wanted))
+    }
+
+    /// A password that is compared, not chosen: only what is far too long is told.
+    pub(super) fn typed_password(&mut self, field: &str, text: &str) -> Option<()> {
+        self.read(field, if text.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") })
+    }
+
+    /// What tells a device that was used before; only what is far too long is told.
+    pub(super) fn device_token(&mut self, text: &str) -> Option<()> {
+        self.read("device_token", if text.len() <= 64 { Ok(()) } else { Err("is no device token") })
     }
 
     /// Whether nothing is wrong.

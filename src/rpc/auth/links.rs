@@ -65,8 +65,7 @@ pub(super) async fn change_email(
         other => other,
     };
     let new = f.read("new_email", new);
-    let fits = if password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
-    f.read("password", fits);
+    f.typed_password("password", &password);
     let (Some(key), Some(new), true) = (key, new, f.is_clean()) else { return Err(f.refuse()) };
     let password = (!password.is_empty()).then(|| Secret::new(password));
     s.0.app.change_email(&ctx, person, (&new, password), key).await?;

@@ -15,8 +15,7 @@ pub(super) async fn complete_mfa(
     let (ctx, _, _, m) = s.0.open(request).await?;
     let mut f = Fields::default();
     let code = code(&mut f, m.code);
-    let known = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
-    let (Some(code), Some(())) = (code, f.read("device_token", known)) else { return Err(f.refuse()) };
+    let (Some(code), Some(())) = (code, f.device_token(&m.device_token)) else { return Err(f.refuse()) };
     let done = s.0.app.complete_mfa(&ctx, &m.challenge_token, &code, &m.device_token).await?;
     Ok(v1::CompleteMfaResponse {
         user: Some(convert::user(&done.user)),
@@ -32,12 +31,10 @@ pub(super) async fn reauthenticate(
 ) -> Result<v1::ReauthenticateResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
     let mut f = Fields::default();
-    let password = match m.password.chars().count() {
-        0 => Err("must be the account's password"),
-        1..=128 => Ok(()),
-        _ => Err("is longer than any password"),
+    let password = match m.password.as_str() {
+        "" => f.read("password", Err("must be the account's password")),
+        text => f.typed_password("password", text),
     };
-    let password = f.read("password", password);
     let code = optional_code(&mut f, m.code);
     let device = device(&mut f, m.device.as_ref());
     let (Some(()), Some(code), Some(device)) = (password, code, device) else { return Err(f.refuse()) };

@@ -88,10 +88,7 @@ super::served! { v1::auth_service_server::AuthService:
 /// For how long the secret before a rotation stays good.
 fn overlap(f: &mut Fields, duration: Option<&prost_types::Duration>) -> Option<TimeDelta> {
     let Some(duration) = duration else { return Some(OVERLAP) };
-    let nanos = u32::try_from(duration.nanos).ok();
-    let span = nanos.and_then(|nanos| TimeDelta::new(duration.seconds, nanos));
-    let bounded = span.filter(|span| (TimeDelta::zero()..=LONGEST_OVERLAP).contains(span));
-    f.read("overlap", bounded.ok_or("must be 0 to 30 days"))
+    f.span("overlap", duration, (TimeDelta::zero(), LONGEST_OVERLAP), "must be 0 to 30 days")
 }
 
 /// The second step, which must be there.

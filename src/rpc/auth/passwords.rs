@@ -18,8 +18,7 @@ pub(super) async fn change_password(
     let (old, new) = (std::mem::take(&mut m.old_password), std::mem::take(&mut m.new_password));
     let mut f = Fields::default();
     let key = f.request_key(&m.request_id, &m, &s.0.app.master);
-    let fits = if old.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
-    f.read("old_password", fits);
+    f.typed_password("old_password", &old);
     let context = [person.user.email.as_str(), &person.user.display_name];
     let good = password::check(&new, &context);
     let other = if new == old { Err("is the password of now; choose another") } else { good };

@@ -54,16 +54,14 @@ pub(super) async fn login(s: &Services, request: Request<v1::LoginRequest>) -> R
     let (ctx, _, _, m) = s.0.open(request).await?;
     let mut f = Fields::default();
     let email = f.read("email", Email::parse(&m.email));
-    let password = if m.password.chars().count() <= 128 { Ok(()) } else { Err("is longer than any password") };
-    let password = f.read("password", password);
+    let password = f.typed_password("password", &m.password);
     let new = match m.new_password.as_str() {
         "" => Ok(()),
         same if same == m.password => Err("is the password of now; choose another"),
         text => password::check(text, &[&m.email]),
     };
     let new = f.read("new_password", new);
-    let known = if m.device_token.len() <= 64 { Ok(()) } else { Err("is no device token") };
-    let known = f.read("device_token", known);
+    let known = f.device_token(&m.device_token);
     let tenant = optional_tenant(&mut f, "tenant", &m.tenant);
     let device = device(&mut f, m.device.as_ref());
     let (Some(email), Some(()), Some(()), Some(()), Some(tenant), Some(device)) =
