@@ -4,6 +4,27 @@
 use super::tenants::tenant_columns;
 use super::tx::{OfPlatform, OfTenant, OfUser, Statement, statements};
 
+/// Leases jobs of these kinds, with this lock.
+macro_rules! claim_jobs {
+    ($kinds:literal, $lock:literal) => {
+        concat!(
+            "update job
+             set lease = $1, leased_until = $2, attempts = attempts + 1
+             where (kind, subject) in (
+               select kind, subject
+               from job
+               where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind ",
+            $kinds,
+            "
+               order by due_at
+               limit $4",
+            $lock,
+            ")
+             returning kind, subject, attempts",
+        )
+    };
+}
+
 statements! {
     /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
     /// update`: that would wait for, and stop, every insert that refers to the tenant.
@@ -23,51 +44,13 @@ statements! {
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
     /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
-        "update job
-         set lease = $1, leased_until = $2, attempts = attempts + 1
-         where (kind, subject) in (
-           select kind, subject
-           from job
-           where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
-           order by due_at
-           limit $4
-           for update skip locked)
-         returning kind, subject, attempts",
-        "update job
-         set lease = $1, leased_until = $2, attempts = attempts + 1
-         where (kind, subject) in (
-           select kind, subject
-           from job
-           where due_at <= $3 and (leased_until is null or leased_until <= $3)
-             and kind in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')
-           order by due_at
-           limit $4)
-         returning kind, subject, attempts",
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')", " for update skip locked"),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')", ""),
     );
 
     /// `CLAIM_JOBS` for one kind.
-    pub(super) CLAIM_JOBS_OF: OfPlatform = Statement::each(
-        "update job
-         set lease = $1, leased_until = $2, attempts = attempts + 1
-         where (kind, subject) in (
-           select kind, subject
-           from job
-           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
-           order by due_at
-           limit $4
-           for update skip locked)
-         returning kind, subject, attempts",
-        "update job
-         set lease = $1, leased_until = $2, attempts = attempts + 1
-         where (kind, subject) in (
-           select kind, subject
-           from job
-           where due_at <= $3 and (leased_until is null or leased_until <= $3) and kind = $5
-           order by due_at
-           limit $4)
-         returning kind, subject, attempts",
-    );
+    pub(super) CLAIM_JOBS_OF: OfPlatform =
+        Statement::each(claim_jobs!("= $5", " for update skip locked"), claim_jobs!("= $5", ""));
 
     /// Reads the counted calls of one method and subject and keeps them from changing.
     pub(super) LOCK_RATE: OfPlatform = Statement::each(
