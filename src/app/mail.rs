@@ -51,7 +51,7 @@ impl App {
     pub(super) async fn send_mail(&self, ctx: &Ctx, job: &Claimed) -> Result<(), Error> {
         let Some(message) = self.store.find_message(job.subject).await? else { return self.end_job(job).await };
         if message.status != Status::Waiting {
-            return self.forget_mail(ctx, job, &message).await;
+            return self.end_mail(job, &message, None).await;
         }
         let age = ctx.now.since(message.created_at);
         let status = match self.try_mail(ctx, &message).await {
@@ -65,27 +65,34 @@ impl App {
         };
         let outcome = if status == Status::Sent { "sent" } else { "given_up" };
         metrics::counter!("tenantry_mail_total", "outcome" => outcome).increment(1);
-        let now = self.clock.now();
+        // Of an account that is no more not even that is remembered.
+        let kept = Some(status).filter(|_| message.template != Some(Template::AccountDeleted));
+        self.end_mail(job, &message, kept).await
+    }
+
+    /// Ends a message with its job: remembered as what became of it, or forgotten.
+    async fn end_mail(&self, job: &Claimed, message: &Written, kept: Option<Status>) -> Result<(), Error> {
         match message.owner {
-            Owner::Tenant(tenant) => {
-                let mut tx = self.store.write(InTenant(tenant)).await?;
-                outbox::end(&mut tx, message.message_id, status, now).await?;
-                jobs::finish(&mut tx, job, Some(now.after(REMEMBERED))).await?;
-                tx.commit_unaudited(now).await
-            }
-            Owner::Person(user) => {
-                let mut tx = self.store.write(AsUser(user)).await?;
-                // Of an account that is no more not even that is remembered.
-                let last = message.template == Some(Template::AccountDeleted);
-                if last {
-                    outbox::delete_personal(&mut tx, message.message_id).await?;
-                } else {
-                    outbox::end_personal(&mut tx, message.message_id, status, now).await?;
-                }
-                jobs::finish(&mut tx, job, Some(now.after(REMEMBERED)).filter(|_| !last)).await?;
-                tx.commit_unaudited(now).await
-            }
+            Owner::Tenant(tenant) => self.end_mail_of(InTenant(tenant), job, message, kept).await,
+            Owner::Person(user) => self.end_mail_of(AsUser(user), job, message, kept).await,
         }
+    }
+
+    async fn end_mail_of<S: Scope>(
+        &self,
+        owner: S,
+        job: &Claimed,
+        message: &Written,
+        kept: Option<Status>,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.store.write(owner).await?;
+        match kept {
+            Some(status) => outbox::end(&mut tx, message.message_id, status, now).await?,
+            None => outbox::delete(&mut tx, message.message_id).await?,
+        }
+        jobs::finish(&mut tx, job, kept.map(|_| now.after(REMEMBERED))).await?;
+        tx.commit_unaudited(now).await
     }
 
     async fn try_mail(&self, ctx: &Ctx, message: &Written) -> Result<(), MailError> {
@@ -120,23 +127,6 @@ impl App {
             locale: holds.locale,
             time_zone: holds.time_zone,
         })
-    }
-
-    async fn forget_mail(&self, ctx: &Ctx, job: &Claimed, message: &Written) -> Result<(), Error> {
-        match message.owner {
-            Owner::Tenant(tenant) => {
-                let mut tx = self.store.write(InTenant(tenant)).await?;
-                outbox::delete(&mut tx, message.message_id).await?;
-                jobs::finish(&mut tx, job, None).await?;
-                tx.commit_unaudited(ctx.now).await
-            }
-            Owner::Person(user) => {
-                let mut tx = self.store.write(AsUser(user)).await?;
-                outbox::delete_personal(&mut tx, message.message_id).await?;
-                jobs::finish(&mut tx, job, None).await?;
-                tx.commit_unaudited(ctx.now).await
-            }
-        }
     }
 
     /// Schedules messages that wait and have no job: those of a time before mail was sent.

@@ -3,8 +3,8 @@
 
 use uuid::Uuid;
 
-use super::scoped::{AsUser, InTenant, Scope, Scoped};
-use super::tx::{OfTenant, OfUser, Statement, statements};
+use super::scoped::{Scope, Scoped};
+use super::tx::{OfTenant, OfUser, Statement, Value, statements};
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::mail::{Message, Template};
 use crate::domain::name::Email;
@@ -126,41 +126,35 @@ pub async fn insert<S: Scope>(
         sealed.as_deref().into(),
         now.into(),
     ];
-    let new = match tx.scope().tenant() {
-        Some(_) => tx.execute_if_tenant(&INSERT, &args).await?,
-        None => tx.execute_if_user(&INSERT_PERSONAL, &args).await?,
-    };
+    let new = of_owner(tx, (&INSERT, &INSERT_PERSONAL), &args).await?;
     Ok((new == Some(1)).then_some(id))
 }
 
-/// Says how a tenant's message ended, and forgets its secret.
+/// Says how a message of the transaction's tenant, or else person, ended, and forgets its secret.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn end(tx: &mut Scoped<InTenant>, id: Uuid, status: Status, now: Timestamp) -> Result<(), Error> {
-    tx.execute(&END, &[id.into(), status.number().into(), now.into()]).await.map(|_| ())
+pub async fn end<S: Scope>(tx: &mut Scoped<S>, id: Uuid, status: Status, now: Timestamp) -> Result<(), Error> {
+    let args = [id.into(), status.number().into(), now.into()];
+    of_owner(tx, (&END, &END_PERSONAL), &args).await.map(|_| ())
 }
 
-/// `end` for a message of a person.
+/// Deletes a message of the transaction's tenant, or else person.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn end_personal(tx: &mut Scoped<AsUser>, id: Uuid, status: Status, now: Timestamp) -> Result<(), Error> {
-    tx.execute(&END_PERSONAL, &[id.into(), status.number().into(), now.into()]).await.map(|_| ())
+pub async fn delete<S: Scope>(tx: &mut Scoped<S>, id: Uuid) -> Result<(), Error> {
+    of_owner(tx, (&DELETE, &DELETE_PERSONAL), &[id.into()]).await.map(|_| ())
 }
 
-/// Deletes a tenant's message.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn delete(tx: &mut Scoped<InTenant>, id: Uuid) -> Result<(), Error> {
-    tx.execute(&DELETE, &[id.into()]).await.map(|_| ())
-}
-
-/// `delete` for a message of a person.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn delete_personal(tx: &mut Scoped<AsUser>, id: Uuid) -> Result<(), Error> {
-    tx.execute(&DELETE_PERSONAL, &[id.into()]).await.map(|_| ())
+/// Runs the statement on a tenant's messages, or where the transaction has none, that on a person's; how many it touched.
+async fn of_owner<S: Scope>(
+    tx: &mut Scoped<S>,
+    (of_tenant, of_person): (&Statement<OfTenant>, &Statement<OfUser>),
+    args: &[Value<'_>],
+) -> Result<Option<u64>, Error> {
+    match tx.scope().tenant() {
+        Some(_) => tx.execute_if_tenant(of_tenant, args).await,
+        None => tx.execute_if_user(of_person, args).await,
+    }
 }
