@@ -89,7 +89,7 @@ impl App {
             (Some(token), None) => self.plane.person(token, ctx.now).await.map(|person| Caller::User(Box::new(person))),
             (None, Some(key)) => {
                 let subject = self.plane.identify_api_key(key, ctx.now).await?;
-                self.key_uses.note(&subject, ctx.now);
+                self.key_uses.note_caller(&subject, ctx.now);
                 Ok(subject)
             }
             (None, None) => Err(Error::field("subject_token", "or subject_api_key must say who it is about")),
@@ -141,7 +141,7 @@ impl App {
         }
         self.decide_amounts(ctx, question, &standing, consume, &mut decision).await?;
         if let Some(member) = standing.member.as_ref().filter(|_| decision.reasons.is_empty()) {
-            self.activity.note(tenant, member, ctx.now);
+            self.activity.note_member(tenant, member, ctx.now);
         }
         decision.standing = Some(standing);
         Ok(decision)

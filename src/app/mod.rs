@@ -28,6 +28,7 @@ pub mod members;
 pub mod mfa;
 pub mod mutation;
 pub mod my_sessions;
+pub mod noted;
 pub mod passwords;
 pub mod platform_keys;
 pub mod provisioning;

@@ -79,7 +79,7 @@ impl Gate {
         if let Some(id) = caller.principal() {
             Span::current().record("caller_id", tracing::field::display(id));
         }
-        self.app.key_uses.note(&caller, ctx.now);
+        self.app.key_uses.note_caller(&caller, ctx.now);
         let token = caller.own_tenant();
         let mut admission =
             Admission { ctx: Ctx { caller, ..ctx }, access, claims: Claims { token, ..claims }, entered: None };
@@ -234,7 +234,7 @@ impl Gate {
         let permissions = permissions(&standing, &ctx.caller);
         let Standing { tenant, catalogue, policy, roles, member, .. } = standing;
         if let Some(member) = &member {
-            self.app.activity.note(tenant.tenant_id, member, ctx.now);
+            self.app.activity.note_member(tenant.tenant_id, member, ctx.now);
         }
         Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, policy, roles, member, permissions, needs })
     }
