@@ -160,8 +160,7 @@ impl App {
         }
         let mut gone = Membership { status: MemberStatus::Removed, ..member.clone() };
         memberships::update(&mut tx, (&member, &mut gone), &roles.top().name, ctx.now).await?;
-        let before = if member.status == MemberStatus::Suspended { "suspended" } else { "active" };
-        tx.commit(ctx, Audit::of(user.0).field("status", before, "removed")).await
+        tx.commit(ctx, Audit::of(user.0).field("status", member.status.as_str(), gone.status.as_str())).await
     }
 
     /// Switches an account off, which ends its sessions, or on again. To do it twice does nothing more.

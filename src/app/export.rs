@@ -8,7 +8,6 @@ use super::App;
 use crate::ctx::{Caller, Needs, TenantCtx};
 use crate::decide::judge::judge;
 use crate::domain::invitation::Invitation;
-use crate::domain::membership::MemberStatus;
 use crate::domain::plan::Cycle;
 use crate::error::Error;
 use crate::store::audit::{self, Audit};
@@ -110,11 +109,7 @@ impl App {
                 "email": user.email.as_str(),
                 "display_name": user.display_name,
                 "roles": place.roles.texts(),
-                "status": match place.status {
-                    MemberStatus::Active => "active",
-                    MemberStatus::Suspended => "suspended",
-                    MemberStatus::Removed => "removed",
-                },
+                "status": place.status.as_str(),
                 "join_time": time(place.joined_at),
                 "update_time": time(place.updated_at),
                 "last_active_time": place.last_active_at.map(time),

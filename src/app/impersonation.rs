@@ -113,7 +113,6 @@ impl App {
         t: &TenantCtx,
         (before, limit): (Uuid, i64),
     ) -> Result<Vec<Impersonation>, Error> {
-        let before = if before.is_nil() { Uuid::max() } else { before };
         let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
         impersonations::list(&mut tx, before, limit).await
     }

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub type KeyUses = Noted<Used>;
 
 /// A key that was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Used {
     /// Of a service or operator.
     Platform(PlatformKeyId),
@@ -34,9 +34,12 @@ impl KeyUses {
 }
 
 impl App {
-    /// Writes the uses that were noted. While the database is away they are lost, and said so in the log.
+    /// Writes the uses that were noted, in the order of their ids, so that two servers never wait for each other. While the
+    /// database is away they are lost, and said so in the log.
     pub async fn write_key_uses(&self) {
         let (taken, _writing) = self.key_uses.take().await;
+        let mut taken: Vec<_> = taken.into_iter().collect();
+        taken.sort_unstable();
         let (mut of_platform, mut of_tenants): (Vec<_>, HashMap<TenantId, Vec<_>>) = (Vec::new(), HashMap::new());
         for (used, at) in taken {
             match used {

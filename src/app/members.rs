@@ -273,8 +273,8 @@ impl App {
         }
         let audit = Audit::of(user.0).field("roles", before.roles.texts(), after.roles.texts()).field(
             "status",
-            status_name(before.status),
-            status_name(after.status),
+            before.status.as_str(),
+            after.status.as_str(),
         );
         self.finish(open, &t.ctx, audit, Member { membership: after, user: person }).await
     }
@@ -326,13 +326,5 @@ impl App {
             Some(reason) => Err(reason),
             None => Ok((standing, rank)),
         }
-    }
-}
-
-const fn status_name(status: MemberStatus) -> &'static str {
-    match status {
-        MemberStatus::Active => "active",
-        MemberStatus::Suspended => "suspended",
-        MemberStatus::Removed => "removed",
     }
 }

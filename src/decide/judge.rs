@@ -92,9 +92,6 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
 /// What speaks against a session in this tenant, by the way in which it began.
 fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
     let session = &person.session;
-    if session.bound_tenant.is_some_and(|bound| bound != standing.tenant.tenant_id) {
-        return Some(Error::SessionBound);
-    }
     let sso = standing.sso.as_ref();
     if let Some(connection) = session.connection {
         // What another provider said, or one that is not the tenant's any more, counts for nothing.

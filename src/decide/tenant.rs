@@ -106,10 +106,6 @@ impl Plane {
             None => None,
         };
         let found = self.store.find_guarded_tenant(tenant, caller.person().map(|person| &person.session)).await?;
-        let sso = match caller.person() {
-            Some(_) => self.store.find_sso_rule(tenant).await?,
-            None => None,
-        };
         let found = found.filter(|found| !found.tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         let catalogue = self.catalogues.at(&self.store, found.catalogue_version).await?;
         let tenant = found.tenant.settled(&catalogue, now);
@@ -130,6 +126,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
+        let sso = found.sso.filter(|_| caller.person().is_some());
         Ok(Standing { tenant, catalogue, policy, roles, member, session_ended: found.session_ended, sso })
     }
 

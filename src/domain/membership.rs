@@ -20,6 +20,18 @@ pub enum MemberStatus {
     Removed,
 }
 
+impl MemberStatus {
+    /// Its name in audit logs and exports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// A user's place in a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {

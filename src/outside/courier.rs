@@ -10,10 +10,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use url::{Host, Url};
+use url::Url;
 
 use super::Resolver;
-use super::networks::{is_allowed, may_call};
+use super::networks::{is_allowed, may_call, written_out};
 
 /// How long a call may take, in all.
 const IN_ALL: Duration = Duration::from_secs(15);
@@ -108,11 +108,7 @@ impl Courier {
         let https = url.scheme() == "https";
         let client = if https { &self.https } else { &self.http }.as_ref().map_err(Clone::clone)?;
         // An address that is written out is never looked up, so it is looked at here.
-        let literal = match url.host() {
-            Some(Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
-            Some(Host::Ipv6(ip)) => Some(IpAddr::V6(ip)),
-            Some(Host::Domain(_)) | None => None,
-        };
+        let literal = written_out(&url);
         let may = |ip| if https { may_call(ip, &self.allowed) } else { is_allowed(ip, &self.allowed) };
         if literal.is_some_and(|ip| !may(ip)) {
             return Err(REFUSED.to_owned());

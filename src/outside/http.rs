@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use url::{Host, Url};
+use url::Url;
 
-use super::networks::is_public;
+use super::networks::{is_public, written_out};
 
 /// How long a call may take, in all.
 const IN_ALL: Duration = Duration::from_secs(5);
@@ -37,12 +37,8 @@ impl Reach {
     /// # Errors
     /// What is wrong with it, as the end of a sentence that begins with the field.
     pub fn check(self, url: &Url) -> Result<(), &'static str> {
-        let host = url.host().ok_or("must name a host")?;
-        let literal = match host {
-            Host::Domain(_) => None,
-            Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
-            Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
-        };
+        url.host().ok_or("must name a host")?;
+        let literal = written_out(url);
         let local = literal.is_some_and(|ip| ip.is_loopback()) || url.host_str() == Some("localhost");
         match url.scheme() {
             "https" => {}

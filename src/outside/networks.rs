@@ -4,6 +4,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use url::{Host, Url};
+
+/// The address that a URL writes out; none when it names a host, whose addresses are looked at when it is looked up.
+#[must_use]
+pub fn written_out(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Domain(_) => None,
+        Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
+        Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
+    }
+}
 
 /// Whether a tenant's address may be called: it is public, or the operator has allowed its network.
 #[must_use]

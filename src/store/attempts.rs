@@ -2,6 +2,7 @@
 //! row a subject.
 
 use super::dialect::LOCK_ATTEMPT;
+use super::rates;
 use super::scoped::{Scope, Scoped};
 use super::tx::{OfPlatform, Statement, statements};
 use crate::error::Error;
@@ -38,9 +39,7 @@ struct Row {
 }
 
 fn read(row: Option<Row>) -> Vec<Timestamp> {
-    let bytes = row.map(|row| row.hits).unwrap_or_default();
-    let (chunks, _) = bytes.as_chunks::<8>();
-    chunks.iter().map(|chunk| Timestamp::from_micros(i64::from_be_bytes(*chunk))).collect()
+    row.map(|row| rates::read(&row.hits)).unwrap_or_default()
 }
 
 /// The counted attempts of a subject.
@@ -70,7 +69,7 @@ pub async fn put<S: Scope>(
     hits: &[Timestamp],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let bytes: Vec<u8> = hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect();
+    let bytes = rates::written(hits);
     tx.execute(&UPDATE, &[subject[..].into(), bytes.as_slice().into(), now.into()]).await.map(|_| ())
 }
 

@@ -47,8 +47,7 @@ pub async fn charge<S: Scope>(
     tx.execute(&ENSURE, &[&key[..], &[(&b""[..]).into(), now.into()]].concat()).await?;
     let mut hits = room(tx.optional(&LOCK_RATE, &key).await?, (count, window), now)?;
     hits.push(now);
-    let bytes: Vec<u8> = hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect();
-    tx.execute(&UPDATE, &[&key[..], &[bytes.as_slice().into(), now.into()]].concat()).await.map(|_| ())
+    tx.execute(&UPDATE, &[&key[..], &[written(&hits).as_slice().into(), now.into()]].concat()).await.map(|_| ())
 }
 
 /// Whether one more call of `subject` would be counted now.
@@ -78,7 +77,13 @@ fn room(row: Option<Row>, (count, window): (u16, TimeDelta), now: Timestamp) -> 
     Ok(hits)
 }
 
-fn read(bytes: &[u8]) -> Vec<Timestamp> {
+/// Times as a row holds them: eight bytes each.
+pub(super) fn written(hits: &[Timestamp]) -> Vec<u8> {
+    hits.iter().flat_map(|hit| hit.micros().to_be_bytes()).collect()
+}
+
+/// The times that a row holds.
+pub(super) fn read(bytes: &[u8]) -> Vec<Timestamp> {
     let (chunks, _) = bytes.as_chunks::<8>();
     chunks.iter().map(|chunk| Timestamp::from_micros(i64::from_be_bytes(*chunk))).collect()
 }

@@ -64,9 +64,8 @@ struct ConnectionRow {
     updated_at: Timestamp,
 }
 
-/// The rule's row, as both the tenant's own transactions and the system's reads get it.
 #[derive(sqlx::FromRow)]
-pub(super) struct SsoRuleRow {
+struct SsoRuleRow {
     connection_id: Uuid,
     required: i64,
 }

@@ -16,7 +16,6 @@ use super::memberships::{MembershipRow, membership_columns, role_names};
 use super::outbox::{Owner, Status, Written};
 use super::roles::{OwnRoleRow, role_columns};
 use super::sessions::{SessionRow, ShownRow, session_columns};
-use super::sso::SsoRuleRow;
 use super::tenants::{TenantRow, status_number, tenant_columns};
 use super::tx::{AcrossTenants, Statement, statements};
 use crate::ctx::PlatformKey;
@@ -110,11 +109,6 @@ statements! {
          from user_account
          where email = $1",
     );
-    FIND_SSO_RULE: AcrossTenants = Statement::new(
-        "select connection_id, required
-         from sso_connection
-         where tenant_id = $1",
-    );
     FIND_USER: AcrossTenants = Statement::new(
         "select user_id, email, display_name
          from user_account
@@ -152,11 +146,13 @@ statements! {
         tenant_columns!(),
         " from tenant where tenant_id = $1",
     ));
-    /// The same, with what decides on who may enter: what the tenant asks of sign-ins, and whether it has ended a session for
-    /// itself: $2 whose, $3 which, $4 no session's id, $5 when it began.
+    /// The same, with what decides on who may enter: what the tenant asks of sign-ins, its own identity provider, and whether
+    /// it has ended a session for itself: $2 whose, $3 which, $4 no session's id, $5 when it began.
     FIND_GUARDED_TENANT: AcrossTenants = Statement::new(concat!(
         "select (select max(version) from catalogue) as catalogue_version,
                 (select mfa_required from tenant_settings s where s.tenant_id = $1) as mfa_required,
+                (select connection_id from sso_connection c where c.tenant_id = $1) as connection_id,
+                (select required from sso_connection c where c.tenant_id = $1) as sso_required,
                 (select count(*)
                  from session_end e
                  where e.tenant_id = $1 and e.user_id = $2
@@ -619,6 +615,8 @@ struct VersionedTenantRow {
 #[derive(sqlx::FromRow)]
 struct GuardedTenantRow {
     mfa_required: Option<i64>,
+    connection_id: Option<Uuid>,
+    sso_required: Option<i64>,
     ends: i64,
     #[sqlx(flatten)]
     tenant: VersionedTenantRow,
@@ -644,6 +642,8 @@ pub struct GuardedTenant {
     pub mfa_required: Option<bool>,
     /// Whether the tenant has ended the session for itself.
     pub session_ended: bool,
+    /// What the tenant's own identity provider means for who enters; none without one.
+    pub sso: Option<SsoRule>,
 }
 
 /// What a key's secret is compared with.
@@ -869,15 +869,6 @@ impl Store {
         row.map(account).transpose()
     }
 
-    /// What a tenant's own identity provider means for who enters; none without one.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_sso_rule(&self, tenant: TenantId) -> Result<Option<SsoRule>, Error> {
-        let row: Option<SsoRuleRow> = self.across_tenants().await?.optional(&FIND_SSO_RULE, &[tenant.0.into()]).await?;
-        Ok(row.map(SsoRule::from))
-    }
-
     /// A person's name and address.
     ///
     /// # Errors
@@ -968,7 +959,9 @@ impl Store {
         let args = [tenant.0.into(), user.into(), session.into(), Uuid::nil().into(), began.into()];
         let row: Option<GuardedTenantRow> = self.across_tenants().await?.optional(&FIND_GUARDED_TENANT, &args).await?;
         let guarded = |row: GuardedTenantRow| {
+            let required = row.sso_required == Some(1);
             Ok(GuardedTenant {
+                sso: row.connection_id.map(|connection_id| SsoRule { connection_id, required }),
                 tenant: row.tenant.tenant.try_into()?,
                 catalogue_version: row.tenant.catalogue_version.unwrap_or(0),
                 mfa_required: row.mfa_required.map(|required| required == 1),

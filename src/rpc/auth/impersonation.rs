@@ -49,7 +49,7 @@ pub(super) async fn list_impersonations(
     let filter = v1::ListImpersonationsRequest::default();
     let master = &s.0.app.master;
     let page = Page::read(master, &t.ctx, Some(&t), (m.page_size, &m.page_token), &filter)?;
-    let mut list = s.0.app.list_impersonations(&t, page.span()).await?;
+    let mut list = s.0.app.list_impersonations(&t, page.span_down()).await?;
     let next_page_token = page.cut(master, &mut list, |one| one.session_id.0);
     Ok(v1::ListImpersonationsResponse { impersonations: list.iter().map(message).collect(), next_page_token })
 }
