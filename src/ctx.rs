@@ -295,10 +295,12 @@ impl Ctx {
 }
 
 /// What a tenant asks of sign-ins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// Whether they must have had two steps.
     pub mfa_required: bool,
+    /// The ways in which they may be made, as in the settings; all when empty.
+    pub sign_in_methods: Vec<String>,
 }
 
 /// A call in a tenant, after the gate let it in.

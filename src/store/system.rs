@@ -89,11 +89,6 @@ statements! {
          left join tenant_settings s on s.tenant_id = m.tenant_id
          where m.user_id = $1 and m.status = 1 and t.status <> 6",
     );
-    FIND_SIGN_IN_METHODS: AcrossTenants = Statement::new(
-        "select sign_in_methods
-         from tenant_settings
-         where tenant_id = $1",
-    );
     FIND_LINK: AcrossTenants = Statement::new(
         "select user_id
          from mail_link
@@ -151,6 +146,7 @@ statements! {
     FIND_GUARDED_TENANT: AcrossTenants = Statement::new(concat!(
         "select (select max(version) from catalogue) as catalogue_version,
                 (select mfa_required from tenant_settings s where s.tenant_id = $1) as mfa_required,
+                (select sign_in_methods from tenant_settings s where s.tenant_id = $1) as sign_in_methods,
                 (select connection_id from sso_connection c where c.tenant_id = $1) as connection_id,
                 (select required from sso_connection c where c.tenant_id = $1) as sso_required,
                 (select count(*)
@@ -432,11 +428,6 @@ struct PasswordPolicyRow {
     expiry_days: Option<i64>,
 }
 
-#[derive(sqlx::FromRow)]
-struct MethodsRow {
-    sign_in_methods: Option<String>,
-}
-
 /// What tenants ask of a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PasswordPolicy {
@@ -615,6 +606,7 @@ struct VersionedTenantRow {
 #[derive(sqlx::FromRow)]
 struct GuardedTenantRow {
     mfa_required: Option<i64>,
+    sign_in_methods: Option<String>,
     connection_id: Option<Uuid>,
     sso_required: Option<i64>,
     ends: i64,
@@ -640,6 +632,8 @@ pub struct GuardedTenant {
     pub catalogue_version: i64,
     /// Whether sign-ins must have had two steps, when the tenant says so itself.
     pub mfa_required: Option<bool>,
+    /// In which ways they may be made, when the tenant says so itself.
+    pub sign_in_methods: Option<Vec<String>>,
     /// Whether the tenant has ended the session for itself.
     pub session_ended: bool,
     /// What the tenant's own identity provider means for who enters; none without one.
@@ -829,17 +823,6 @@ impl Store {
         }))
     }
 
-    /// The ways in which members of a tenant may sign in, where the tenant has set it.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_sign_in_methods(&self, tenant: TenantId) -> Result<Option<Vec<String>>, Error> {
-        let row: Option<MethodsRow> =
-            self.across_tenants().await?.optional(&FIND_SIGN_IN_METHODS, &[tenant.0.into()]).await?;
-        let list = row.and_then(|row| row.sign_in_methods).map(|text| serde_json::from_str(&text));
-        list.transpose().map_err(|_| Error::internal("a tenant's ways to sign in do not read"))
-    }
-
     /// Whose link this is, unless it is over.
     ///
     /// # Errors
@@ -960,11 +943,13 @@ impl Store {
         let row: Option<GuardedTenantRow> = self.across_tenants().await?.optional(&FIND_GUARDED_TENANT, &args).await?;
         let guarded = |row: GuardedTenantRow| {
             let required = row.sso_required == Some(1);
+            let methods = row.sign_in_methods.map(|list| serde_json::from_str(&list)).transpose();
             Ok(GuardedTenant {
                 sso: row.connection_id.map(|connection_id| SsoRule { connection_id, required }),
                 tenant: row.tenant.tenant.try_into()?,
                 catalogue_version: row.tenant.catalogue_version.unwrap_or(0),
                 mfa_required: row.mfa_required.map(|required| required == 1),
+                sign_in_methods: methods.map_err(|_| Error::internal("a tenant's ways to sign in do not read"))?,
                 session_ended: row.ends > 0,
             })
         };
