@@ -311,7 +311,7 @@ statements! {
            and ($2 = 0 or actor_id = $3)
            and (action = $4 or ($5 = 1 and substr(action, 1, length($4)) = $4))
            and ($6 = 0 or subject_id = $7)
-           and at >= $8 and at < $9
+           and at >= $8 and at < $9 and event_id >= $11
          order by event_id desc
          limit $10",
     );
@@ -1270,7 +1270,7 @@ impl Store {
         before: Uuid,
         limit: i64,
     ) -> Result<Vec<AuditRow>, Error> {
-        self.across_tenants().await?.all(&LIST_PLATFORM_AUDIT, &filter.args(before, limit)).await
+        self.across_tenants().await?.all(&LIST_PLATFORM_AUDIT, &filter.before(before, limit)).await
     }
 
     /// Messages that wait and have no job to send them; at most a hundred at a time.
