@@ -131,7 +131,8 @@ impl Letters {
                 }
                 let brand = Brand { locale: Some(locale.clone()), ..Brand::default() };
                 let letter = sample(*template).and_then(|sample| self.write(*template, &sample, &brand, None));
-                letter.map_err(|problem| format!("{locale}.toml, or a layout: {problem}"))?;
+                let of = template.as_str();
+                letter.map_err(|problem| format!("{locale}.toml, {of}.txt or {of}.html: {problem}"))?;
             }
         }
         Ok(())

@@ -109,6 +109,8 @@ fn an_operator_replaces_texts_and_layouts() {
     for (name, text, problem) in [
         ("en.toml", "[wellcome]\nsubject = \"\"\nlines = []\n", "there is no letter wellcome"),
         ("en.toml", "[welcome]\nsubject = \"{{ name\"\nlines = []\n", "welcome: "),
+        ("en.toml", "[welcome]\nsubject = \"{{ nam }}\"\nlines = []\n", "welcome: "),
+        ("welcome.txt", "{{ vallues }}", "welcome: "),
         ("en.toml", "[welcome]\nsubjekt = \"\"\n", "unknown field"),
         ("letter.html", "{% if %}", "syntax error"),
         ("other.html", "", "there is no letter other"),
