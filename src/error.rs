@@ -68,7 +68,7 @@ pub enum Error {
     #[error("the password is older than a tenant of yours allows; sign in with `new_password`, or reset it by mail")]
     PasswordExpired,
     #[error("this tenant is not entered by {by}; it allows: {}", .allowed.join(", "))]
-    SignInMethodRefused { by: &'static str, allowed: Vec<String> },
+    SignInMethodRefused { by: &'static str, allowed: Vec<&'static str> },
     #[error("the link is over, was used, or was replaced by a newer one; ask for a new one")]
     LinkInvalid,
 

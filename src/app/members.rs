@@ -316,7 +316,7 @@ impl App {
         let standing = Standing {
             tenant,
             catalogue: t.catalogue.clone(),
-            policy: t.policy.clone(),
+            policy: t.policy,
             roles,
             member,
             session_ended: false,

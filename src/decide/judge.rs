@@ -93,7 +93,7 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
 /// What speaks against the way in which the caller proves who they are, where the tenant allows some only. An operator in a
 /// member's place has come in by none.
 fn judge_method(standing: &Standing, caller: &Caller) -> Option<Error> {
-    let allowed = &standing.policy.sign_in_methods;
+    let allowed = standing.policy.sign_in_methods;
     let (way, by) = match caller {
         Caller::Key(_) | Caller::Personal(..) => ("api_key", "a key"),
         _ => match &caller.person()?.session {
@@ -102,11 +102,10 @@ fn judge_method(standing: &Standing, caller: &Caller) -> Option<Error> {
             _ => ("password", "a password"),
         },
     };
-    let open = allowed.is_empty() || allowed.iter().any(|method| method == way);
-    if open || (way != "api_key" && is_owner(standing)) {
+    if allowed.contains(way) || (way != "api_key" && is_owner(standing)) {
         return None;
     }
-    Some(Error::SignInMethodRefused { by, allowed: allowed.clone() })
+    Some(Error::SignInMethodRefused { by, allowed: allowed.names().collect() })
 }
 
 /// Owners come in by other ways as well, so that a provider that fails, or a setting, locks nobody out for good.

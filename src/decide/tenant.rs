@@ -10,6 +10,7 @@ use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::role::Roles;
+use crate::domain::settings::SignInMethods;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
@@ -113,7 +114,7 @@ impl Plane {
         let methods = found.sign_in_methods.or_else(|| of_product.sign_in_methods.clone());
         let policy = Policy {
             mfa_required: found.mfa_required.or(of_product.mfa_required).unwrap_or(false),
-            sign_in_methods: methods.unwrap_or_default(),
+            sign_in_methods: SignInMethods::of(&methods.unwrap_or_default()),
         };
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
             return Err(Error::TenantNotFound);
