@@ -54,7 +54,7 @@ async fn on_a_terminal_the_slug_confirms_and_nothing_else(t: &Bed) {
     for wrong in ["yes", "", &acme.id] {
         let (code, seen) = on_a_terminal(&command(t, &["tenant", "delete", &acme.slug]), wrong);
         assert_eq!(code, 1, "{seen}");
-        assert!(seen.contains("Type its slug") && seen.contains("nothing was done"), "{seen}");
+        assert!(seen.contains("Type the slug") && seen.contains("nothing was done"), "{seen}");
     }
     assert_eq!(json(t, &["tenant", "show", &acme.slug])["status"], "active");
     // Named by its id, it is the slug that confirms.
