@@ -89,12 +89,13 @@ struct Which {
     /// Slug or id
     tenant: String,
     /// The key, as `list` shows it
-    key: String,
+    #[arg(value_name = "KEY")]
+    api_key: String,
 }
 
 impl Which {
     async fn get(&self, client: &Auth) -> Result<Row, CliError> {
-        let Self { tenant, key } = self;
+        let Self { tenant, api_key: key } = self;
         let ask = async |page_size, page_token| ask(client, (tenant.clone(), false), page_size, page_token).await;
         let found = pages::find(ask, |row: &Row| row.key_id == *key || row.api_key_id == *key).await?;
         found.ok_or_else(|| CliError::Failed(format!("{} has no key {}", plain(tenant), plain(key))))

@@ -71,14 +71,16 @@ enum Action {
     /// Give a key another secret, and print it once
     Rotate {
         /// The key, as `list` shows it
-        key: String,
+        #[arg(value_name = "KEY")]
+        platform_key: String,
         #[command(flatten)]
         overlap: Overlap,
     },
     /// End a key: it is refused from the next call on
     Revoke {
         /// The key, as `list` shows it
-        key: String,
+        #[arg(value_name = "KEY")]
+        platform_key: String,
         #[command(flatten)]
         confirm: Confirm,
     },
@@ -138,13 +140,13 @@ impl PlatformKey {
                 let row = present(answer.key.clone())?;
                 out.one("CreateOperatorKeyResponse", &answer, |answer| once(&facts(&row), "The key", &answer.secret))
             }
-            Action::Rotate { key: key_id, overlap } => {
+            Action::Rotate { platform_key: key_id, overlap } => {
                 let request = RotatePlatformKeyRequest { request_id, key_id, overlap: overlap.time() };
                 let answer = repeatable!(client.rotate_platform_key(request))?;
                 let row = present(answer.key.clone())?;
                 out.one("RotatePlatformKeyResponse", &answer, |answer| once(&facts(&row), "The key", &answer.secret))
             }
-            Action::Revoke { key, confirm } => {
+            Action::Revoke { platform_key: key, confirm } => {
                 let all =
                     async |page_size, page_token| ask(&client, CallerKind::Unspecified, page_size, page_token).await;
                 let row = pages::find(all, |row: &Row| row.key_id == key).await?;

@@ -212,7 +212,7 @@ impl Delete {
 /// Who gains and loses what, for people.
 fn impact(impact: &RoleImpact) -> String {
     let RoleImpact { members, affected_members, named } = impact;
-    let said = format!("{members} members have it; for {affected_members} something changes.");
+    let said = format!("Members who have it: {members}, for whom something changes: {affected_members}");
     if named.is_empty() {
         return said;
     }
