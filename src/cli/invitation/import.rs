@@ -21,8 +21,8 @@ const THERE: [&str; 2] = ["ALREADY_MEMBER", "ALREADY_INVITED"];
 One person a line: the address, then roles if not the catalogue's default, with commas between.
   cleo@example.com
   dora@example.com,manager,accountant
-A first line that begins with `email` is a heading. Who is invited or a member already is left as they are, so it can be
-said again.")]
+A first line that begins with `email` is a heading. Who is invited or a member already is left as they
+are, so it can be said again.")]
 pub(super) struct Import {
     /// Slug or id
     tenant: String,
