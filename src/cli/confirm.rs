@@ -1,4 +1,5 @@
-//! The question before something is destroyed: the operator types the tenant's slug, as the server knows it.
+//! The question before something is destroyed: the operator types the tenant's slug, or the person's address, as the server
+//! knows it.
 
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
@@ -6,7 +7,7 @@ use clap::Args;
 
 use super::CliError;
 use super::table::plain;
-use crate::rpc::v1::Tenant;
+use crate::rpc::v1::{Tenant, User};
 
 /// The flag of commands that destroy.
 #[derive(Args, Debug)]
@@ -41,20 +42,36 @@ impl Confirm {
     /// # Errors
     /// `NotConfirmed` when something else than the slug is typed.
     pub(super) fn ask(&self, tenant: &Tenant, what: &str) -> Result<(), CliError> {
+        self.named("slug", &tenant.slug, &tenant.display_name, what)
+    }
+
+    /// The same about a person, whose address is typed.
+    ///
+    /// # Errors
+    /// `NotConfirmed` when something else is typed.
+    pub(super) fn ask_about(&self, person: &User, what: &str) -> Result<(), CliError> {
+        self.named("address", &person.email, &person.display_name, what)
+    }
+
+    fn named(&self, kind: &'static str, word: &str, name: &str, what: &str) -> Result<(), CliError> {
         if self.yes {
             return Ok(());
         }
-        ask(&mut io::stdin().lock(), &mut io::stderr(), tenant, what)
+        ask(&mut io::stdin().lock(), &mut io::stderr(), (kind, word, name), what)
     }
 }
 
-fn ask(from: &mut dyn BufRead, to: &mut dyn Write, tenant: &Tenant, what: &str) -> Result<(), CliError> {
-    let (slug, name) = (plain(&tenant.slug), plain(&tenant.display_name));
-    write!(to, "This {what}: {slug} ({name}).\nType its slug to go on: ")?;
+fn ask(
+    from: &mut dyn BufRead,
+    to: &mut dyn Write,
+    (kind, word, name): (&'static str, &str, &str),
+    what: &str,
+) -> Result<(), CliError> {
+    write!(to, "This {what}: {} ({}).\nType the {kind} to go on: ", plain(word), plain(name))?;
     to.flush()?;
     let mut typed = String::new();
     from.read_line(&mut typed)?;
-    if typed.trim() == tenant.slug { Ok(()) } else { Err(CliError::NotConfirmed(tenant.slug.clone())) }
+    if typed.trim() == word { Ok(()) } else { Err(CliError::NotConfirmed { kind, word: word.to_owned() }) }
 }
 
 fn agree(from: &mut dyn BufRead, to: &mut dyn Write, question: &str) -> Result<(), CliError> {
@@ -73,9 +90,8 @@ mod tests {
     use super::*;
 
     fn answer(typed: &str) -> (Result<(), CliError>, String) {
-        let tenant = Tenant { slug: "acme".to_owned(), display_name: "Acme\x1b Ltd".to_owned(), ..Default::default() };
         let mut asked = Vec::new();
-        let result = ask(&mut typed.as_bytes(), &mut asked, &tenant, "deletes a tenant");
+        let result = ask(&mut typed.as_bytes(), &mut asked, ("slug", "acme", "Acme\x1b Ltd"), "deletes a tenant");
         (result, String::from_utf8(asked).unwrap())
     }
 
@@ -93,7 +109,7 @@ mod tests {
         let (result, asked) = answer("acme\n");
         assert!(result.is_ok() && asked.contains("deletes a tenant: acme (Acme\u{fffd} Ltd)"), "{asked}");
         for other in ["", "\n", "y\n", "yes\n", "acm\n", "acme2\n", "ACME\n"] {
-            assert!(matches!(answer(other).0, Err(CliError::NotConfirmed(_))), "{other:?}");
+            assert!(matches!(answer(other).0, Err(CliError::NotConfirmed { .. })), "{other:?}");
         }
     }
 }

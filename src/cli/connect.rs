@@ -14,6 +14,7 @@ use tonic_types::StatusExt as _;
 
 use super::CliError;
 use crate::rpc::v1::auth_service_client::AuthServiceClient;
+use crate::rpc::v1::membership_service_client::MembershipServiceClient;
 use crate::rpc::v1::tenant_service_client::TenantServiceClient;
 
 /// How long reaching the server may take.
@@ -60,6 +61,9 @@ pub(super) type Tenants = TenantServiceClient<InterceptedService<Channel, Operat
 /// A client of `AuthService` that sends the operator key.
 pub(super) type Auth = AuthServiceClient<InterceptedService<Channel, OperatorKey>>;
 
+/// A client of `MembershipService` that sends the operator key.
+pub(super) type Members = MembershipServiceClient<InterceptedService<Channel, OperatorKey>>;
+
 /// Puts the operator key into every call, and how long its answer may take; streams may take as long as they go on. The key
 /// is marked sensitive, so that nothing prints it.
 #[derive(Clone)]
@@ -91,6 +95,12 @@ impl Connect {
     pub(super) async fn auth(&self) -> Result<Auth, CliError> {
         let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
         Ok(AuthServiceClient::with_interceptor(self.channel().await?, key))
+    }
+
+    /// The same for `MembershipService`.
+    pub(super) async fn members(&self) -> Result<Members, CliError> {
+        let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
+        Ok(MembershipServiceClient::with_interceptor(self.channel().await?, key))
     }
 
     /// The same for streams, which have no deadline.

@@ -85,9 +85,14 @@ pub enum CliError {
     #[error("this asks for a confirmation on a terminal, and there is none; in scripts say --yes")]
     Unconfirmed,
 
-    /// Something else than the tenant's slug was typed.
-    #[error("nothing was done: that is not its slug, which is {0}")]
-    NotConfirmed(String),
+    /// Something else than what confirms was typed.
+    #[error("nothing was done: that is not the {kind}, which is {word}")]
+    NotConfirmed {
+        /// What was wanted: the slug, the address.
+        kind: &'static str,
+        /// The word itself.
+        word: String,
+    },
 
     /// The result cannot be written.
     #[error("cannot write the result")]

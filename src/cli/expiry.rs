@@ -1,8 +1,8 @@
-//! Until when an exception holds.
+//! How long exceptions, keys and secrets hold.
 
 use chrono::{DateTime, TimeDelta};
 use clap::Args;
-use prost_types::Timestamp as ProtoTimestamp;
+use prost_types::{Duration, Timestamp as ProtoTimestamp};
 
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
@@ -24,6 +24,36 @@ impl Expiry {
         let days = |days: u32| SystemClock.now().after(TimeDelta::days(days.into()));
         let end = self.until.or_else(|| self.days.map(days))?;
         Some(ProtoTimestamp { seconds: end.seconds(), nanos: 0 })
+    }
+}
+
+/// Flag of commands that make a key.
+#[derive(Args, Debug)]
+pub(super) struct Life {
+    /// Good for so many days; for ever unless said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=3650))]
+    days: Option<i64>,
+}
+
+impl Life {
+    /// How long; none when for ever.
+    pub(super) fn ttl(&self) -> Option<Duration> {
+        self.days.map(|days| Duration { seconds: days * 86_400, nanos: 0 })
+    }
+}
+
+/// Flag of commands that give a key another secret.
+#[derive(Args, Debug)]
+pub(super) struct Overlap {
+    /// For how long the old secret stays good as well, 0 for not at all; 24 unless said
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(i64).range(0..=720))]
+    overlap: Option<i64>,
+}
+
+impl Overlap {
+    /// How long; none when not said.
+    pub(super) fn time(&self) -> Option<Duration> {
+        self.overlap.map(|hours| Duration { seconds: hours * 3600, nanos: 0 })
     }
 }
 

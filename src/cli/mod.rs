@@ -2,6 +2,8 @@
 //! other commands are clients that speak gRPC with the operator key, so that they can do nothing a server would not let
 //! them, and are audited like everybody else.
 
+mod account;
+mod api_key;
 mod audit;
 mod catalogue;
 mod completions;
@@ -11,19 +13,28 @@ mod domain;
 mod error;
 mod expiry;
 mod feature;
+mod impersonation;
+mod invitation;
 mod json;
 mod limit;
+mod member;
 mod migrate;
 mod output;
+mod pages;
 mod plan;
+mod platform_key;
+mod progress;
 mod pulse;
+mod role;
 pub mod serve;
 mod settings;
 mod signing_key;
+mod sso;
 mod table;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -53,6 +64,7 @@ Examples:
   tenantry tenant provision --slug acme --name 'Acme Ltd' --admin-email ada@example.com --plan pro --dry-run
   tenantry plan change acme pro --at-period-end
   tenantry limit set acme quizzes 500 --days 30
+  tenantry invitation send acme cleo@example.com --role member
   tenantry catalogue apply mine.toml              after showing what it changes
 
 Exit status: 0 done, 1 refused or failed, 2 the command line makes no sense.";
@@ -77,6 +89,24 @@ enum Command {
     Settings(settings::Settings),
     /// Custom domains of a tenant
     Domain(domain::Domain),
+    /// Single sign-on of a tenant: its own identity provider
+    Sso(Box<sso::Sso>),
+    /// Members of a tenant: list, add, change, suspend, remove
+    Member(member::Member),
+    /// Invitations into a tenant: send one or many, send again, revoke
+    Invitation(invitation::Invitation),
+    /// Roles of a tenant, and what they allow
+    Role(role::Role),
+    /// Keys of a tenant's programs
+    ApiKey(api_key::ApiKey),
+    /// Webhooks of a tenant, and what was sent to them
+    Webhook(webhook::Webhook),
+    /// Be in a member's place for a while, and see who was
+    Impersonation(impersonation::Impersonation),
+    /// Switch a person's account off and on
+    Account(account::Account),
+    /// Keys of services and operators
+    PlatformKey(platform_key::PlatformKey),
     /// The keys that sign access tokens: list, rotate, revoke
     SigningKey(signing_key::SigningKey),
     /// The audit log of a tenant or of the platform
@@ -112,6 +142,15 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::Feature(feature)) => feature.run(out).await,
         Some(Command::Settings(settings)) => settings.run(out).await,
         Some(Command::Domain(domain)) => domain.run(out).await,
+        Some(Command::Sso(sso)) => sso.run(out).await,
+        Some(Command::Member(member)) => member.run(out).await,
+        Some(Command::Invitation(invitation)) => invitation.run(out).await,
+        Some(Command::Role(role)) => role.run(out).await,
+        Some(Command::ApiKey(key)) => key.run(out).await,
+        Some(Command::Webhook(webhook)) => webhook.run(out).await,
+        Some(Command::Impersonation(impersonation)) => impersonation.run(out).await,
+        Some(Command::Account(account)) => account.run(out).await,
+        Some(Command::PlatformKey(key)) => key.run(out).await,
         Some(Command::SigningKey(key)) => key.run(out).await,
         Some(Command::Audit(audit)) => audit.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),

@@ -68,6 +68,11 @@ pub(super) fn sheet(facts: &[(&str, String)]) -> String {
     facts.iter().map(|(name, value)| format!("{name:<width$}{}", plain(value))).collect::<Vec<_>>().join("\n")
 }
 
+/// What is printed once, below the facts of what it belongs to. `what` begins the sentence.
+pub(super) fn once(facts: &str, what: &str, secret: &str) -> String {
+    format!("{facts}\n\n{what}, shown this once and never again:\n\n    {}\n", plain(secret))
+}
+
 /// A time in whole seconds; nothing when there is none.
 pub(super) fn time(at: Option<ProtoTimestamp>) -> String {
     let shown = |t: ProtoTimestamp| Timestamp::from_micros(t.seconds.saturating_mul(1_000_000)).to_string();

@@ -1,6 +1,9 @@
 //! The command line as an operator types it, against a server that runs.
 
+mod credentials;
 mod ends;
+mod outside;
+mod people;
 mod plans;
 mod settings;
 mod tenants;
@@ -96,6 +99,18 @@ fn wrong_usage_exits_with_2_and_an_absent_server_is_told() {
         &["settings", "set", "acme"],
         &["settings", "set", "acme", "colour=red"],
         &["completions", "cmd"],
+        &["member", "roles", "acme", "bob@example.com"],
+        &["invitation", "list", "acme", "--status", "gone"],
+        &["role", "create", "acme", "helper", "--rank", "5"],
+        &["role", "update", "acme", "helper"],
+        &["api-key", "create", "acme", "--name", "x"],
+        &["platform-key", "create-operator", "--name", "x", "--scope", "most"],
+        &["platform-key", "rotate", "k", "--overlap", "721"],
+        &["webhook", "update", "acme", "w"],
+        &["webhook", "update", "acme", "w", "--event", "member.added", "--all-events"],
+        &["sso", "set", "acme", "--group-role", "teachers"],
+        &["impersonation", "begin", "acme", "bob@example.com"],
+        &["impersonation", "begin", "acme", "bob@example.com", "--reason", "x", "--minutes", "61"],
     ] {
         let (code, _, err) = output(tenantry(args));
         assert_eq!(code, 2, "{args:?}: {err}");

@@ -82,7 +82,7 @@ impl Deprovision {
 }
 
 /// What follows when nothing was done.
-pub(super) const fn undone(dry_run: bool) -> &'static str {
+pub(in crate::cli) const fn undone(dry_run: bool) -> &'static str {
     if dry_run { "\n\nNothing was done: --dry-run." } else { "" }
 }
 

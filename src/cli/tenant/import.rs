@@ -2,12 +2,11 @@
 //! and sent again from the start when the connection breaks: what is there already does not change.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal as _, Read as _, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +15,7 @@ use tonic_types::StatusExt as _;
 
 use crate::cli::connect::{Connect, Tenants};
 use crate::cli::output::Output;
+use crate::cli::progress::Progress;
 use crate::cli::table::plain;
 use crate::cli::{CliError, json as messages};
 use crate::rpc::v1::{ImportOutcome, ImportTenantsRequest, ImportTenantsResponse};
@@ -34,9 +34,6 @@ const WAIT: Duration = Duration::from_millis(500);
 
 /// Refused items in the summary.
 const SHOWN: usize = 20;
-
-/// How often something is said where there is no terminal.
-const PULSE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 #[command(after_help = r#"
@@ -124,7 +121,7 @@ impl Import {
                     None => return Err(CliError::Failed("the server ended the import before the file".to_owned())),
                 },
             }
-            progress.show(tally, bytes);
+            progress.show(bytes, |seconds| tally.told(seconds));
         }
         reading.await.map_err(|e| CliError::Failed(e.to_string()))?.map_err(|source| self.unreadable(source))
     }
@@ -234,6 +231,11 @@ impl Tally {
         Ok(())
     }
 
+    fn told(&self, seconds: u64) -> String {
+        let Self { created, unchanged, refused, .. } = self;
+        format!("{created} created, {unchanged} unchanged, {refused} refused, {} items/s", self.items() / seconds)
+    }
+
     const fn items(&self) -> u64 {
         self.created + self.unchanged + self.refused
     }
@@ -269,50 +271,5 @@ fn summary(tally: &Tally, took: Duration, out: &mut Output<'_>, unchanged: &str)
     match tally.refused {
         0 => Ok(()),
         refused => Err(CliError::Failed(format!("{refused} of {} items were refused", tally.items()))),
-    }
-}
-
-/// A bar on a terminal, a line now and then elsewhere; all of it on standard error.
-struct Progress {
-    bar: ProgressBar,
-    began: Instant,
-    said: std::cell::Cell<Instant>,
-}
-
-impl Progress {
-    fn new(bytes: u64) -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {elapsed}, {eta} left");
-        let bar = ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let now = Instant::now();
-        Self { bar, began: now, said: std::cell::Cell::new(now) }
-    }
-
-    fn show(&self, tally: &Tally, bytes: u64) {
-        let seconds = self.began.elapsed().as_secs().max(1);
-        let told = || {
-            let (created, unchanged, refused) = (tally.created, tally.unchanged, tally.refused);
-            format!("{created} created, {unchanged} unchanged, {refused} refused, {} items/s", tally.items() / seconds)
-        };
-        if io::stderr().is_terminal() {
-            self.bar.set_position(bytes);
-            if tally.items().is_multiple_of(64) {
-                self.bar.set_message(told());
-            }
-        } else if self.said.get().elapsed() >= PULSE {
-            self.say(&told());
-        }
-    }
-
-    fn say(&self, text: &str) {
-        self.said.set(Instant::now());
-        if io::stderr().is_terminal() {
-            self.bar.println(text);
-        } else {
-            let _ = writeln!(io::stderr(), "{text}");
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

@@ -12,6 +12,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
+pub(super) use end::undone;
 pub(super) use provision::Cycle;
 
 use super::CliError;

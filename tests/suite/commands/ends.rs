@@ -17,8 +17,14 @@ on_both_engines! {
 }
 
 /// The commands that destroy.
-fn destroyers(acme: &Tenant) -> [Vec<&str>; 4] {
+fn destroyers(acme: &Tenant) -> [Vec<&str>; 10] {
     [
+        vec!["member", "remove", &acme.slug, &acme.owner.email],
+        vec!["role", "delete", &acme.slug, "member"],
+        vec!["api-key", "revoke", &acme.slug, "none"],
+        vec!["platform-key", "revoke", "none"],
+        vec!["webhook", "remove", &acme.slug, "none"],
+        vec!["sso", "remove", &acme.slug],
         vec!["tenant", "delete", &acme.slug],
         vec!["tenant", "deprovision", &acme.slug],
         vec!["tenant", "purge", &acme.slug],
@@ -40,7 +46,7 @@ async fn what_destroys_is_refused_without_a_terminal(t: &Bed) {
 }
 
 /// The command on a pseudo terminal, where this is typed: exit code and all that is seen.
-fn on_a_terminal(command: &Command, typed: &str) -> (i32, String) {
+pub(super) fn on_a_terminal(command: &Command, typed: &str) -> (i32, String) {
     let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("plain"));
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
     let mut shell = Command::new("sh");
@@ -54,7 +60,7 @@ async fn on_a_terminal_the_slug_confirms_and_nothing_else(t: &Bed) {
     for wrong in ["yes", "", &acme.id] {
         let (code, seen) = on_a_terminal(&command(t, &["tenant", "delete", &acme.slug]), wrong);
         assert_eq!(code, 1, "{seen}");
-        assert!(seen.contains("Type its slug") && seen.contains("nothing was done"), "{seen}");
+        assert!(seen.contains("Type the slug") && seen.contains("nothing was done"), "{seen}");
     }
     assert_eq!(json(t, &["tenant", "show", &acme.slug])["status"], "active");
     // Named by its id, it is the slug that confirms.
