@@ -230,22 +230,21 @@ impl Caller {
     /// The rank that bounds whom the caller may make, change or remove, given the roles of the person in the tenant: nobody
     /// gives what they do not have. A key ranks as the highest of the catalogue's roles all of whose permissions, and of the
     /// lower ones', it holds: a tenant's own roles, which its service knows nothing of, do not lower it; a service in a
-    /// person's name, and a member's key, as the lower of both; an operator and the server itself at the top. None is below
-    /// every role.
+    /// person's name, and a member's key, as the lower of both; an operator for everything and the server itself at the top.
+    /// Keys of tenants and members, and operators for support, stay below the top: they make no owners. None is below every
+    /// role.
     #[must_use]
     pub fn rank(&self, held: Option<&RoleNames>, roles: &Roles) -> Option<Rank> {
         let of_person = held.map(|names| roles.rank_of(names));
-        let of_key = |permissions: &Permissions| {
-            let catalogue = roles.ascending().filter(|role| !role.own);
-            catalogue.take_while(|role| permissions.covers(&role.permissions)).last().map(|r| r.rank)
-        };
         match self {
             Self::Anonymous => None,
             Self::User(_) => of_person,
-            Self::Service(key) => of_key(&key.permissions),
-            Self::Delegated(key, _) => of_person.min(of_key(&key.permissions)),
-            Self::Key(key) => of_key(&key.permissions),
-            Self::Personal(key, _) => of_person.min(of_key(&key.permissions)),
+            Self::Service(key) => rank_by_permissions(&key.permissions, roles),
+            Self::Delegated(key, _) => of_person.min(rank_by_permissions(&key.permissions, roles)),
+            Self::Key(key) => rank_of_key(&key.permissions, roles),
+            Self::Personal(key, _) => of_person.min(rank_of_key(&key.permissions, roles)),
+            // Who owns a tenant is not a matter of support.
+            Self::Operator(key) if key.scope < OperatorScope::All => Some(roles.below_top().rank),
             Self::Operator(_) | Self::System => Some(roles.top().rank),
         }
     }
@@ -293,6 +292,17 @@ impl Ctx {
     pub fn new_id(&self) -> Uuid {
         entropy::id(self.now)
     }
+}
+
+/// The rank of a tenant's or a member's key: below the top, whatever it may do, for keys do not decide on who owns a tenant.
+#[must_use]
+pub fn rank_of_key(permissions: &Permissions, roles: &Roles) -> Option<Rank> {
+    rank_by_permissions(permissions, roles).min(Some(roles.below_top().rank))
+}
+
+fn rank_by_permissions(permissions: &Permissions, roles: &Roles) -> Option<Rank> {
+    let catalogue = roles.ascending().filter(|role| !role.own);
+    catalogue.take_while(|role| permissions.covers(&role.permissions)).last().map(|role| role.rank)
 }
 
 /// What a tenant asks of sign-ins.

@@ -183,6 +183,8 @@ pub enum Error {
     InvitationFinished(&'static str),
     #[error("whoever invited you may not give what the invitation says any more; ask for another one")]
     InvitationVoid,
+    #[error("this invitation did not come by mail, so it proves no address; sign up first, then accept it")]
+    SignUpFirst,
     #[error("the invitation is for another address; sign in with the account of that address")]
     InvitationForAnother,
     #[error("the tenant is not deleted")]

@@ -111,7 +111,12 @@ impl App {
         // The last letter; it goes when it was sent.
         let payload = serde_json::json!({ "at": ctx.now.to_string() });
         self.post(&mut tx, letter((Template::AccountDeleted, &person.user.email), payload, ctx), ctx.now).await?;
-        tx.commit(ctx, Audit::of(user_id.0).field("status", "active", "deleted")).await
+        tx.commit(ctx, Audit::of(user_id.0).field("status", "active", "deleted")).await?;
+        // Whoever added them meanwhile looked them up before: nobody finds them from here on.
+        for tenant in self.tenants_of(user_id, ctx.now).await? {
+            self.end_membership(ctx, &tenant, (&person.user, &nobody)).await?;
+        }
+        Ok(())
     }
 
     /// All tenants in which a person has a place.

@@ -6,6 +6,8 @@
 
 mod accept;
 
+use std::collections::{BTreeSet, HashMap};
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,7 +20,7 @@ use super::mutation::{Begun, RequestKey, check_etag};
 use super::seats::{Seats, check_seats};
 use super::throttle::{Attempted, MAIL_LIMITS, Origin};
 use crate::ctx::TenantCtx;
-use crate::domain::id::InvitationId;
+use crate::domain::id::{ApiKeyId, InvitationId};
 use crate::domain::invitation::{HOLDS_DAYS, Invitation, InvitationStatus, InvitationToken};
 use crate::domain::mail::{Message, Template};
 use crate::domain::membership::{Authority, may_touch};
@@ -27,7 +29,7 @@ use crate::domain::role::RoleNames;
 use crate::domain::secret::{Secret, sealed};
 use crate::domain::tenant::Tenant;
 use crate::domain::user::Account;
-use crate::error::Error;
+use crate::error::{Error, Violation};
 use crate::store::audit::Audit;
 use crate::store::tx::{OfTenant, Statement};
 use crate::store::{InTenant, Scope, Scoped, TenantTx, invitations, memberships, scoped::RunsIn, settings};
@@ -53,8 +55,8 @@ pub enum NotInvited {
     RankTooLow,
     /// The roles allow what the caller may not do.
     PermissionMissing(String),
-    /// One of the roles is gone.
-    RoleGone(String),
+    /// What was said of them is no address or no roles: fields and what is wrong with them.
+    Invalid(Vec<(String, String)>),
     /// No seat is left.
     SeatsExhausted(i64),
     /// The address was sent enough for now; in so many seconds it can be sent more.
@@ -68,7 +70,10 @@ impl From<NotInvited> for Error {
             NotInvited::AlreadyInvited => Self::AlreadyInvited,
             NotInvited::RankTooLow => Self::RankTooLow,
             NotInvited::PermissionMissing(permission) => Self::PermissionMissing(permission),
-            NotInvited::RoleGone(problem) => Self::field("roles", problem),
+            NotInvited::Invalid(wrong) => {
+                let wrong = wrong.into_iter().map(|(field, description)| Violation { field, description });
+                Self::FieldsInvalid(wrong.collect())
+            }
             NotInvited::SeatsExhausted(seats) => Self::SeatsExhausted { seats },
             NotInvited::TooManyAttempts(seconds) => Self::TooManyAttempts { retry_after: TimeDelta::seconds(seconds) },
         }
@@ -85,7 +90,9 @@ impl NotInvited {
             Error::PermissionMissing(permission) => Self::PermissionMissing(permission),
             Error::SeatsExhausted { seats } => Self::SeatsExhausted(seats),
             Error::TooManyAttempts { retry_after } => Self::TooManyAttempts(retry_after.num_seconds()),
-            Error::FieldsInvalid(mut wrong) => Self::RoleGone(wrong.pop().map(|w| w.description).unwrap_or_default()),
+            Error::FieldsInvalid(wrong) => {
+                Self::Invalid(wrong.into_iter().map(|wrong| (wrong.field, wrong.description)).collect())
+            }
             other => return Err(other),
         })
     }
@@ -118,13 +125,13 @@ impl App {
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
         let account = self.store.find_account(&email).await?;
-        if by_mail {
-            self.take_invitation_mail(t, &email).await?;
-        }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
+        if by_mail {
+            self.take_invitation_mail(&mut open.tx, t, &email).await?;
+        }
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let holds = holds(&mut open.tx, t).await?;
         let wish = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
@@ -146,31 +153,50 @@ impl App {
     pub async fn bulk_invite(
         &self,
         t: &TenantCtx,
-        people: Vec<(Email, RoleNames)>,
+        people: Vec<Result<(Email, RoleNames), Error>>,
         by_mail: bool,
         key: Option<RequestKey>,
     ) -> Result<Vec<Result<Invited, NotInvited>>, Error> {
         let tenant_id = t.tenant_id();
-        let mut accounts = Vec::with_capacity(people.len());
-        for (email, _) in &people {
-            let account = self.store.find_account(email).await?;
-            let mail = if by_mail { self.take_invitation_mail(t, email).await } else { Ok(()) };
-            accounts.push((account, mail.map_err(NotInvited::of)));
+        let mut accounts = HashMap::new();
+        for (email, _) in people.iter().flatten() {
+            if let Some(account) = self.store.find_account(email).await? {
+                accounts.insert(email.clone(), account);
+            }
         }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
+        // In one order, so that two calls never wait for each other.
+        let mut mailed_enough = HashMap::new();
+        if by_mail {
+            let emails: BTreeSet<&Email> = people.iter().flatten().map(|(email, _)| email).collect();
+            for email in emails {
+                if let Err(error) = self.take_invitation_mail(&mut open.tx, t, email).await {
+                    mailed_enough.insert(email.clone(), NotInvited::of(error)?);
+                }
+            }
+        }
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let holds = holds(&mut open.tx, t).await?;
         let wish = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
         let mut seats = Seats::count(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let mut results = Vec::with_capacity(people.len());
-        for (person, (account, mail)) in people.into_iter().zip(accounts) {
-            if let Err(why) = mail {
-                results.push(Err(why?));
+        for person in people {
+            // What cannot be read is refused in the same answer as the rest, so that a repetition is answered alike.
+            let person = match person {
+                Ok(person) => person,
+                Err(error) => {
+                    results.push(Err(NotInvited::of(error)?));
+                    continue;
+                }
+            };
+            if let Some(why) = mailed_enough.get(&person.0) {
+                results.push(Err(why.clone()));
                 continue;
             }
+            let account = accounts.get(&person.0);
             let result = match seats.left() {
                 // Refused for what is wrong with it rather than for the seats, where it would be in any case.
                 Err(full) => match invitations::find_pending(&mut open.tx, &person.0).await? {
@@ -179,7 +205,7 @@ impl App {
                     }
                     _ => Err(full),
                 },
-                Ok(()) => self.invite(&mut open.tx, &wish, person, account.as_ref()).await,
+                Ok(()) => self.invite(&mut open.tx, &wish, person, account).await,
             };
             results.push(match result {
                 Ok(invited) => {
@@ -198,11 +224,11 @@ impl App {
         self.finish_secret(open, &t.ctx, audit, results).await
     }
 
-    /// Counts a letter to an address, before it is written: whoever may invite could otherwise have anybody sent any number,
-    /// in our name.
-    async fn take_invitation_mail(&self, t: &TenantCtx, email: &Email) -> Result<(), Error> {
+    /// Counts a letter to an address: whoever may invite could otherwise have anybody sent any number, in our name. Apart from
+    /// the letters that people ask for themselves, which nobody else's invitations use up.
+    async fn take_invitation_mail(&self, tx: &mut TenantTx, t: &TenantCtx, email: &Email) -> Result<(), Error> {
         let to = (email, Origin::Network(t.ctx.source));
-        self.take_attempt(Attempted::Mail, to, MAIL_LIMITS, t.ctx.now).await.map(|_| ())
+        self.take_attempt_in(tx, Attempted::Invitation, to, MAIL_LIMITS, t.ctx.now).await.map(|_| ())
     }
 
     /// Makes one invitation, and the letter that tells of it. Whether there is a seat for it is the caller's to ask.
@@ -230,6 +256,8 @@ impl App {
             roles,
             written: InvitationStatus::Pending,
             inviter: t.user_id(),
+            inviter_key: answering_key(t),
+            mailed: by_mail,
             opens_tenant: false,
             accepted_by: None,
             version: 1,
@@ -299,14 +327,14 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<Invited, Error> {
         let (tenant_id, now) = (t.tenant_id(), t.ctx.now);
-        if by_mail {
-            let seen = invitations::get(&mut self.store.read(InTenant(tenant_id)).await?, id).await?;
-            self.take_invitation_mail(t, &seen.email).await?;
-        }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
+        if by_mail {
+            let seen = invitations::get(&mut open.tx, id).await?;
+            self.take_invitation_mail(&mut open.tx, t, &seen.email).await?;
+        }
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
         let before = invitations::get(&mut open.tx, id).await?;
         match before.status(now) {
@@ -321,6 +349,8 @@ impl App {
         let mut after = Invitation {
             written: InvitationStatus::Pending,
             inviter: t.user_id(),
+            inviter_key: answering_key(t),
+            mailed: by_mail,
             sent_at: now,
             expires_at: now.after(holds(&mut open.tx, t).await?),
             ..before.clone()
@@ -378,6 +408,11 @@ impl App {
     ) -> Result<Vec<Invitation>, Error> {
         invitations::list(&mut self.store.read(InTenant(t.tenant_id())).await?, page, status, t.ctx.now).await
     }
+}
+
+/// The tenant's own key that answers for an invitation; a member's key leaves that to the member.
+fn answering_key(t: &TenantCtx) -> Option<ApiKeyId> {
+    t.ctx.caller.api_key().filter(|_| t.user_id().is_none()).map(|key| key.api_key_id)
 }
 
 /// How long invitations of a tenant hold.

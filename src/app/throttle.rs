@@ -10,8 +10,8 @@ use super::mutation::network;
 use crate::domain::name::Email;
 use crate::domain::throttle::{AttemptLimits, Counted};
 use crate::error::Error;
-use crate::store::OnPlatform;
 use crate::store::attempts::{self, Subject};
+use crate::store::{OnPlatform, Scope, Scoped};
 use crate::time::Timestamp;
 
 /// How often somebody has mail sent to one address.
@@ -25,6 +25,8 @@ pub enum Attempted {
     Password,
     /// To have mail sent.
     Mail,
+    /// To have an invitation sent to somebody else.
+    Invitation,
 }
 
 impl Attempted {
@@ -32,6 +34,7 @@ impl Attempted {
         match self {
             Self::Password => "password",
             Self::Mail => "mail",
+            Self::Invitation => "invitation",
         }
     }
 }
@@ -65,21 +68,7 @@ impl App {
         limits: AttemptLimits,
         now: Timestamp,
     ) -> Result<Attempt, Error> {
-        let subject = |parts: &[&[u8]]| {
-            let parts = [&[attempted.as_str().as_bytes(), email.as_str().as_bytes()], parts].concat();
-            self.master.mac("attempt", &parts)
-        };
-        let (own, total) = match from {
-            Origin::Device(digest) => (subject(&[b"device", digest]), None),
-            Origin::Network(source) => {
-                let network = source.map_or_else(|| "unknown".to_owned(), network);
-                (subject(&[b"network", network.as_bytes()]), Some(subject(&[b"total"])))
-            }
-        };
-        let refused = |retry_after| {
-            metrics::counter!("tenantry_attempts_refused_total", "attempted" => attempted.as_str()).increment(1);
-            Error::TooManyAttempts { retry_after }
-        };
+        let (own, total) = self.subjects(attempted, (email, from));
         // A flood of attempts that are refused costs reads, not writes.
         let mut tx = self.store.read(OnPlatform).await?;
         let mut counted = Counted { own: attempts::find(&mut tx, &own).await?, total: None };
@@ -87,22 +76,54 @@ impl App {
             counted.total = Some(attempts::find(&mut tx, total).await?);
         }
         drop(tx);
-        counted.take(limits, now).map_err(refused)?;
+        counted.take(limits, now).map_err(|retry_after| refused(attempted, retry_after))?;
 
         let mut tx = self.store.write(OnPlatform).await?;
+        let attempt = self.take_attempt_in(&mut tx, attempted, (email, from), limits, now).await?;
+        tx.commit_unaudited(now).await?;
+        Ok(attempt)
+    }
+
+    /// `take_attempt` in the transaction of what is attempted: counted only if that happens.
+    ///
+    /// # Errors
+    /// `TooManyAttempts`.
+    pub(super) async fn take_attempt_in<S: Scope>(
+        &self,
+        tx: &mut Scoped<S>,
+        attempted: Attempted,
+        (email, from): (&Email, Origin<'_>),
+        limits: AttemptLimits,
+        now: Timestamp,
+    ) -> Result<Attempt, Error> {
+        let (own, total) = self.subjects(attempted, (email, from));
         // Always in this order.
         let of_total = match &total {
-            Some(total) => Some(attempts::lock(&mut tx, total, now).await?),
+            Some(total) => Some(attempts::lock(tx, total, now).await?),
             None => None,
         };
-        let mut counted = Counted { own: attempts::lock(&mut tx, &own, now).await?, total: of_total };
-        counted.take(limits, now).map_err(refused)?;
-        attempts::put(&mut tx, &own, &counted.own, now).await?;
+        let mut counted = Counted { own: attempts::lock(tx, &own, now).await?, total: of_total };
+        counted.take(limits, now).map_err(|retry_after| refused(attempted, retry_after))?;
+        attempts::put(tx, &own, &counted.own, now).await?;
         if let (Some(subject), Some(hits)) = (&total, &counted.total) {
-            attempts::put(&mut tx, subject, hits, now).await?;
+            attempts::put(tx, subject, hits, now).await?;
         }
-        tx.commit_unaudited(now).await?;
         Ok(Attempt { own, total, at: now })
+    }
+
+    /// Whose attempts count together: those from where this one comes, and all at the address.
+    fn subjects(&self, attempted: Attempted, (email, from): (&Email, Origin<'_>)) -> (Subject, Option<Subject>) {
+        let subject = |parts: &[&[u8]]| {
+            let parts = [&[attempted.as_str().as_bytes(), email.as_str().as_bytes()], parts].concat();
+            self.master.mac("attempt", &parts)
+        };
+        match from {
+            Origin::Device(digest) => (subject(&[b"device", digest]), None),
+            Origin::Network(source) => {
+                let network = source.map_or_else(|| "unknown".to_owned(), network);
+                (subject(&[b"network", network.as_bytes()]), Some(subject(&[b"total"])))
+            }
+        }
     }
 
     /// Takes an attempt back that was counted and not made.
@@ -156,6 +177,11 @@ impl App {
             }
         }
     }
+}
+
+fn refused(attempted: Attempted, retry_after: TimeDelta) -> Error {
+    metrics::counter!("tenantry_attempts_refused_total", "attempted" => attempted.as_str()).increment(1);
+    Error::TooManyAttempts { retry_after }
 }
 
 fn remove(hits: &mut Vec<Timestamp>, at: Timestamp) {

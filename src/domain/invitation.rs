@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::base62;
-use super::id::{InvitationId, UserId};
+use super::id::{ApiKeyId, InvitationId, UserId};
 use super::name::Email;
 use super::role::RoleNames;
 use super::secret::{Secret, sha256};
@@ -53,8 +53,12 @@ pub struct Invitation {
     pub roles: RoleNames,
     /// Where it stood when it was written; see `status`.
     pub written: InvitationStatus,
-    /// Who answers for it: whoever invited, or sent it again; none for services and operators.
+    /// Who answers for it: whoever invited, or sent it again; none for services, operators and the tenant's own keys.
     pub inviter: Option<UserId>,
+    /// The tenant's own key that answers for it.
+    pub inviter_key: Option<ApiKeyId>,
+    /// Whether the token that opens it went by mail, so that whoever has it has read the address's mail.
+    pub mailed: bool,
     /// Whether a pending tenant begins with its acceptance.
     pub opens_tenant: bool,
     /// Who accepted it.

@@ -149,7 +149,7 @@ impl Slug {
 }
 
 /// An e-mail address in lower case, at most 254 characters (RFC 5321). Whether mail arrives there is not known.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Email(String);
 

@@ -106,6 +106,7 @@ pub fn code(error: &Error) -> Code {
         | Error::RoleInUse(_)
         | Error::InvitationFinished(_)
         | Error::InvitationVoid
+        | Error::SignUpFirst
         | Error::LastOwner
         | Error::LastOperatorKey
         | Error::WrongState { .. }
@@ -203,6 +204,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::InvitationNotFound => R::InvitationNotFound,
         Error::InvitationFinished(_) => R::InvitationFinished,
         Error::InvitationVoid => R::InvitationVoid,
+        Error::SignUpFirst => R::SignUpFirst,
         Error::InvitationForAnother => R::InvitationForAnother,
         Error::TenantCancelled => R::TenantCancelled,
         Error::TenantPending => R::TenantPending,

@@ -58,6 +58,14 @@ statements! {
         "select hits from rpc_rate where method = $1 and subject = $2",
     );
 
+    /// Held until the end of the transaction by whoever is about to revoke an operator's key: two of them do not pass each
+    /// other. In the order in which uses of keys are written.
+    pub(super) LOCK_OPERATOR_KEYS: OfPlatform = Statement::each(
+        "select platform_key_id from platform_key where kind = 4 and revoked_at is null
+         order by platform_key_id for update",
+        "select platform_key_id from platform_key where kind = 4 and revoked_at is null order by platform_key_id",
+    );
+
     /// Reads counted attempts and keeps them from changing.
     pub(super) LOCK_ATTEMPT: OfPlatform = Statement::each(
         "select hits from attempt where subject = $1 for update",

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped, TenantTx};
 use super::tx::{OfTenant, Statement, statements};
-use crate::domain::id::{InvitationId, TenantId, UserId};
+use crate::domain::id::{ApiKeyId, InvitationId, TenantId, UserId};
 use crate::domain::invitation::{Invitation, InvitationStatus};
 use crate::domain::name::Email;
 use crate::domain::role::RoleNames;
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// The columns of an `InvitationRow`, after the prefix of their table.
 macro_rules! invitation_columns {
     ($of:literal) => {
-        $crate::store::invitations::invitation_columns!(@list $of invitation_id email roles status inviter_id opens_tenant accepted_by version created_at updated_at sent_at expires_at)
+        $crate::store::invitations::invitation_columns!(@list $of invitation_id email roles status inviter_id inviter_key_id mailed opens_tenant accepted_by version created_at updated_at sent_at expires_at)
     };
     (@list $of:literal $first:ident $($rest:ident)*) => {
         concat!($of, stringify!($first) $(, ", ", $of, stringify!($rest))*)
@@ -25,9 +25,9 @@ pub(super) use invitation_columns;
 
 statements! {
     INSERT: OfTenant = Statement::new(
-        "insert into invitation (tenant_id, invitation_id, email, roles, status, digest, inviter_id, opens_tenant,
-                                 version, created_at, updated_at, sent_at, expires_at)
-         values ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $9, $9, $10)
+        "insert into invitation (tenant_id, invitation_id, email, roles, status, digest, inviter_id, inviter_key_id, mailed,
+                                 opens_tenant, version, created_at, updated_at, sent_at, expires_at)
+         values ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $11, $11, $12)
          on conflict (tenant_id, email) where status = 1 do nothing",
     );
     /// One whose time is over makes room for a new one.
@@ -76,7 +76,7 @@ statements! {
     UPDATE: OfTenant = Statement::new(
         "update invitation
          set status = $3, roles = $4, inviter_id = $5, accepted_by = $6, sent_at = $7, expires_at = $8, updated_at = $9,
-             version = version + 1
+             inviter_key_id = $11, mailed = $12, version = version + 1
          where tenant_id = $1 and invitation_id = $2 and version = $10",
     );
     SET_DIGEST: OfTenant = Statement::new(
@@ -94,6 +94,8 @@ pub(super) struct InvitationRow {
     roles: String,
     status: i64,
     inviter_id: Option<Uuid>,
+    inviter_key_id: Option<Uuid>,
+    mailed: i64,
     opens_tenant: i64,
     accepted_by: Option<Uuid>,
     version: i64,
@@ -121,6 +123,8 @@ impl TryFrom<InvitationRow> for Invitation {
                 _ => InvitationStatus::Expired,
             },
             inviter: row.inviter_id.map(UserId),
+            inviter_key: row.inviter_key_id.map(ApiKeyId),
+            mailed: row.mailed != 0,
             opens_tenant: row.opens_tenant != 0,
             accepted_by: row.accepted_by.map(UserId),
             version: row.version,
@@ -165,6 +169,8 @@ where
         roles.as_str().into(),
         digest.as_slice().into(),
         invitation.inviter.map(|user| user.0).into(),
+        invitation.inviter_key.map(|key| key.0).into(),
+        i64::from(invitation.mailed).into(),
         i64::from(invitation.opens_tenant).into(),
         invitation.version.into(),
         now.into(),
@@ -262,6 +268,8 @@ where
         invitation.expires_at.into(),
         now.into(),
         invitation.version.into(),
+        invitation.inviter_key.map(|key| key.0).into(),
+        i64::from(invitation.mailed).into(),
     ];
     if tx.execute(&UPDATE, &args).await? == 0 {
         return Err(Error::EtagMismatch);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::dialect::LOCK_SIGNING_KEYS;
+use super::dialect::{LOCK_OPERATOR_KEYS, LOCK_SIGNING_KEYS};
 use super::feed::Change;
 use super::scoped::{OnPlatform, Scope, Scoped};
 use super::tx::{OfPlatform, Statement, statements};
@@ -59,13 +59,6 @@ statements! {
         "select count(*) as keys
          from platform_key
          where kind = 4 and revoked_at is null and scope = 'all' and (expires_at is null or expires_at > $1)",
-    );
-    /// Held until the end of the transaction by whoever is about to revoke an operator's key: two of them do not pass each
-    /// other.
-    TOUCH_OPERATOR_KEYS: OfPlatform = Statement::new(
-        "update platform_key
-         set scope = scope
-         where kind = 4 and revoked_at is null",
     );
     LIST_PLATFORM_KEYS: OfPlatform = Statement::new(concat!(
         "select ",
@@ -130,6 +123,12 @@ impl From<SigningKeyRow> for SigningKey {
             revoked_at: row.revoked_at,
         }
     }
+}
+
+#[derive(sqlx::FromRow)]
+struct Locked {
+    #[expect(dead_code, reason = "that the rows are locked is all that matters")]
+    platform_key_id: Uuid,
 }
 
 #[derive(sqlx::FromRow)]
@@ -273,7 +272,7 @@ pub async fn count_operator_keys<S: Scope>(tx: &mut Scoped<S>, now: Timestamp) -
 /// # Errors
 /// `DatabaseUnavailable`.
 pub async fn lock_operator_keys<S: Scope>(tx: &mut Scoped<S>) -> Result<(), Error> {
-    tx.execute(&TOUCH_OPERATOR_KEYS, &[]).await.map(|_| ())
+    tx.all::<Locked, _>(&LOCK_OPERATOR_KEYS, &[]).await.map(|_| ())
 }
 
 /// Keys of services and operators that are not revoked, of one kind or of both, after one of them.

@@ -4,7 +4,7 @@
 use tenantry::rpc::v1;
 
 use crate::harness::{Bed, PASSWORD, Person, Tenant, on_both_engines, unique};
-use crate::links::token_of;
+use crate::links::{prove, token_of};
 use crate::oidc::proven;
 
 on_both_engines! {
@@ -51,13 +51,6 @@ async fn sign_up(t: &Bed, email: &str) -> Person {
     let done = t.anonymous().auth.sign_up(request).await.expect("signs up").into_inner();
     let (token, refresh) = (done.access_token.unwrap().token, done.refresh_token.unwrap().token);
     Person { id: done.user.unwrap().user_id, email: email.to_owned(), token, refresh }
-}
-
-async fn prove(t: &Bed, person: &Person) {
-    let ask = v1::RequestEmailVerificationRequest::default();
-    t.with_token(&person.token).auth.request_email_verification(ask).await.expect("asks");
-    let token = token_of(&t.last_mail_to(&person.email).await);
-    t.anonymous().auth.verify_email(v1::VerifyEmailRequest { token }).await.expect("is proven");
 }
 
 /// Somebody with a proven address of a domain.

@@ -4,9 +4,12 @@ use chrono::TimeDelta;
 use tenantry::rpc::v1;
 use tonic::Code;
 
+use crate::api_keys;
 use crate::harness::{
     Bed, Clients, PASSWORD, Tenant, assert_refused, on_both_engines, request_id, unique, until, wrong_fields,
 };
+use crate::links::{prove, token_of};
+use crate::operator_keys;
 
 on_both_engines! {
     a_new_person_accepts_and_is_signed_in
@@ -21,6 +24,10 @@ on_both_engines! {
     nobody_invites_above_themselves
     a_letter_brings_the_link
     nobody_is_sent_any_number_of_invitations
+    a_token_that_was_handed_over_proves_no_address
+    many_who_are_invited_again_by_the_same_request_are_answered_alike
+    who_is_invited_again_by_the_same_request_is_sent_one_letter
+    neither_support_nor_keys_make_owners
     a_closed_tenant_lets_nobody_in
     ones_own_invitations_are_listed
     a_role_that_people_are_invited_to_is_in_use
@@ -28,6 +35,7 @@ on_both_engines! {
     an_invitation_of_another_tenant_is_none;
     alone
     an_invitation_is_over_without_any_job
+    where_accounts_begin_with_a_proof_a_token_that_was_handed_over_makes_none
     a_tenant_provisioned_by_invitation_begins_with_it
 }
 
@@ -376,6 +384,18 @@ async fn an_invitation_stands_with_whoever_answers_for_it(t: &Bed) {
         let joined = t.anonymous().members.accept_invitation(accept_anew(&again.token)).await.expect(fate);
         assert_eq!(joined.into_inner().member.unwrap().roles, ["admin"]);
     }
+    // A key of the tenant's answers for what it does, for as long as it is good.
+    let key = api_keys::create(t, &acme.owner, &["*"]).await;
+    let by_key = v1::InviteMemberRequest { ..invite(&address("kim"), "viewer") };
+    let (first, second) = (by_key.clone(), v1::InviteMemberRequest { email: address("lee"), ..by_key });
+    let mut program = t.with_key(&key.secret).members;
+    let first = program.invite_member(first).await.expect("invites").into_inner();
+    let second = program.invite_member(second).await.expect("invites").into_inner();
+    t.anonymous().members.accept_invitation(accept_anew(&first.token)).await.expect("stands");
+    let revoke = v1::RevokeApiKeyRequest { api_key_id: key.key.unwrap().api_key_id, ..Default::default() };
+    owner.auth.revoke_api_key(revoke).await.expect("revokes");
+    let void = t.anonymous().members.accept_invitation(accept_anew(&second.token)).await;
+    assert_refused(void, Code::FailedPrecondition, "INVITATION_VOID");
     // Services and operators answer by their keys alone.
     let asked = v1::InviteMemberRequest { tenant: acme.id.clone(), ..invite(&address("bob"), "owner") };
     let made = t.operator().members.invite_member(asked).await.unwrap().into_inner();
@@ -422,6 +442,107 @@ async fn a_letter_brings_the_link(t: &Bed) {
     until("a second letter arrives", async || token(&t.last_mail_to(&email).await) != first).await;
     let second = token(&t.last_mail_to(&email).await);
     t.anonymous().members.accept_invitation(accept_anew(&second)).await.expect("joins");
+}
+
+async fn a_token_that_was_handed_over_proves_no_address(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    for by_mail in [false, true] {
+        let email = address("ann");
+        let asked = v1::InviteMemberRequest { send_email: by_mail, ..invite(&email, "viewer") };
+        let mut token = owner.members.invite_member(asked).await.unwrap().into_inner().token;
+        if by_mail {
+            token = token_of(&t.last_mail_to(&email).await);
+        }
+        let done = t.anonymous().members.accept_invitation(accept_anew(&token)).await.unwrap().into_inner();
+        let mut ann = t.with_token(&done.access_token.unwrap().token);
+        let account = ann.auth.get_account(v1::GetAccountRequest {}).await.unwrap().into_inner().account.unwrap();
+        assert_eq!(account.email_verified, by_mail);
+    }
+}
+
+async fn where_accounts_begin_with_a_proof_a_token_that_was_handed_over_makes_none(t: Bed) {
+    let t = Bed::private(t.engine, &["--sign-up=confirm"]).await;
+    let slug = unique("acme");
+    let create = v1::ProvisionTenantRequest {
+        display_name: "Acme".to_owned(),
+        slug: slug.clone(),
+        admin_email: address("admin"),
+        ..Default::default()
+    };
+    t.operator().tenants.provision_tenant(create).await.expect("is made");
+    let email = address("ann");
+    let asked = v1::InviteMemberRequest { tenant: slug, ..invite(&email, "viewer") };
+    let invited = t.operator().members.invite_member(asked).await.unwrap().into_inner();
+    let refused = t.anonymous().members.accept_invitation(accept_anew(&invited.token)).await;
+    assert_refused(refused, Code::FailedPrecondition, "SIGN_UP_FIRST");
+    let sign_up = v1::SignUpRequest {
+        email: email.clone(),
+        password: PASSWORD.to_owned(),
+        display_name: "Ann".to_owned(),
+        ..Default::default()
+    };
+    t.anonymous().auth.sign_up(sign_up).await.expect("asks");
+    let confirm = v1::ConfirmSignUpRequest { token: token_of(&t.last_mail_to(&email).await), ..Default::default() };
+    let done = t.anonymous().auth.confirm_sign_up(confirm).await.expect("signs up").into_inner();
+    let mut ann = t.with_token(&done.access_token.unwrap().token);
+    ann.members.accept_invitation(accept(&invited.token)).await.expect("joins");
+}
+
+async fn many_who_are_invited_again_by_the_same_request_are_answered_alike(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    let role = |name: &str| v1::CreateRoleRequest { name: name.to_owned(), rank: 15, ..Default::default() };
+    owner.members.create_role(role("temp")).await.unwrap();
+    let item = |email: String, role: &str| v1::InvitationItem { email, roles: vec![role.to_owned()] };
+    let request = v1::BulkInviteRequest {
+        request_id: request_id(),
+        items: vec![item("nobody".to_owned(), "viewer"), item(address("aa"), "temp"), item(address("bb"), "viewer")],
+        ..Default::default()
+    };
+    let first = owner.members.bulk_invite(request.clone()).await.unwrap().into_inner();
+    let delete =
+        v1::DeleteRoleRequest { name: "temp".to_owned(), replacement: "viewer".to_owned(), ..Default::default() };
+    owner.members.delete_role(delete).await.unwrap();
+    let again = owner.members.bulk_invite(request).await.unwrap().into_inner();
+    assert_eq!(again, first, "each is answered as itself, also what can be read no more");
+    assert_eq!(first.results[0].reason, "FIELDS_INVALID");
+    for result in &first.results[1..] {
+        assert_eq!(result.email, result.invitation.as_ref().unwrap().email);
+    }
+}
+
+async fn who_is_invited_again_by_the_same_request_is_sent_one_letter(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    let email = address("ann");
+    let asked = v1::InviteMemberRequest { request_id: request_id(), send_email: true, ..invite(&email, "viewer") };
+    let first = owner.members.invite_member(asked.clone()).await.unwrap().into_inner();
+    for _ in 0..6 {
+        assert_eq!(owner.members.invite_member(asked.clone()).await.expect("the first answer").into_inner(), first);
+    }
+    t.last_mail_to(&email).await;
+    assert_eq!(t.mails_to(&email).len(), 1);
+}
+
+async fn neither_support_nor_keys_make_owners(t: &Bed) {
+    let acme = t.tenant("acme").await;
+    let helper = operator_keys::operator_key(t, v1::OperatorScope::Support).await;
+    let key = api_keys::create(t, &acme.owner, &["*"]).await.secret;
+    let personal = api_keys::personal(t, &acme.owner, &["*"]).await.secret;
+    for key in [helper, key, personal] {
+        let mut clients = t.with_key(&key).members;
+        let invite = |role: &str| v1::InviteMemberRequest { tenant: acme.id.clone(), ..invite(&address("ann"), role) };
+        assert_refused(clients.invite_member(invite("owner")).await, Code::PermissionDenied, "RANK_TOO_LOW");
+        clients.invite_member(invite("admin")).await.expect("below the top");
+        let add = v1::AddMemberRequest {
+            tenant: acme.id.clone(),
+            email: t.person("eve").await.email,
+            roles: vec!["owner".to_owned()],
+            ..Default::default()
+        };
+        assert_refused(clients.add_member(add).await, Code::PermissionDenied, "RANK_TOO_LOW");
+    }
 }
 
 async fn nobody_is_sent_any_number_of_invitations(t: &Bed) {
@@ -487,6 +608,10 @@ async fn ones_own_invitations_are_listed(t: &Bed) {
         clients.members.list_my_invitations(request).await.unwrap().into_inner().invitations
     };
     assert!(mine(&mut own).await.is_empty());
+    let unproven = t.person("eve").await;
+    invited(&mut t.with_token(&acme.owner.token), &unproven.email, "viewer").await;
+    assert!(mine(&mut t.with_token(&unproven.token)).await.is_empty(), "it may be anybody who says that it is theirs");
+    prove(t, &bob).await;
     let mut tokens = Vec::new();
     for tenant in [&acme, &globex] {
         tokens.push(invited(&mut t.with_token(&tenant.owner.token), &bob.email, "viewer").await.1);

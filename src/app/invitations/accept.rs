@@ -11,8 +11,9 @@ use crate::app::mutation::{Begun, RequestKey};
 use crate::app::passwords::Comparison;
 use crate::app::seats::check_seats;
 use crate::app::sessions::{Opened, SignIn, Tokens};
+use crate::app::sign_up::SignUpMode;
 use crate::app::tenants::new_membership;
-use crate::ctx::{Ctx, SignedIn};
+use crate::ctx::{Ctx, SignedIn, rank_of_key};
 use crate::decide::roles::together;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::id::{UserId, derived};
@@ -29,8 +30,10 @@ use crate::store::audit::Audit;
 use crate::store::invitations::{self, Found};
 pub use crate::store::system::MyInvitation;
 use crate::store::{
-    AsUser, InTenant, InTenantAsUser, Scoped, accounts, memberships, roles as own_roles, settings, users,
+    AsUser, InTenant, InTenantAsUser, Scoped, accounts, api_keys, memberships, roles as own_roles, sessions, settings,
+    users,
 };
+use crate::time::Timestamp;
 
 /// What the person who is invited is shown.
 pub struct Previewed {
@@ -74,6 +77,15 @@ struct Joined {
     opened: Option<Opened>,
 }
 
+/// What an invitation has made of somebody.
+struct Admitted {
+    tenant: Tenant,
+    membership: Membership,
+    audit: Audit,
+    /// Whether its token went by mail.
+    mailed: bool,
+}
+
 impl App {
     /// Shows an invitation to whoever has its token.
     ///
@@ -102,7 +114,7 @@ impl App {
     ///
     /// # Errors
     /// `InvitationNotFound`, `InvitationFinished`, `InvitationVoid`, `InvitationForAnother` for who is signed in with another
-    /// address, `EmailTaken` for who is not signed in and has an account, `FieldsInvalid` for a new person without name and
+    /// address, `EmailTaken` for who is not signed in and has an account, `SignUpFirst`, `FieldsInvalid` for a new person without name and
     /// password, `SeatsExhausted`, `WrongState` when the tenant is closed.
     pub async fn accept_invitation(
         &self,
@@ -136,7 +148,9 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let (tenant, membership, audit) = self.admit(&mut open.tx, ctx, &catalogue, token).await?;
+        // An account that is being deleted joins nothing any more.
+        sessions::lock_account(&mut open.tx).await?.ok_or(Error::CredentialInvalid)?;
+        let Admitted { tenant, membership, audit, .. } = self.admit(&mut open.tx, ctx, &catalogue, token).await?;
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
         let member = Member { membership, user: person.user.clone() };
         self.finish(open, ctx, audit, Joined { member, tenant, opened: None }).await
@@ -164,6 +178,10 @@ impl App {
         if key.is_none() {
             open(&invitation, ctx)?;
         }
+        // Where accounts begin with a proof of the address, so does this one.
+        if !invitation.mailed && self.sign_up_mode == SignUpMode::Confirm {
+            return Err(Error::SignUpFirst);
+        }
         let user = User { user_id, email: invitation.email.clone(), display_name: new.display_name };
         // Before the transaction, which may not stay open for as long as a hash takes. A repetition pays for it again.
         let password_hash = self.passwords.hash(new.password.clone(), false).await?;
@@ -174,10 +192,12 @@ impl App {
             Begun::Open(open) => open,
         };
         // First what the invitation says of itself: an account that it has made already is no other fault.
-        let (tenant, membership, audit) = self.admit(&mut open.tx, ctx, &catalogue, token).await?;
+        let Admitted { tenant, membership, audit, mailed } = self.admit(&mut open.tx, ctx, &catalogue, token).await?;
         users::insert(&mut open.tx, &user, &password_hash, ctx.now).await?;
-        // The token came by mail, so the address is theirs.
-        accounts::set_verified(&mut open.tx, ctx.now).await?;
+        // A token that was handed over says nothing of whose mail it is: anybody could have asked for it.
+        if mailed {
+            accounts::set_verified(&mut open.tx, ctx.now).await?;
+        }
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
         let (own, _) = settings::find(&mut open.tx).await?;
         let longest = own.over(&catalogue.definition.settings).security.session_length_seconds;
@@ -217,7 +237,7 @@ impl App {
         ctx: &Ctx,
         catalogue: &Catalogue,
         token: &InvitationToken,
-    ) -> Result<(Tenant, Membership, Audit), Error> {
+    ) -> Result<Admitted, Error> {
         let InTenantAsUser(_, user_id) = *tx.scope();
         let tenant = self.lock_settled(tx, ctx, catalogue).await?;
         if tenant.deleted_at.is_some() {
@@ -233,12 +253,12 @@ impl App {
         if let (Some(member), InvitationStatus::Accepted) = (&there, invitation.written)
             && invitation.accepted_by == Some(user_id)
         {
-            return Ok((tenant, member.clone(), audit));
+            return Ok(Admitted { tenant, membership: member.clone(), audit, mailed: invitation.mailed });
         }
         open(&invitation, ctx)?;
         may_enter(&tenant, &invitation, ctx)?;
         let roles = together(catalogue, &own_roles::list(tx).await?);
-        self.still_stands(tx, &invitation, &roles).await?;
+        self.still_stands(tx, (&invitation, ctx.now), &roles).await?;
         let (membership, audit) = if let Some(member) = there {
             (member, audit)
         } else {
@@ -257,28 +277,35 @@ impl App {
             let opened = self.write_tenant(tx, ctx, catalogue, (&tenant, &mut after)).await?;
             tx.note(&ctx.as_system("System/OpenTenant"), opened).await?;
         }
-        Ok((after, membership, audit))
+        Ok(Admitted { tenant: after, membership, audit, mailed: invitation.mailed })
     }
 
     /// Whether the invitation may still be what it was: its roles are there, and whoever answers for it may still give them.
     async fn still_stands(
         &self,
         tx: &mut Scoped<InTenantAsUser>,
-        invitation: &Invitation,
+        (invitation, now): (&Invitation, Timestamp),
         roles: &std::sync::Arc<Roles>,
     ) -> Result<(), Error> {
         roles.parse_all(&invitation.roles.texts()).map_err(|_| Error::InvitationVoid)?;
-        let Some(inviter) = invitation.inviter else { return Ok(()) };
-        let inviter = match memberships::get(tx, inviter).await {
-            Ok(member) if member.status == MemberStatus::Active => member,
-            Ok(_) | Err(Error::MemberNotFound) => return Err(Error::InvitationVoid),
-            Err(other) => return Err(other),
+        let (rank, permissions) = if let Some(inviter) = invitation.inviter {
+            match memberships::get(tx, inviter).await {
+                Ok(member) if member.status == MemberStatus::Active => {
+                    (Some(roles.rank_of(&member.roles)), roles.permissions_of(&member.roles))
+                }
+                Ok(_) | Err(Error::MemberNotFound) => return Err(Error::InvitationVoid),
+                Err(other) => return Err(other),
+            }
+        } else if let Some(key) = invitation.inviter_key {
+            let key = api_keys::get(tx, key).await?;
+            if !key.is_live(now) {
+                return Err(Error::InvitationVoid);
+            }
+            (rank_of_key(&key.permissions, roles), key.permissions)
+        } else {
+            return Ok(());
         };
-        let authority = Authority {
-            rank: Some(roles.rank_of(&inviter.roles)),
-            permissions: roles.permissions_of(&inviter.roles),
-            roles: roles.clone(),
-        };
+        let authority = Authority { rank, permissions, roles: roles.clone() };
         let may = authority.permissions.contains(INVITE) && authority.may_give(invitation.roles.iter()).is_ok();
         if may { Ok(()) } else { Err(Error::InvitationVoid) }
     }
@@ -320,6 +347,10 @@ impl App {
     /// `CallerKindRefused` without a person.
     pub async fn list_my_invitations(&self, ctx: &Ctx, page: (Uuid, i64)) -> Result<Vec<MyInvitation>, Error> {
         let person = ctx.caller.person().ok_or(Error::CallerKindRefused(ctx.caller.kind()))?;
+        // Whose address this is has to be proven first: what others are invited to is nobody else's business.
+        if self.get_account(person).await?.email_verified_at.is_none() {
+            return Ok(Vec::new());
+        }
         self.store.list_invitations_of(&person.user.email, page, ctx.now).await
     }
 

@@ -146,6 +146,8 @@ impl App {
             roles: RoleNames::one(top.name.clone()),
             written: InvitationStatus::Pending,
             inviter: None,
+            inviter_key: None,
+            mailed: wish.welcome_mail,
             opens_tenant: true,
             accepted_by: None,
             version: 1,

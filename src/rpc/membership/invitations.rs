@@ -47,29 +47,15 @@ pub(super) async fn bulk_invite(
     let count = (1..=MOST).contains(&m.items.len());
     let count = f.read("items", if count { Ok(()) } else { Err("must be 1 to 1000") });
     let (Some(key), Some(())) = (key, count) else { return Err(f.refuse()) };
-    let mut people = Vec::new();
-    let mut refused = Vec::new();
-    for item in &m.items {
+    let people = m.items.iter().map(|item| {
         let mut f = Fields::default();
         let email = f.read("email", Email::parse(&item.email));
         let roles = f.roles("roles", &item.roles, &t.roles, t.roles.default());
-        match email.zip(roles) {
-            Some(person) => {
-                people.push(person);
-                refused.push(None);
-            }
-            None => refused.push(Some(f.refuse())),
-        }
-    }
-    let mut invited = s.0.app.bulk_invite(&t, people, m.send_email, key).await?.into_iter();
-    let results = m.items.into_iter().zip(refused).map(|(item, refused)| {
-        let result = match refused {
-            Some(error) => Err(error),
-            None => match invited.next() {
-                Some(result) => result.map_err(Error::from),
-                None => Err(Error::internal("an item was not answered")),
-            },
-        };
+        email.zip(roles).ok_or_else(|| f.refuse())
+    });
+    let results = s.0.app.bulk_invite(&t, people.collect(), m.send_email, key).await?;
+    let results = m.items.into_iter().zip(results).map(|(item, result)| {
+        let result = result.map_err(Error::from);
         match result {
             Ok(invited) => {
                 let (token, link) = token_and_link(s, &invited);
