@@ -1,7 +1,7 @@
 # What is done to the sources every day. Every target needs a Rust toolchain and a C compiler; `test` also PostgreSQL
 # and Node, which it installs on Debian and its kin when they are missing.
 
-.PHONY: run test lint bench install-test-tools
+.PHONY: run test fuzz lint bench install-test-tools
 
 # A server on this machine, with everything it keeps in ./data.
 run:
@@ -10,6 +10,10 @@ run:
 # All suites, on SQLite and on a private PostgreSQL.
 test: install-test-tools
 	cargo test --locked
+
+# A minute of bad and damaged input for each reader of tokens, keys, codes and names; says how much each was given.
+fuzz:
+	TENANTRY_FUZZ_SECONDS=60 cargo test --locked --lib -- --nocapture fuzzed | grep -v '^$$'
 
 # What must be clean before a change goes in.
 lint:
