@@ -52,6 +52,7 @@ mod raw;
 mod refresh;
 mod refresh_races;
 mod repeats;
+mod revocation;
 mod roles;
 mod rows;
 mod sabotage;
