@@ -98,7 +98,7 @@ async fn no_race_holds_more_seats_than_there_are(t: &Bed) {
     };
     let all = lives.iter().enumerate().map(|(i, life)| {
         let server = if i % 2 == 0 { &t } else { second.as_ref().unwrap_or(&t) };
-        life.live(server, &place, 5, Going::ALL[i / Way::ALL.len() % Going::ALL.len()])
+        life.live(server, &place, 12, Going::ALL[i / Way::ALL.len() % Going::ALL.len()])
     });
     let all = async {
         join_all(all).await;
@@ -109,7 +109,7 @@ async fn no_race_holds_more_seats_than_there_are(t: &Bed) {
     let history = place.recorder.history(before, SEATS);
     let tally = history.tally();
     println!("{:?}: {tally:?}", t.engine);
-    history.judge();
+    assert_eq!(history.judge(), Ok(()), "{tally:?}");
     assert_eq!(held(&t, &place.tenant).await, before + history.held_more(), "{tally:?}");
     let refused: usize = tally.iter().filter(|(what, _)| **what != "plan").map(|(_, (_, refused))| refused).sum();
     assert!(refused > 0, "nobody was refused: {tally:?}");

@@ -1,4 +1,5 @@
-//! Lives of people at a tenant that has too few seats: each comes by one of the ways that there are, and most go again.
+//! Lives of people at a tenant that has too few seats: each comes by one of the ways that there are, and
+//! goes again.
 
 use serde_json::Value;
 use tenantry::rpc::v1;
@@ -33,7 +34,6 @@ impl Way {
 /// How somebody who has joined goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Going {
-    Stays,
     Removed,
     Leaves,
     /// Ends their account.
@@ -44,8 +44,7 @@ pub(super) enum Going {
 }
 
 impl Going {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Removed, Self::Back, Self::Leaves, Self::Deletes, Self::Suspended, Self::Stays];
+    pub(super) const ALL: [Self; 5] = [Self::Removed, Self::Back, Self::Leaves, Self::Deletes, Self::Suspended];
 }
 
 /// Where it all happens.
@@ -250,7 +249,7 @@ impl Life {
             }
         }
         match going {
-            Going::Stays | Going::Suspended => {}
+            Going::Suspended => {}
             Going::Leaves if member.signs_in => {
                 let mut own = t.with_token(&t.login(&self.person, &tenant).await.token);
                 let leave = v1::LeaveTenantRequest::default();
