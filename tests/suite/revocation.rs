@@ -254,7 +254,7 @@ async fn tenants(t: &Bed) -> Vec<Old> {
 async fn keys(t: &Bed) -> Vec<Old> {
     let acme = t.tenant("acme").await;
     let mut olds = Vec::new();
-    let with = |secret: &str| Headers::default().and("x-api-key", secret);
+    let holding = |secret: &str| Headers::default().and("x-api-key", secret);
     let mut owner = t.with_token(&acme.owner.token);
     let wish = v1::CreateApiKeyRequest {
         display_name: "nightly".to_owned(),
@@ -270,7 +270,7 @@ async fn keys(t: &Bed) -> Vec<Old> {
     let api_key_id = made.key.expect("a key").api_key_id;
     let revoke = v1::RevokeApiKeyRequest { api_key_id, ..Default::default() };
     let revoke = later!(owner.clone(), auth, revoke_api_key, revoke);
-    olds.push(Old::new("RevokeApiKey", with(&made.secret), Call::Settings, INVALID, revoke));
+    olds.push(Old::new("RevokeApiKey", holding(&made.secret), Call::Settings, INVALID, revoke));
     let made = owner.auth.create_api_key(wish).await.expect("a key").into_inner();
     let rotate = v1::RotateApiKeyRequest {
         api_key_id: made.key.expect("a key").api_key_id,
@@ -278,17 +278,17 @@ async fn keys(t: &Bed) -> Vec<Old> {
         ..Default::default()
     };
     let rotate = later!(owner.clone(), auth, rotate_api_key, rotate);
-    olds.push(Old::new("RotateApiKey", with(&made.secret), Call::Settings, INVALID, rotate));
+    olds.push(Old::new("RotateApiKey", holding(&made.secret), Call::Settings, INVALID, rotate));
     let made = owner.auth.create_personal_key(mine.clone()).await.expect("a key").into_inner();
     let api_key_id = made.key.expect("a key").api_key_id;
     let revoke = v1::RevokePersonalKeyRequest { api_key_id, ..Default::default() };
     let revoke = later!(owner.clone(), auth, revoke_personal_key, revoke);
-    olds.push(Old::new("RevokePersonalKey", with(&made.secret), Call::Settings, INVALID, revoke));
+    olds.push(Old::new("RevokePersonalKey", holding(&made.secret), Call::Settings, INVALID, revoke));
     let ann = t.member(&acme, "manager").await;
     let made = t.with_token(&ann.token).auth.create_personal_key(mine).await.expect("a key").into_inner();
     let remove = v1::RemoveMemberRequest { user_id: ann.id, ..Default::default() };
     let remove = later!(owner.clone(), members, remove_member, remove);
-    olds.push(Old::new("RemoveMember of a key", with(&made.secret), Call::Settings, INVALID, remove));
+    olds.push(Old::new("RemoveMember of a key", holding(&made.secret), Call::Settings, INVALID, remove));
 
     let mut operator = t.operator();
     let platform = |key_id: String| v1::RevokePlatformKeyRequest { key_id, ..Default::default() };
@@ -296,7 +296,7 @@ async fn keys(t: &Bed) -> Vec<Old> {
     let wish = v1::CreateServiceKeyRequest { permissions: vec!["*".to_owned()], ..wish };
     let made = operator.auth.create_service_key(wish).await.expect("a key").into_inner();
     let bob = t.member(&acme, "manager").await;
-    let delegated = with(&made.secret).and("x-on-behalf-of", &bob.token);
+    let delegated = holding(&made.secret).and("x-on-behalf-of", &bob.token);
     let revoke = later!(operator.clone(), auth, revoke_platform_key, platform(made.key.expect("a key").key_id));
     olds.push(Old::new("RevokePlatformKey of a service", delegated, Call::Settings, INVALID, revoke));
     let wish = v1::CreateOperatorKeyRequest {
@@ -306,11 +306,11 @@ async fn keys(t: &Bed) -> Vec<Old> {
     };
     let made = operator.auth.create_operator_key(wish).await.expect("a key").into_inner();
     let revoke = later!(operator.clone(), auth, revoke_platform_key, platform(made.key.expect("a key").key_id));
-    olds.push(Old::new("RevokePlatformKey of an operator", with(&made.secret), Call::Who, INVALID, revoke));
+    olds.push(Old::new("RevokePlatformKey of an operator", holding(&made.secret), Call::Who, INVALID, revoke));
 
     // What was passed on by a service ends with the person's session as well.
     let cai = t.member(&acme, "manager").await;
-    let headers = with(&t.service_key(&["*"]).await).and("x-on-behalf-of", &cai.token);
+    let headers = holding(&t.service_key(&["*"]).await).and("x-on-behalf-of", &cai.token);
     let logout = later!(t.with_token(&cai.token), auth, logout, v1::LogoutRequest::default());
     olds.push(Old::new("Logout of who is passed on", headers, Call::Settings, INVALID, logout));
     // Last, for all tokens of until now go with it.

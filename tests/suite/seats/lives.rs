@@ -158,7 +158,7 @@ impl Life {
                 return Ok(Some(member));
             }
             Way::Import => {
-                let call = import(t, place.membership(&self.person, "member"));
+                let call = Box::pin(import(t, place.membership(&self.person, "member")));
                 recorder.seats("import", 1, call).await.ok_or(())?;
                 return Ok(Some(member));
             }
@@ -271,7 +271,7 @@ impl Life {
     /// Comes at the first of so many tries that finds a seat, and goes. Whether there was one.
     pub(super) async fn live(&self, t: &Bed, place: &Place, tries: usize, going: Going) -> bool {
         for _ in 0..tries {
-            if let Ok(joined) = self.join(t, place).await {
+            if let Ok(joined) = Box::pin(self.join(t, place)).await {
                 if let Some(member) = joined {
                     self.go(t, place, member, going).await;
                 }

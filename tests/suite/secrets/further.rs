@@ -143,12 +143,12 @@ pub(super) async fn shared_with_others(server: &Program, known: &mut Known, owne
     let shown = known.counted(tenants.get_tenant(v1::GetTenantRequest::default()).await).unwrap().tenant.unwrap();
     let mut auth = server.clients(Headers::default()).auth;
     let person = json!({ "sub": unique("ada"), "email": format!("ada@{domain}"), "email_verified": true });
-    let begin = v1::BeginSsoRequest {
+    let asked = v1::BeginSsoRequest {
         tenant: shown.tenant_id,
         redirect_uri: oidc::REDIRECT.to_owned(),
         login_hint: oidc::hint(&person),
     };
-    let begun = known.counted(auth.begin_sso(begin).await).unwrap();
+    let begun = known.counted(auth.begin_sso(asked).await).unwrap();
     known.add("binding token", &begun.binding_token);
     let complete = oidc::callback(&oidc::browse(&begun.authorization_url).await, &begun.binding_token);
     known.add("code of the provider", &complete.code);
