@@ -100,9 +100,11 @@ pub(super) async fn run(config: Serve) -> Result<(), CliError> {
     let telemetry = telemetry::init(&config)?;
     let upkeep = tokio::spawn(Telemetry::upkeep(telemetry.metrics()));
     let mut server = start(&config, Fittings::default(), telemetry.metrics()).await?;
+    // Heard from before anybody is told that it serves: who asks for a stop right then gets one.
+    let stop = stop_signals()?;
     println!("{}", greeting(&config, &server));
     tokio::select! {
-        result = signals() => result?,
+        () = stop => {}
         // A listener that ends by itself is a failure, not a stop.
         ended = &mut server.serving => {
             return Err(CliError::Failed(format!("the gRPC port closed by itself: {ended:?}")));
@@ -422,13 +424,15 @@ fn greeting(config: &Serve, server: &Running) -> String {
     )
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signals() -> std::io::Result<()> {
+/// What ends with SIGTERM or SIGINT; both are heard from the call on.
+fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
