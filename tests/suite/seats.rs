@@ -11,8 +11,8 @@ use chrono::TimeDelta;
 use futures::future::join_all;
 use tenantry::rpc::v1;
 
-use crate::harness::{Bed, Engine, PASSWORD, Tenant, on_both_engines, unique};
-use history::answered;
+use crate::harness::{Bed, Engine, PASSWORD, Tenant, on_both_engines, request_id, unique};
+use history::patiently;
 use lives::{Going, Life, Place, Way};
 
 on_both_engines! {
@@ -44,8 +44,13 @@ async fn limit(t: &Bed, tenant: &Tenant, seats: i64) {
 }
 
 async fn change_plan(t: &Bed, tenant: &Tenant, plan: &str) -> Result<v1::ChangePlanResponse, String> {
-    let change = v1::ChangePlanRequest { tenant: tenant.id.clone(), plan: plan.to_owned(), ..Default::default() };
-    answered(t.operator().tenants.change_plan(change).await)
+    let change = v1::ChangePlanRequest {
+        tenant: tenant.id.clone(),
+        request_id: request_id(),
+        plan: plan.to_owned(),
+        ..Default::default()
+    };
+    patiently(async || t.operator().tenants.change_plan(change.clone()).await).await
 }
 
 /// How many seats are held: by active members, and by invitations that had not been over when the tenant last changed.
@@ -98,7 +103,7 @@ async fn no_race_holds_more_seats_than_there_are(t: &Bed) {
     };
     let all = lives.iter().enumerate().map(|(i, life)| {
         let server = if i % 2 == 0 { &t } else { second.as_ref().unwrap_or(&t) };
-        life.live(server, &place, 12, Going::ALL[i / Way::ALL.len() % Going::ALL.len()])
+        life.live(server, &place, 6, Going::ALL[i / Way::ALL.len() % Going::ALL.len()])
     });
     let all = async {
         join_all(all).await;

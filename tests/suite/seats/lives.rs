@@ -5,8 +5,8 @@ use serde_json::Value;
 use tenantry::rpc::v1;
 use tenantry::rpc::v1::import_tenants_request::Item;
 
-use super::history::{Recorder, answered};
-use crate::harness::{Bed, Person, Tenant, unique};
+use super::history::{AWAY, Recorder, answered, patiently};
+use crate::harness::{Bed, Person, Tenant, request_id, unique};
 use crate::oidc;
 
 /// How somebody comes to hold a seat.
@@ -84,10 +84,17 @@ fn user(external_id: &str, email: &str) -> Item {
 
 /// Imports one item; its id, or the reason why not.
 pub(super) async fn import(t: &Bed, item: Item) -> Result<String, String> {
-    let items = tokio_stream::iter([v1::ImportTenantsRequest { item: Some(item) }]);
-    let mut stream = answered(t.operator().tenants.import_tenants(items).await)?;
-    let done = stream.message().await.expect("goes on").expect("an answer");
-    if done.reason.is_empty() { Ok(done.id) } else { Err(done.reason) }
+    for _ in 0..20 {
+        let items = tokio_stream::iter([v1::ImportTenantsRequest { item: Some(item.clone()) }]);
+        let mut stream = answered(t.operator().tenants.import_tenants(items).await)?;
+        let Ok(done) = stream.message().await else { continue };
+        match done.expect("an answer") {
+            done if done.reason.is_empty() => return Ok(done.id),
+            done if done.reason == AWAY => {}
+            done => return Err(done.reason),
+        }
+    }
+    panic!("never had its turn")
 }
 
 impl Place {
@@ -140,7 +147,12 @@ impl Place {
     }
 
     fn invite(&self, person: &Person) -> v1::InviteMemberRequest {
-        v1::InviteMemberRequest { tenant: self.tenant.id.clone(), email: person.email.clone(), ..Default::default() }
+        v1::InviteMemberRequest {
+            request_id: request_id(),
+            tenant: self.tenant.id.clone(),
+            email: person.email.clone(),
+            ..Default::default()
+        }
     }
 }
 
@@ -152,8 +164,13 @@ impl Life {
         let member = Member { user_id: self.person.id.clone(), signs_in: true };
         let token = match self.way {
             Way::Add => {
-                let add = v1::AddMemberRequest { tenant, email: self.person.email.clone(), ..Default::default() };
-                let call = async { answered(operator.members.add_member(add).await) };
+                let add = v1::AddMemberRequest {
+                    request_id: request_id(),
+                    tenant,
+                    email: self.person.email.clone(),
+                    ..Default::default()
+                };
+                let call = patiently(async || operator.members.add_member(add.clone()).await);
                 recorder.seats("add", 1, call).await.ok_or(())?;
                 return Ok(Some(member));
             }
@@ -163,7 +180,7 @@ impl Life {
                 return Ok(Some(member));
             }
             Way::Sso => {
-                let begun = oidc::begin(t, &tenant, &self.claims).await.expect("begins");
+                let begun = oidc::begin(t, &tenant, &self.claims).await.map_err(drop)?;
                 let back = oidc::callback(&oidc::browse(&begun.url).await, &begun.binding);
                 let call = async { answered(oidc::complete(t, back).await) };
                 let done = recorder.seats("sso", 1, call).await.ok_or(())?;
@@ -172,21 +189,28 @@ impl Life {
             }
             Way::Resend => {
                 let resend = v1::ResendInvitationRequest {
+                    request_id: request_id(),
                     tenant,
                     invitation_id: self.invitation_id.clone(),
                     ..Default::default()
                 };
-                let call = async { answered(operator.members.resend_invitation(resend).await) };
+                let call = patiently(async || operator.members.resend_invitation(resend.clone()).await);
                 recorder.seats("resend", 1, call).await.ok_or(())?.token
             }
             Way::Bulk => self.bulk(t, place).await?,
             Way::Invite | Way::Decline | Way::Revoke => {
-                let call = async { answered(operator.members.invite_member(place.invite(&self.person)).await) };
+                let invite = place.invite(&self.person);
+                let call = patiently(async || operator.members.invite_member(invite.clone()).await);
                 let done = recorder.seats("invite", 1, call).await.ok_or(())?;
                 if self.way == Way::Revoke {
                     let invitation_id = done.invitation.expect("an invitation").invitation_id;
-                    let revoke = v1::RevokeInvitationRequest { tenant, invitation_id, ..Default::default() };
-                    let call = async { answered(operator.members.revoke_invitation(revoke).await) };
+                    let revoke = v1::RevokeInvitationRequest {
+                        request_id: request_id(),
+                        tenant,
+                        invitation_id,
+                        ..Default::default()
+                    };
+                    let call = patiently(async || operator.members.revoke_invitation(revoke.clone()).await);
                     recorder.seats("revoke", -1, call).await;
                     return Ok(None);
                 }
@@ -194,13 +218,13 @@ impl Life {
             }
         };
         if self.way == Way::Decline {
-            let decline = v1::DeclineInvitationRequest { token, ..Default::default() };
-            let call = async { answered(own.members.decline_invitation(decline).await) };
+            let decline = v1::DeclineInvitationRequest { request_id: request_id(), token };
+            let call = patiently(async || own.members.decline_invitation(decline.clone()).await);
             recorder.seats("decline", -1, call).await;
             return Ok(None);
         }
-        let accept = v1::AcceptInvitationRequest { token, ..Default::default() };
-        recorder.seats("accept", 0, async { answered(own.members.accept_invitation(accept).await) }).await;
+        let accept = v1::AcceptInvitationRequest { request_id: request_id(), token, ..Default::default() };
+        recorder.seats("accept", 0, patiently(async || own.members.accept_invitation(accept.clone()).await)).await;
         Ok(Some(member))
     }
 
@@ -209,9 +233,10 @@ impl Life {
         let (mut operator, tenant) = (t.operator(), place.tenant.id.clone());
         let emails = [self.person.email.clone(), format!("{}@example.com", unique("x"))];
         let items = emails.map(|email| v1::InvitationItem { email, ..Default::default() }).to_vec();
-        let request = v1::BulkInviteRequest { tenant: tenant.clone(), items, ..Default::default() };
+        let request =
+            v1::BulkInviteRequest { request_id: request_id(), tenant: tenant.clone(), items, ..Default::default() };
         let call = async {
-            let results = answered(operator.members.bulk_invite(request).await)?.results;
+            let results = patiently(async || operator.members.bulk_invite(request.clone()).await).await?.results;
             let became = |result: &v1::InvitationResult| match result.reason.as_str() {
                 "" => Ok(1),
                 reason => Err(reason.to_owned()),
@@ -221,11 +246,12 @@ impl Life {
         let results = place.recorder.all("bulk", call).await.expect("an answer");
         if let Some(invitation) = &results[1].invitation {
             let revoke = v1::RevokeInvitationRequest {
+                request_id: request_id(),
                 tenant,
                 invitation_id: invitation.invitation_id.clone(),
                 ..Default::default()
             };
-            let call = async { answered(t.operator().members.revoke_invitation(revoke).await) };
+            let call = patiently(async || t.operator().members.revoke_invitation(revoke.clone()).await);
             place.recorder.seats("revoke", -1, call).await;
         }
         if results[0].token.is_empty() { Err(()) } else { Ok(results[0].token.clone()) }
@@ -236,13 +262,15 @@ impl Life {
         let user_id = member.user_id;
         if matches!(going, Going::Suspended | Going::Back) {
             let (tenant, user_id) = (tenant.clone(), user_id.clone());
-            let suspend = v1::SuspendMemberRequest { tenant, user_id, ..Default::default() };
-            recorder.seats("suspend", -1, async { answered(operator.members.suspend_member(suspend).await) }).await;
+            let suspend = v1::SuspendMemberRequest { request_id: request_id(), tenant, user_id };
+            recorder
+                .seats("suspend", -1, patiently(async || operator.members.suspend_member(suspend.clone()).await))
+                .await;
         }
         if going == Going::Back {
             let (tenant, user_id) = (tenant.clone(), user_id.clone());
-            let back = v1::ReactivateMemberRequest { tenant, user_id, ..Default::default() };
-            let call = async { answered(operator.members.reactivate_member(back).await) };
+            let back = v1::ReactivateMemberRequest { request_id: request_id(), tenant, user_id };
+            let call = patiently(async || operator.members.reactivate_member(back.clone()).await);
             if recorder.seats("reactivate", 1, call).await.is_none() {
                 // Suspended, they hold none.
                 return;
@@ -252,18 +280,21 @@ impl Life {
             Going::Suspended => {}
             Going::Leaves if member.signs_in => {
                 let mut own = t.with_token(&t.login(&self.person, &tenant).await.token);
-                let leave = v1::LeaveTenantRequest::default();
-                recorder.seats("leave", -1, async { answered(own.members.leave_tenant(leave).await) }).await;
+                let leave = v1::LeaveTenantRequest { request_id: request_id(), ..Default::default() };
+                recorder.seats("leave", -1, patiently(async || own.members.leave_tenant(leave.clone()).await)).await;
             }
             Going::Deletes if member.signs_in => {
                 let mut own = t.with_token(&t.login(&self.person, "").await.token);
                 let delete =
-                    v1::DeleteAccountRequest { confirm_email: self.person.email.clone(), ..Default::default() };
-                recorder.seats("delete", -1, async { answered(own.auth.delete_account(delete).await) }).await;
+                    v1::DeleteAccountRequest { request_id: request_id(), confirm_email: self.person.email.clone() };
+                recorder.seats("delete", -1, patiently(async || own.auth.delete_account(delete.clone()).await)).await;
             }
             Going::Removed | Going::Back | Going::Leaves | Going::Deletes => {
-                let remove = v1::RemoveMemberRequest { tenant, user_id, ..Default::default() };
-                recorder.seats("remove", -1, async { answered(operator.members.remove_member(remove).await) }).await;
+                let remove =
+                    v1::RemoveMemberRequest { request_id: request_id(), tenant, user_id, ..Default::default() };
+                recorder
+                    .seats("remove", -1, patiently(async || operator.members.remove_member(remove.clone()).await))
+                    .await;
             }
         }
     }
