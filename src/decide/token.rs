@@ -20,6 +20,9 @@ use crate::domain::signing_key::{KeyState, SigningKey};
 use crate::error::Error;
 use crate::time::Timestamp;
 
+#[cfg(test)]
+mod tests;
+
 /// The longest token that is looked at. Ours have about 400 bytes.
 const MAX_LENGTH: usize = 2048;
 

@@ -186,12 +186,11 @@ fn mac(master: &MasterKey, body: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn master() -> MasterKey {
-        MasterKey::new(&Secret::new([7; 32]))
-    }
+    use super::*;
+    use crate::domain::fuzz::{fuzz, master, texts};
 
     fn authenticator() -> Authenticator {
         Authenticator::new(b"12345678901234567890", "tenantry", &Email::parse("ada@example.com").unwrap())
@@ -253,16 +252,63 @@ mod tests {
         assert!(Challenge::parse(&MasterKey::new(&Secret::new([8; 32])), text).is_none());
     }
 
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parsers_fail(text in any::<String>(), tail in "[a-zA-Z0-9_]{0,120}", now in any::<i64>()) {
-            let _ = Challenge::parse(&master(), &text);
-            let _ = Challenge::parse(&master(), &format!("tnc_{tail}"));
-            let _ = recovery_digest(&text);
-            let _ = recovery_digest(&tail);
-            let _ = authenticator().step_of(&text, Timestamp::from_micros(now));
-        }
+    #[test]
+    fn a_fuzzed_code_is_read_only_in_its_time() {
+        let steps = [0, 1, 2, 1_000_000, 60_000_000];
+        let own = steps.map(|step| authenticator().code_at(at(step * 30)).expose().clone());
+        let times = prop_oneof![3 => (0_usize..5, -90_i64..90).prop_map(move |(i, by)| steps[i] * 30 + by), 1 => any::<i32>().prop_map(i64::from)];
+        let blanks = (0_usize..5, vec(0_usize..7, 0..4)).prop_map({
+            let own = own.clone();
+            move |(i, blanks)| {
+                blanks.into_iter().fold(own[i].clone(), |mut code, at| {
+                    code.insert(at, ' ');
+                    code
+                })
+            }
+        });
+        let codes = prop_oneof![3 => texts(&own), 1 => blanks];
+        fuzz("TOTP code", (codes, times), |(text, seconds)| {
+            let Some(step) = authenticator().step_of(&text, at(seconds)) else { return Ok(false) };
+            prop_assert!((step - seconds.div_euclid(30)).abs() <= 1, "{text} of {step} at {seconds}");
+            prop_assert_eq!(text.replace(' ', ""), authenticator().code_at(at(step * 30)).expose().clone());
+            Ok(true)
+        });
+    }
 
+    #[test]
+    fn a_fuzzed_recovery_code_is_read_as_it_is_typed() {
+        let own: Vec<String> = recovery_codes().iter().map(|code| code.expose().clone()).collect();
+        let typed = (0_usize..RECOVERY_CODES, vec((0_usize..24, "[ -]"), 0..9)).prop_map({
+            let own = own.clone();
+            move |(i, blanks)| {
+                blanks.into_iter().fold(own[i].to_lowercase(), |mut code, (at, c)| {
+                    code.insert_str(at, &c);
+                    code
+                })
+            }
+        });
+        fuzz("recovery code", prop_oneof![3 => texts(&own), 1 => typed], |text| {
+            let read = recovery_digest(&text);
+            let code = text.replace([' ', '-'], "").to_ascii_uppercase();
+            let good = text.len() <= 64 && code.len() == 24 && code.chars().all(|c| matches!(c, 'A'..='Z' | '2'..='7'));
+            prop_assert_eq!(read, good.then(|| sha256(code.as_bytes())));
+            Ok(good)
+        });
+    }
+
+    #[test]
+    fn a_fuzzed_challenge_is_read_only_when_it_is_whole() {
+        let challenge = |n| Challenge::generate(&master(), UserId(Uuid::from_u128(n))).text.expose().clone();
+        let own = [1, 2, u128::MAX].map(challenge);
+        let bytes = vec(any::<u8>(), BYTES).prop_map(|bytes| format!("{PREFIX}{}", base62::encode(&bytes)));
+        fuzz("challenge", prop_oneof![7 => texts(&own), 1 => bytes], |text| {
+            let read = Challenge::parse(&master(), &text).is_some();
+            prop_assert_eq!(read, own.contains(&text));
+            Ok(read)
+        });
+    }
+
+    proptest! {
         #[test]
         fn no_other_digits_are_a_code(code in "[0-9]{6}") {
             let good = ["287082", "755224", "359152"];

@@ -6,6 +6,8 @@ pub mod catalogue;
 #[expect(clippy::module_inception, reason = "a tenant's domain, among the rules of the domain")]
 pub mod domain;
 pub mod entitlement;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod host;
 pub mod id;
 pub mod impersonation;

@@ -235,7 +235,11 @@ impl TenantName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::domain::fuzz::{fuzz, texts};
+    use crate::domain::host::host_name;
 
     #[test]
     fn reserved_slugs_are_sorted_for_the_binary_search() {
@@ -252,6 +256,37 @@ mod tests {
             assert!(Slug::choose(bad).is_err(), "{bad}");
         }
         assert!(Slug::choose(&"x".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_fuzzed_slug_is_a_label_and_no_id() {
+        let longest = "a".repeat(63);
+        let own =
+            ["acme", "a-b", "a1-b2", "www", "12a", "ab-c", "xn-abc", "0192d3a45b6c7d8e9f00112233445566", &longest];
+        fuzz("slug", texts(&own.map(str::to_owned)), |text| {
+            let slug = Slug::parse(&text);
+            // Whatever is a slug is the name of a tenant and the first label of its host, as it is.
+            if let Ok(slug) = &slug {
+                prop_assert!(matches!(TenantName::parse(&text), Ok(TenantName::Slug(name)) if name == *slug));
+                let host = host_name(&format!("{text}.example.com"));
+                prop_assert_eq!(host, Some(format!("{slug}.example.com", slug = slug.as_str())));
+                prop_assert!((3..=63).contains(&text.len()) && !text.starts_with("xn--"));
+            }
+            prop_assert_eq!(Slug::choose(&text).is_ok(), slug.as_ref().is_ok_and(|slug| !slug.is_reserved()));
+            Ok(slug.is_ok())
+        });
+    }
+
+    #[test]
+    fn a_fuzzed_address_is_written_in_one_way() {
+        let own = ["ann@example.com", "Ann.Lee+x@Example.COM", "a!#$%&'*/=?^_`{|}~@b-c.d"];
+        fuzz("e-mail address", texts(&own.map(str::to_owned)), |text| {
+            let Ok(email) = Email::parse(&text) else { return Ok(false) };
+            prop_assert_eq!(Email::parse(email.as_str()), Ok(email.clone()));
+            prop_assert_eq!(email.as_str(), text.to_ascii_lowercase());
+            prop_assert!(email.as_str().ends_with(email.domain()) && email.as_str().matches('@').count() == 1);
+            Ok(true)
+        });
     }
 
     #[test]

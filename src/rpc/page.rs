@@ -91,3 +91,26 @@ fn open(master: &MasterKey, binding: &[u8], token: &str) -> Result<Uuid, Error> 
     }
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::fuzz::{fuzz, master, texts};
+
+    #[test]
+    fn a_fuzzed_page_token_opens_only_whole_and_in_its_own_list() {
+        let ids = [Uuid::nil(), Uuid::max(), Uuid::from_u128(7)];
+        let own = ids.map(|last| seal(&master(), b"a list", last));
+        let others = ids.map(|last| seal(&master(), b"another list", last));
+        let bytes = vec(any::<u8>(), 33).prop_map(|bytes| URL_SAFE_NO_PAD.encode([&[1], &bytes[1..]].concat()));
+        fuzz("page token", prop_oneof![5 => texts(&own), 2 => texts(&others), 1 => bytes], |text| {
+            let opened = open(&master(), b"a list", &text).ok();
+            let at = own.iter().position(|token| *token == text);
+            prop_assert_eq!(opened, at.map(|at| ids[at]));
+            Ok(opened.is_some())
+        });
+    }
+}

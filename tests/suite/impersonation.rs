@@ -186,6 +186,21 @@ async fn it_ends_with_the_operators_key(t: Bed) {
     let (token, _) = in_place(&t, &acme, &acme.owner.id).await;
     t.with_token(&token).auth.who_am_i(v1::WhoAmIRequest {}).await.expect("in place");
     let key = claims(&token)["act"]["sub"].as_str().unwrap().to_owned();
+    // Of a key that ends soon it is told so from the start.
+    let wish = v1::CreateOperatorKeyRequest {
+        display_name: "for a while".to_owned(),
+        scope: v1::OperatorScope::All.into(),
+        ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
+        ..Default::default()
+    };
+    let made = t.operator().auth.create_operator_key(wish).await.expect("a key").into_inner();
+    let long = v1::ImpersonateMemberRequest {
+        ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..impersonate(&acme, &acme.owner.id)
+    };
+    let done = t.with_key(&made.secret).auth.impersonate_member(long).await.expect("takes it").into_inner();
+    let said = claims(&done.access_token.unwrap().token);
+    assert!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap() <= 600, "{said}");
     t.execute("update platform_key set revoked_at = created_at where platform_key_id = $1", &key).await;
     let told = t.with_token(&token).auth.who_am_i(v1::WhoAmIRequest {}).await;
     assert_refused(told, Code::Unauthenticated, "CREDENTIAL_INVALID");

@@ -53,6 +53,7 @@ mod raw;
 mod refresh;
 mod refresh_races;
 mod repeats;
+mod revocation;
 mod roles;
 mod rows;
 mod sabotage;

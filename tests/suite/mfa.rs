@@ -20,6 +20,7 @@ on_both_engines! {
     alone
     a_code_works_once_also_at_the_same_time
     a_recovery_code_works_once_also_at_the_same_time
+    a_sign_in_that_waits_is_finished_once_also_at_the_same_time
     a_sign_in_that_waits_ends_after_five_codes_and_after_five_minutes
     codes_are_counted_for_the_account_whatever_the_sign_in
     a_known_device_does_not_skip_the_second_step
@@ -251,6 +252,26 @@ async fn a_recovery_code_works_once_also_at_the_same_time(t: Bed) {
     let late = t.anonymous().auth.complete_mfa(second_step(&challenge, recovery(&device.codes[3]))).await;
     assert_refused(late, Code::Unauthenticated, "MFA_CODE_WRONG");
     t.anonymous().auth.complete_mfa(second_step(&challenge, recovery(&device.codes[4]))).await.expect("another works");
+}
+
+/// Each code is good, and none was used: it is the sign-in that there is only one of.
+async fn a_sign_in_that_waits_is_finished_once_also_at_the_same_time(t: Bed) {
+    let ada = t.person("ada").await;
+    let device = enable(&t, &ada).await;
+    for round in 0..2 {
+        let challenge = first_step(&t, &ada, "").await;
+        let tries = device.codes[round * 5..][..4].iter().map(|code| {
+            let (mut auth, request) = (t.anonymous().auth, second_step(&challenge, recovery(code)));
+            async move { auth.complete_mfa(request).await }
+        });
+        let answers = futures::future::join_all(tries).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+        for refused in answers.into_iter().filter(Result::is_err) {
+            assert_refused(refused, Code::Unauthenticated, "MFA_CHALLENGE_INVALID");
+        }
+    }
+    // What came to nothing spent nothing.
+    assert_eq!(status(&t, &ada).await.recovery_codes_left, 8);
 }
 
 async fn a_sign_in_that_waits_ends_after_five_codes_and_after_five_minutes(t: Bed) {

@@ -112,12 +112,14 @@ pub(crate) struct Begun {
     pub(crate) binding: String,
 }
 
+/// How the providers of the tests are told who signs in.
+pub(crate) fn hint(person: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(person.to_string())
+}
+
 pub(crate) async fn begin(t: &Bed, tenant: &str, person: &Value) -> Result<Begun, Status> {
-    let request = v1::BeginSsoRequest {
-        tenant: tenant.to_owned(),
-        redirect_uri: REDIRECT.to_owned(),
-        login_hint: URL_SAFE_NO_PAD.encode(person.to_string()),
-    };
+    let request =
+        v1::BeginSsoRequest { tenant: tenant.to_owned(), redirect_uri: REDIRECT.to_owned(), login_hint: hint(person) };
     let begun = t.anonymous().auth.begin_sso(request).await?.into_inner();
     Ok(Begun { url: begun.authorization_url, binding: begun.binding_token })
 }

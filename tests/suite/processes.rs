@@ -156,6 +156,11 @@ impl House {
         Program::start(&data, serve(&data, self.database.as_ref()))
     }
 
+    /// A superuser's connection to the database; there must be one.
+    pub(crate) async fn administrator(&self) -> PgConnection {
+        self.database.as_ref().expect("PostgreSQL").administrator().await
+    }
+
     /// A number from the rows, past the server.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         if let Some(database) = &self.database {

@@ -1,6 +1,8 @@
 //! Nothing secret is ever written anywhere in the clear: everything that the program says, counts and keeps, searched for
 //! everything secret that was sent to it or received from it.
 
+mod further;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -11,6 +13,7 @@ use tenantry::time::{Clock as _, SystemClock};
 use tonic::{Code, Response, Status};
 
 use crate::cluster::{Cluster, Database};
+use crate::dns::name_server;
 use crate::harness::{Engine, Headers, Inner, request_id, unique};
 use crate::mfa::code_of;
 use crate::program::{Program, get, serve};
@@ -142,6 +145,9 @@ async fn scenario(server: &Program, known: &mut Known) {
     let switch = v1::SwitchTenantRequest { to_tenant: slug, request_id: request_id(), ..Default::default() };
     let switched = known.counted(owner.clone().auth.switch_tenant(switch).await).unwrap();
     known.token("token of a switch", &switched.access_token.unwrap().token);
+    further::links(server, known, &token).await;
+    further::provisioned(server, known).await;
+    further::shared_with_others(server, known, &token).await;
     second_step(server, known, &token, (&sign_up.email, &password)).await;
 }
 
@@ -295,7 +301,9 @@ async fn nothing_secret_is_written_anywhere(engine: Engine) {
         Engine::Postgres => Some(Cluster::shared().fresh_database().await),
     };
     let mut command = serve(&data, database.as_ref());
-    command.env("TENANTRY_LOG", "debug,tenantry=trace").env("TENANTRY_LOG_FORMAT", "json");
+    command.env("TENANTRY_LOG", "trace").env("TENANTRY_LOG_FORMAT", "json");
+    command.env("TENANTRY_WEBHOOK_ALLOW", "127.0.0.1").env("TENANTRY_ALLOW_PRIVATE_ADDRESSES", "true");
+    command.env("TENANTRY_DNS_SERVER", name_server().address.to_string());
     let server = Program::start(&data, command);
     let mut known = Known::default();
     if let Some(database) = &database {
@@ -330,7 +338,7 @@ async fn nothing_secret_is_written_anywhere(engine: Engine) {
         assert!(String::from_utf8_lossy(&rows).contains("argon2id"), "the rows were not read");
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert!(log.contains("\"level\":\"DEBUG\""), "the log was not verbose");
+    assert!(log.contains("\"level\":\"TRACE\""), "the log was not verbose");
     every_request_is_one_line(&log, known.calls);
 }
 

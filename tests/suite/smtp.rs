@@ -6,6 +6,8 @@ use chrono::TimeDelta;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tenantry::rpc::v1;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{Bed, Engine, on_both_engines, unique, until};
 use crate::node::Node;
@@ -17,6 +19,7 @@ on_both_engines! {
     a_mail_server_that_knows_the_password_no_more_loses_none
     mail_that_is_refused_keeps_no_other_waiting_and_is_given_up
     mail_server_without_tls_or_with_another_certificate_gets_nothing
+    a_sender_that_has_lost_the_job_meanwhile_writes_nothing_down
 }
 
 /// A mail server's key and certificate, in files.
@@ -95,6 +98,44 @@ async fn mail_goes_over_tls_to_whoever_knows_the_password(t: &Bed) {
     assert!(message_id(mail).ends_with("@acme.example>"), "{mail}");
     // Nothing is left in files.
     assert!(!t.dir.path().join("mail").exists());
+}
+
+/// A mail server's side of a conversation (RFC 5321), up to the end of the first letter, which it does not take yet.
+async fn take_letter(receiver: &TcpListener) -> BufReader<TcpStream> {
+    let (stream, _) = receiver.accept().await.unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
+    let mut in_letter = false;
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).await.unwrap() > 0, "the sender goes");
+        let answer = match line.trim_end() {
+            "." if in_letter => return stream,
+            _ if in_letter => continue,
+            "DATA" => "354 go on\r\n",
+            _ => "250 well\r\n",
+        };
+        in_letter = answer.starts_with("354");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+/// The letter is taken when another server has taken over already: what became of it is for that one to say.
+async fn a_sender_that_has_lost_the_job_meanwhile_writes_nothing_down(t: &Bed) {
+    let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mail = format!("--mail=smtp+plain://{}", receiver.local_addr().unwrap());
+    let t = bed(t.engine, &[mail, "--mail-from=no-reply@acme.example".to_owned()]).await;
+    welcome(&mut t.operator(), "ada").await;
+    let mut letter = take_letter(&receiver).await;
+    let another = uuid::Uuid::max().to_string();
+    t.execute("update job set lease = $1 where kind = 'mail'", &another).await;
+    letter.write_all(b"250 taken\r\n").await.unwrap();
+    let waiting = "select count(*) from outbox o join job j on j.subject = o.message_id
+                   where o.ended_at is null and j.kind = 'mail' and j.lease = $1";
+    for _ in 0..20 {
+        t.run_jobs().await;
+        assert_eq!(t.rows::<(i64,)>(waiting, &another).await, [(1,)]);
+    }
 }
 
 async fn a_mail_server_that_is_down_delays_mail_and_loses_none(t: &Bed) {

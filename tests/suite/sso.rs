@@ -18,6 +18,7 @@ on_both_engines! {
     providers_sign_with_rsa_or_with_elliptic_curves
     a_state_is_good_once
     a_sign_in_ends_in_the_browser_where_it_began
+    a_sign_in_ends_with_the_connection_that_it_began_with
     a_code_is_good_in_its_own_sign_in_only
     what_a_provider_says_must_hold
     a_provider_that_changes_its_keys_goes_on
@@ -114,6 +115,19 @@ async fn a_sign_in_ends_in_the_browser_where_it_began(t: &Bed) {
         assert_refused(complete(t, wrong).await, Code::Unauthenticated, "SSO_STATE_INVALID");
     }
     complete(t, request).await.expect("the right one is still good");
+}
+
+/// Also when the next connection is with the same provider: what was begun was asked for by another one.
+async fn a_sign_in_ends_with_the_connection_that_it_began_with(t: &Bed) {
+    let (acme, domain) = connected(t, "acme").await;
+    let begun = begin(t, &acme.id, &somebody(&domain)).await.unwrap();
+    let request = callback(&browse(&begun.url).await, &begun.binding);
+    let mut owner = t.with_token(&acme.owner.token).tenants;
+    owner.delete_sso_connection(v1::DeleteSsoConnectionRequest::default()).await.expect("goes");
+    assert_refused(complete(t, request.clone()).await, Code::NotFound, "SSO_NOT_CONFIGURED");
+    connect(t, &acme, connection(providers(), "rs256")).await;
+    assert_refused(complete(t, request).await, Code::Unauthenticated, "SSO_STATE_INVALID");
+    sign_in(t, &acme.id, &somebody(&domain)).await.expect("the new one lets people in");
 }
 
 async fn a_code_is_good_in_its_own_sign_in_only(t: &Bed) {

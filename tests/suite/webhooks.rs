@@ -5,6 +5,8 @@ use serde_json::Value;
 use tenantry::domain::webhook::told_actions;
 use tenantry::rpc::v1;
 use tenantry::time::Clock as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
 use crate::dns::name_server;
@@ -23,6 +25,7 @@ on_both_engines! {
     a_dead_endpoint_is_switched_off_and_its_owner_told
     an_endpoint_that_is_gone_is_switched_off_at_once
     what_waits_for_a_webhook_that_is_switched_off_is_not_sent
+    whoever_has_lost_the_job_meanwhile_writes_nothing_down
     refusals_and_what_was_rolled_back_are_not_told
     addresses_inside_are_refused_whatever_name_they_go_by
     wrong_webhooks_are_refused
@@ -332,6 +335,48 @@ async fn what_waits_for_a_webhook_that_is_switched_off_is_not_sent(t: &Bed) {
         deliveries(&t, &acme, &hook.webhook_id).await.is_empty()
     })
     .await;
+}
+
+/// Takes a call, up to the end of its body, which is an object.
+async fn take_call(receiver: &TcpListener) -> TcpStream {
+    let (mut stream, _) = receiver.accept().await.unwrap();
+    let mut call = Vec::new();
+    while !call.ends_with(b"}") {
+        assert!(stream.read_buf(&mut call).await.unwrap() > 0);
+    }
+    stream
+}
+
+/// Says that all is well, and waits until that was heard.
+async fn answer_call(mut stream: TcpStream) {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+}
+
+/// An answer that comes when another server has taken over already: what becomes of the event is for that one to say.
+async fn whoever_has_lost_the_job_meanwhile_writes_nothing_down(t: &Bed) {
+    let (t, acme) = bed(t).await;
+    let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    let (hook, _) = create(&t, &acme, &url, &[]).await;
+    let delivery = ask_for_a_test(&t, &acme, &hook.webhook_id).await;
+    let late = take_call(&receiver).await;
+    let another = request_id();
+    t.execute("update job set lease = $1 where kind = 'webhook'", &another).await;
+    answer_call(late).await;
+    for _ in 0..10 {
+        t.run_jobs().await;
+        let rows = deliveries(&t, &acme, &hook.webhook_id).await;
+        let row = rows.iter().find(|row| row.delivery_id == delivery).expect("the delivery");
+        assert_eq!((row.status(), row.attempts), (v1::WebhookDeliveryStatus::Waiting, 0), "{row:?}");
+    }
+    // The other one has died as well: its time is over, and the event is sent again.
+    t.execute("update job set lease = null, leased_until = null where lease = $1", &another).await;
+    let sent_again = async { answer_call(take_call(&receiver).await).await };
+    let delivered = until_delivery(&t, &acme, &hook.webhook_id, &delivery, |row| {
+        row.status() == v1::WebhookDeliveryStatus::Delivered && row.attempts == 1
+    });
+    tokio::join!(delivered, sent_again);
 }
 
 async fn refusals_and_what_was_rolled_back_are_not_told(t: &Bed) {
