@@ -99,6 +99,12 @@ statements! {
          set revoked_at = $3, version = version + 1, updated_at = $3
          where tenant_id = $1 and api_key_id = $2 and revoked_at is null",
     );
+    REVOKE_OF_USER: OfTenant = Statement::new(
+        "update api_key
+         set revoked_at = $3, version = version + 1, updated_at = $3
+         where tenant_id = $1 and user_id = $2 and revoked_at is null
+         returning api_key_id, key_id",
+    );
     USED: OfTenant = Statement::new(
         "update api_key
          set last_used_at = $3
@@ -156,6 +162,12 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             old_ends_at: row.old_ends_at,
         })
     }
+}
+
+#[derive(sqlx::FromRow)]
+struct RevokedRow {
+    api_key_id: Uuid,
+    key_id: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -293,6 +305,22 @@ pub async fn revoke(tx: &mut TenantTx, key: &mut ApiKey, now: Timestamp) -> Resu
     key.revoked_at = Some(now);
     changed(tx, key, now);
     Ok(true)
+}
+
+/// Revokes all keys of a member's own.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn revoke_of_user<S: Scope>(tx: &mut Scoped<S>, user: UserId, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let Some(tenant) = tx.scope().tenant() else { return Ok(()) };
+    let revoked: Vec<RevokedRow> = tx.all(&REVOKE_OF_USER, &[user.0.into(), now.into()]).await?;
+    for row in revoked {
+        tx.changed(Change::ApiKey(tenant, ApiKeyId(row.api_key_id), row.key_id));
+    }
+    Ok(())
 }
 
 /// Writes when a key was last used.

@@ -41,7 +41,7 @@ async fn joins(t: &Bed, tenant: &Tenant, role: &str) {
     t.with_token(&tenant.owner.token).tenants.update_settings(request).await.expect("sets");
 }
 
-async fn sign_up(t: &Bed, email: &str) -> Person {
+pub(crate) async fn sign_up(t: &Bed, email: &str) -> Person {
     let request = v1::SignUpRequest {
         email: email.to_owned(),
         password: PASSWORD.to_owned(),
@@ -53,7 +53,7 @@ async fn sign_up(t: &Bed, email: &str) -> Person {
     Person { id: done.user.unwrap().user_id, email: email.to_owned(), token, refresh }
 }
 
-async fn prove(t: &Bed, person: &Person) {
+pub(crate) async fn prove(t: &Bed, person: &Person) {
     let ask = v1::RequestEmailVerificationRequest::default();
     t.with_token(&person.token).auth.request_email_verification(ask).await.expect("asks");
     let token = token_of(&t.last_mail_to(&person.email).await);

@@ -70,6 +70,7 @@ mod slugs;
 mod smtp;
 mod sso;
 mod sso_connection;
+mod sso_people;
 mod startup;
 mod statements;
 mod status_table;
