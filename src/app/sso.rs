@@ -81,13 +81,14 @@ impl App {
     /// Begins a sign-in.
     ///
     /// # Errors
-    /// `SsoNotConfigured`, `FieldsInvalid` for a redirect address that is not the connection's, `SsoProviderUnavailable`.
+    /// `SsoNotConfigured`, `FieldsInvalid` for a redirect address that is not the connection's, `SsoProviderUnavailable`,
+    /// `Overloaded`.
     pub async fn begin_sso(
         &self,
         ctx: &Ctx,
         tenant: &TenantName,
         redirect_uri: &str,
-        login_hint: &str,
+        (login_hint, prove_again): (&str, bool),
     ) -> Result<SsoBegun, Error> {
         let tenant = self.plane.find(tenant, ctx.now).await?.ok_or(Error::SsoNotConfigured)?;
         self.sso_tenant(tenant, ctx.now).await?;
@@ -113,8 +114,9 @@ impl App {
             verifier: &verifier,
             scopes: &connection.terms.scopes,
             login_hint,
+            prove_again,
         };
-        let registration = registration(&connection, None, redirect_uri);
+        let registration = registration(tenant, &connection, None, redirect_uri);
         let authorization_url = self.oidc.begin(&registration, &with, ctx.now).await.map_err(failed)?;
         Ok(SsoBegun { authorization_url, binding_token: binding })
     }
@@ -124,7 +126,7 @@ impl App {
     /// # Errors
     /// `SsoStateInvalid`, `SsoNotConfigured`, `SsoProviderUnavailable`, `SsoRefused`, `SsoAddressRefused`,
     /// `SsoMemberRefused`, `SeatsExhausted`; for who would join, `WrongState` or `TenantInMaintenance` when the tenant is closed,
-    /// and `FeatureNotInPlan`.
+    /// and `FeatureNotInPlan`; `Overloaded`, before anything was used up.
     pub async fn complete_sso(&self, ctx: &Ctx, back: &SsoCallback) -> Result<SsoDone, Error> {
         let state = self.open_state(&back.state).ok_or(Error::SsoStateInvalid)?;
         let bound = sha256(back.binding_token.expose().as_bytes());
@@ -137,6 +139,8 @@ impl App {
         // Used from here on, whatever comes of it: a code is not tried twice.
         let mut tx = self.store.write(InTenant(tenant)).await?;
         let (connection, secret) = self.open_sso_connection(&mut tx).await?;
+        // Before the state is used up: whoever gets none can come again.
+        let turn = self.oidc.turn(tenant).map_err(failed)?;
         let digest = sha256(state.nonce.as_bytes());
         let fresh = sso::use_state(&mut tx, &digest, state.expires_at, ctx.now).await?;
         if !fresh || connection.connection_id != state.connection {
@@ -144,10 +148,12 @@ impl App {
         }
         tx.commit_unaudited(ctx.now).await?;
 
-        let registration = registration(&connection, secret.as_ref(), &state.redirect_uri);
+        let registration = registration(tenant, &connection, secret.as_ref(), &state.redirect_uri);
         let (nonce, verifier) = (state.nonce.as_str(), Secret::new(state.verifier.clone()));
-        let callback = Callback { code: &back.code, issuer: &back.issuer, nonce, verifier: &verifier };
-        let identity = self.oidc.finish(&registration, &callback, ctx.now).await.map_err(failed)?;
+        let terms = &connection.terms;
+        let claim = if terms.follows_groups() { terms.group_claim.as_str() } else { "" };
+        let callback = Callback { code: &back.code, issuer: &back.issuer, nonce, verifier: &verifier, claim };
+        let identity = self.oidc.finish(turn, &registration, &callback, ctx.now).await.map_err(failed)?;
         if !is_subject(&identity.subject) {
             return Err(Error::SsoRefused("the provider names nobody".to_owned()));
         }
@@ -182,17 +188,19 @@ impl App {
 }
 
 fn registration<'a>(
+    tenant: TenantId,
     connection: &'a SsoConnection,
     client_secret: Option<&'a Secret<String>>,
     redirect_uri: &'a str,
 ) -> Registration<'a> {
     let terms = &connection.terms;
-    Registration { issuer: &terms.issuer, client_id: &terms.client_id, client_secret, redirect_uri }
+    Registration { tenant, issuer: &terms.issuer, client_id: &terms.client_id, client_secret, redirect_uri }
 }
 
 fn failed(error: OidcError) -> Error {
     match error {
         OidcError::Unreachable(problem) => Error::SsoProviderUnavailable(problem),
         OidcError::Refused(problem) => Error::SsoRefused(problem),
+        OidcError::Busy => Error::Overloaded,
     }
 }

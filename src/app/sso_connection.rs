@@ -105,15 +105,16 @@ impl App {
     /// Asks a provider, or the connection's, what it publishes.
     ///
     /// # Errors
-    /// `SsoNotConfigured` when neither is there; a provider that does not answer is an answer.
+    /// `SsoNotConfigured` when neither is there, `Overloaded`; a provider that does not answer is an answer.
     pub async fn test_sso_connection(&self, t: &TenantCtx, issuer: Option<&str>) -> Result<Tried, Error> {
         let issuer = match issuer {
             Some(issuer) => issuer.to_owned(),
             None => self.get_sso_connection(t).await?.terms.issuer,
         };
-        Ok(match self.oidc.look(&issuer, t.ctx.now).await {
+        Ok(match self.oidc.look(t.tenant_id(), &issuer).await {
             Ok(keys) => Tried { keys: Some(keys), problem: String::new() },
             Err(OidcError::Unreachable(problem) | OidcError::Refused(problem)) => Tried { keys: None, problem },
+            Err(OidcError::Busy) => return Err(Error::Overloaded),
         })
     }
 

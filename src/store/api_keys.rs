@@ -37,6 +37,8 @@ macro_rules! api_key_columns {
             $prefix,
             "aal, ",
             $prefix,
+            "sso_connection_id, ",
+            $prefix,
             "created_by, ",
             $prefix,
             "version, ",
@@ -60,8 +62,9 @@ pub(super) use api_key_columns;
 statements! {
     INSERT: OfTenant = Statement::new(
         "insert into api_key (tenant_id, api_key_id, kind, key_id, digest, last4, user_id, membership_id, display_name,
-                              permissions, aal, created_by, version, created_at, updated_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15)",
+                              permissions, aal, created_by, version, created_at, updated_at, expires_at,
+                              sso_connection_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16)",
     );
     FIND: OfTenant = Statement::new(concat!(
         "select ",
@@ -125,6 +128,7 @@ pub(super) struct ApiKeyRow {
     display_name: String,
     permissions: String,
     aal: i64,
+    sso_connection_id: Option<Uuid>,
     created_by: Option<Uuid>,
     version: i64,
     created_at: Timestamp,
@@ -152,6 +156,7 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             display_name: row.display_name,
             permissions,
             aal: row.aal,
+            connection: row.sso_connection_id,
             created_by: row.created_by,
             version: row.version,
             created_at: row.created_at,
@@ -224,6 +229,7 @@ pub async fn insert(tx: &mut TenantTx, key: &ApiKey, digest: &[u8]) -> Result<()
         key.version.into(),
         key.created_at.into(),
         key.expires_at.into(),
+        key.connection.into(),
     ];
     tx.execute(&INSERT, &args).await?;
     note(tx, key);

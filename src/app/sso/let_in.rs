@@ -98,7 +98,7 @@ impl App {
         }
         let sign_in = SignIn {
             user_id,
-            proof: Proof { methods: vec![Method::Oidc], ..Proof::password(epoch) },
+            proof: Proof { methods: vec![Method::Oidc], at: identity.auth_time, ..Proof::password(epoch) },
             tenant: Some(tenant),
             bound_tenant: Some(tenant),
             connection: Some(connection.connection_id),
@@ -182,11 +182,11 @@ impl App {
             Err(Error::MemberNotFound) => {
                 may_join(tx, ctx, tenant, catalogue).await?;
                 let invited = self.invited_as(tx, ctx, email, &roles).await?;
-                let given = match invited.filter(|invited| invited.iter().all(gives)) {
+                let names = match invited.filter(|invited| invited.iter().all(gives)) {
                     Some(invited) => invited,
                     None => RoleNames::one(wanted.ok_or(Error::SsoMemberRefused(NO_ROLE))?.name.clone()),
                 };
-                let member = new_membership(ctx, user_id, given);
+                let member = new_membership(ctx, user_id, names);
                 memberships::insert(tx, &member, top).await?;
                 // Who was invited as well holds one seat.
                 finish_pending(tx, (email, user_id), ctx.now).await?;
