@@ -115,6 +115,7 @@ impl App {
             display_name: new.display_name,
             permissions: new.permissions,
             aal: t.ctx.caller.person().map_or(ONE_FACTOR, |person| person.session.aal),
+            connection: member.and(t.ctx.caller.person()).and_then(|person| person.session.connection),
             created_by: t.ctx.caller.principal(),
             version: 1,
             created_at: t.ctx.now,

@@ -131,7 +131,7 @@ impl App {
         let methods = waiting.methods.into_iter().chain([method]).collect();
         let sign_in = SignIn {
             user_id,
-            proof: Proof { methods, aal: 2, epoch: waiting.epoch },
+            proof: Proof { methods, aal: 2, ..Proof::password(waiting.epoch) },
             tenant: waiting.tenant,
             bound_tenant: waiting.bound_tenant,
             connection: None,

@@ -15,7 +15,7 @@ use crate::domain::role::{MOST_OWN, OwnRole, Permissions, Rank, Role, RoleName, 
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, invitations, memberships, roles, settings};
+use crate::store::{InTenant, TenantTx, invitations, memberships, roles, settings, sso};
 use crate::time::Timestamp;
 
 /// How many members are named in what a change would mean.
@@ -234,6 +234,11 @@ impl App {
         if joins.is_some_and(|role| role == name.as_str()) {
             return Err(Error::RoleInUse(
                 "people join at it by the setting auto_join.role; set another one there first",
+            ));
+        }
+        if sso::find(tx).await?.is_some_and(|(connection, _)| connection.terms.gives(name)) {
+            return Err(Error::RoleInUse(
+                "people get it by signing in through the tenant's provider; set another one with SetSsoConnection first",
             ));
         }
         let Some(replacement) = replacement else {

@@ -103,7 +103,8 @@ impl App {
             bound_tenant,
             methods: proof.methods,
             aal: proof.aal,
-            auth_time: ctx.now,
+            // Another clock may be ahead of ours.
+            auth_time: proof.at.map_or(ctx.now, |at| at.min(ctx.now)),
             created_at: ctx.now,
             remember,
             idle_expires_at: ctx.now.after(terms.idle),

@@ -4,15 +4,19 @@
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::TenantCtx;
+use crate::domain::catalogue::Catalogue;
 use crate::domain::id::TenantId;
 use crate::domain::membership::Authority;
-use crate::domain::role::{Rank, RoleName, Roles};
 use crate::domain::secret::Secret;
-use crate::domain::sso::{FEATURE, SsoConnection, Terms};
+use crate::domain::sso::{Ceiling, FEATURE, SsoConnection, Terms};
+use crate::domain::tenant::Tenant;
 use crate::error::Error;
 use crate::outside::oidc::OidcError;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, entitlements, sso};
+use crate::store::scoped::RunsIn;
+use crate::store::tx::{OfTenant, Statement};
+use crate::store::{InTenant, Scope, Scoped, TenantTx, entitlements, sso};
+use crate::time::Timestamp;
 
 /// What a provider said when it was tried.
 pub struct Tried {
@@ -50,13 +54,7 @@ impl App {
             Begun::Open(open) => open,
         };
         let (tenant, own) = self.lock_tenant(&mut open.tx, t).await?;
-        if t.catalogue.definition.features.contains_key(FEATURE) {
-            let switches = entitlements::switches(&mut open.tx).await?;
-            let switches = switches.get(FEATURE).map_or(&[][..], Vec::as_slice);
-            if !t.catalogue.effective_feature(&tenant.subscription.of, FEATURE, switches, t.ctx.now).enabled {
-                return Err(Error::FeatureNotInPlan(FEATURE.to_owned()));
-            }
-        }
+        check_feature(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         check_roles(&terms, &own)?;
         let found = sso::find(&mut open.tx).await?;
         let (before, kept) = found.map_or((None, None), |(before, sealed)| (Some(before), sealed));
@@ -72,7 +70,7 @@ impl App {
         let after = SsoConnection {
             connection_id,
             terms,
-            highest_role: highest_role(own.rank, &own.roles),
+            ceiling: Ceiling { rank: own.rank, permissions: own.permissions },
             has_secret: sealed.is_some(),
             version: before.as_ref().map_or(0, |before| before.version) + 1,
             updated_at: t.ctx.now,
@@ -107,15 +105,16 @@ impl App {
     /// Asks a provider, or the connection's, what it publishes.
     ///
     /// # Errors
-    /// `SsoNotConfigured` when neither is there; a provider that does not answer is an answer.
+    /// `SsoNotConfigured` when neither is there, `Overloaded`; a provider that does not answer is an answer.
     pub async fn test_sso_connection(&self, t: &TenantCtx, issuer: Option<&str>) -> Result<Tried, Error> {
         let issuer = match issuer {
             Some(issuer) => issuer.to_owned(),
             None => self.get_sso_connection(t).await?.terms.issuer,
         };
-        Ok(match self.oidc.look(&issuer, t.ctx.now).await {
+        Ok(match self.oidc.look(t.tenant_id(), &issuer).await {
             Ok(keys) => Tried { keys: Some(keys), problem: String::new() },
             Err(OidcError::Unreachable(problem) | OidcError::Refused(problem)) => Tried { keys: None, problem },
+            Err(OidcError::Busy) => return Err(Error::Overloaded),
         })
     }
 
@@ -148,10 +147,26 @@ fn check_roles(terms: &Terms, own: &Authority) -> Result<(), Error> {
     own.may_give(given())
 }
 
-/// The highest role that is not above the rank of who makes the connection.
-fn highest_role(rank: Option<Rank>, roles: &Roles) -> RoleName {
-    let within = roles.descending().find(|role| Some(role.rank) <= rank);
-    within.map_or_else(|| RoleName::new(""), |role| role.name.clone())
+/// Whether the tenant's plan includes single sign-on, where the catalogue sells it.
+///
+/// # Errors
+/// `FeatureNotInPlan`.
+pub(super) async fn check_feature<S: Scope>(
+    tx: &mut Scoped<S>,
+    catalogue: &Catalogue,
+    tenant: &Tenant,
+    now: Timestamp,
+) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    if !catalogue.definition.features.contains_key(FEATURE) {
+        return Ok(());
+    }
+    let switches = entitlements::switches(tx).await?;
+    let switches = switches.get(FEATURE).map_or(&[][..], Vec::as_slice);
+    let enabled = catalogue.effective_feature(&tenant.subscription.of, FEATURE, switches, now).enabled;
+    if enabled { Ok(()) } else { Err(Error::FeatureNotInPlan(FEATURE.to_owned())) }
 }
 
 /// The connection as the audit log keeps it.
@@ -161,6 +176,6 @@ fn note(connection: &SsoConnection) -> serde_json::Value {
         "issuer": terms.issuer, "client_id": terms.client_id, "redirect_uris": terms.redirect_uris,
         "group_claim": terms.group_claim, "groups": terms.group_roles.len(),
         "default_role": terms.default_role.as_str(), "required": terms.required,
-        "highest_role": connection.highest_role.as_str(),
+        "highest_rank": connection.ceiling.rank,
     })
 }

@@ -1,6 +1,8 @@
 //! May they? From a caller's standing to the reasons that speak against a call, in the order in which a refusal names
 //! them. Pure.
 
+use uuid::Uuid;
+
 use super::tenant::Standing;
 use crate::ctx::{Caller, Needs, SignedIn};
 use crate::domain::membership::MemberStatus;
@@ -68,16 +70,13 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
         reasons.push(Error::TenantInMaintenance);
     }
     // A tenant's own provider answers for how people prove themselves there; an operator in a member's place has their key.
-    let vouched =
-        caller.person().is_some_and(|person| person.session.connection.is_some() || person.session.operator.is_some());
+    let vouched = connection(caller).is_some() || caller.impersonator().is_some();
     let one_step = caller.aal().is_some_and(|aal| aal < 2) && !vouched;
     if standing.policy.mfa_required && !needs.allow_mfa_missing && one_step {
         reasons.push(Error::MfaRequired);
     }
     reasons.extend(judge_method(standing, caller));
-    if let Some(person) = caller.person() {
-        reasons.extend(judge_session(standing, person));
-    }
+    reasons.extend(judge_connection(standing, caller));
     if needs.deny_impersonated && caller.impersonator().is_some() {
         reasons.push(Error::Impersonated);
     }
@@ -113,15 +112,23 @@ fn is_owner(standing: &Standing) -> bool {
     standing.member.as_ref().is_some_and(|member| member.is_active_owner(&standing.roles))
 }
 
-/// What speaks against a session in this tenant, by the way in which it began.
-fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
-    let session = &person.session;
+/// The connection with a tenant's own provider that has said who it is: in the session of a call, or in the one in which a
+/// member's key was made.
+fn connection(caller: &Caller) -> Option<Uuid> {
+    match caller {
+        Caller::Personal(key, _) => key.connection,
+        _ => caller.person()?.session.connection,
+    }
+}
+
+/// What speaks against a person's session, or a key of theirs, by whether the tenant's own provider has said who it is.
+fn judge_connection(standing: &Standing, caller: &Caller) -> Option<Error> {
     let sso = standing.sso.as_ref();
-    if let Some(connection) = session.connection {
+    if let Some(connection) = connection(caller) {
         // What another provider said, or one that is not the tenant's any more, counts for nothing.
         let same = sso.is_some_and(|sso| sso.connection_id == connection);
         return if same { None } else { Some(Error::CredentialInvalid) };
     }
-    let required = sso.is_some_and(|sso| sso.required) && session.operator.is_none();
+    let required = sso.is_some_and(|sso| sso.required) && caller.impersonator().is_none();
     if required && !is_owner(standing) { Some(Error::SsoRequired) } else { None }
 }

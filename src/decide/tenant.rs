@@ -44,7 +44,7 @@ pub struct Standing {
     pub member: Option<Membership>,
     /// Whether the tenant has ended the person's session for itself.
     pub session_ended: bool,
-    /// The tenant's own identity provider, where there is one and the call is a person's.
+    /// The tenant's own identity provider, where there is one and the call is a person's, or by a key of theirs.
     pub sso: Option<SsoRule>,
 }
 
@@ -131,7 +131,7 @@ impl Plane {
             None => None,
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
-        let sso = found.sso.filter(|_| caller.person().is_some());
+        let sso = found.sso.filter(|_| caller.user().is_some());
         Ok(Standing { tenant, catalogue, policy, roles, member, session_ended: found.session_ended, sso })
     }
 

@@ -43,6 +43,10 @@ pub struct ApiKey {
     pub permissions: Permissions,
     /// How surely its maker had proven who they are: 2 with a second factor.
     pub aal: i64,
+    /// Of a member's key: the connection with the tenant's own identity provider that had said who they are when they made it;
+    /// the key opens nothing without it.
+    #[serde(default)]
+    pub connection: Option<Uuid>,
     /// The user or key that made it.
     pub created_by: Option<Uuid>,
     /// Rises with each change that people make.

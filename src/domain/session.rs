@@ -75,7 +75,7 @@ pub enum SessionKind {
     Impersonation,
 }
 
-/// How somebody proved who they are, just now.
+/// How somebody proved who they are.
 #[derive(Debug, Clone)]
 pub struct Proof {
     /// By what.
@@ -85,13 +85,15 @@ pub struct Proof {
     /// The account's epoch, read together with what was compared: a session made from it dies with a password change in
     /// between.
     pub epoch: i64,
+    /// When, where a provider says that it was a while ago; none is just now.
+    pub at: Option<Timestamp>,
 }
 
 impl Proof {
     /// A password alone.
     #[must_use]
     pub fn password(epoch: i64) -> Self {
-        Self { methods: vec![Method::Password], aal: 1, epoch }
+        Self { methods: vec![Method::Password], aal: 1, epoch, at: None }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Single sign-on: how members of a tenant sign in through the tenant's own identity provider, and what that may give them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::domain::DomainName;
+use super::membership::Authority;
 use super::name::Email;
-use super::role::{Role, RoleName, Roles};
+use super::role::{Permissions, Rank, Role, RoleName, Roles};
 use crate::time::Timestamp;
 
 /// The feature that a plan must include, where the catalogue has a feature of this name.
@@ -63,6 +66,12 @@ impl Terms {
         held.filter_map(|mapped| roles.get(&mapped.role)).max_by_key(|role| role.rank)
     }
 
+    /// Whether somebody can get this role by signing in.
+    #[must_use]
+    pub fn gives(&self, role: &RoleName) -> bool {
+        self.default_role == *role || self.group_roles.iter().any(|mapped| mapped.role == *role)
+    }
+
     /// Whether the roles of members follow their groups.
     #[must_use]
     pub const fn follows_groups(&self) -> bool {
@@ -85,15 +94,40 @@ pub struct SsoConnection {
     pub connection_id: Uuid,
     /// What the tenant says.
     pub terms: Terms,
-    /// The highest role that signs in this way: that of who last changed the connection. Whoever may change settings could
-    /// otherwise point it to a provider of their own, and come back as an owner.
-    pub highest_role: RoleName,
+    /// What it may give, and to whom it serves.
+    pub ceiling: Ceiling,
     /// Whether there is a client secret.
     pub has_secret: bool,
     /// Rises with each change.
     pub version: i64,
     /// When anything of it last changed.
     pub updated_at: Timestamp,
+}
+
+/// What whoever last changed a connection had themselves then: nobody signs in by it who has more, and nobody is given more.
+/// Whoever may change settings could otherwise point it to a provider of their own, and come back as an owner. Kept as rank
+/// and permissions and not as a role, which the tenant may change or delete.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Their rank; none is below every role.
+    pub rank: Option<Rank>,
+    /// What they were allowed.
+    pub permissions: Permissions,
+}
+
+impl Ceiling {
+    /// What may be given of these roles.
+    #[must_use]
+    pub fn in_roles(&self, roles: &Arc<Roles>) -> Authority {
+        Authority { rank: self.rank, permissions: self.permissions.clone(), roles: roles.clone() }
+    }
+
+    /// The highest of these roles that is within.
+    #[must_use]
+    pub fn highest<'r>(&self, roles: &'r Arc<Roles>) -> Option<&'r Role> {
+        let authority = self.in_roles(roles);
+        roles.descending().find(|role| authority.may_give([&role.name]).is_ok())
+    }
 }
 
 /// What the connection means for who enters the tenant.
@@ -105,15 +139,16 @@ pub struct SsoRule {
     pub required: bool,
 }
 
-/// The groups in a claim: a list of texts, or a single one.
+/// The groups in a claim: a list of texts, or a single one. None where nothing is said, which is not the same as none at all.
 #[must_use]
-pub fn groups(claim: Option<&serde_json::Value>) -> Vec<String> {
+pub fn groups(claim: Option<&serde_json::Value>) -> Option<Vec<String>> {
     match claim {
-        Some(serde_json::Value::String(one)) => vec![one.clone()],
+        None | Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(one)) => Some(vec![one.clone()]),
         Some(serde_json::Value::Array(list)) => {
-            list.iter().filter_map(|one| one.as_str().map(ToOwned::to_owned)).collect()
+            Some(list.iter().filter_map(|one| one.as_str().map(ToOwned::to_owned)).collect())
         }
-        _ => Vec::new(),
+        Some(_) => Some(Vec::new()),
     }
 }
 
@@ -174,12 +209,14 @@ mod tests {
     fn the_highest_of_several_groups_counts_and_a_role_that_is_gone_does_not() {
         let roles = Roles::built_in(&[]);
         let role = |claim: serde_json::Value| {
-            terms().role_of(&groups(Some(&claim)), &roles).map(|role| role.name.as_str().to_owned())
+            terms().role_of(&groups(Some(&claim))?, &roles).map(|role| role.name.as_str().to_owned())
         };
         assert_eq!(role(json!(["staff", "heads"])).as_deref(), Some("manager"));
         assert_eq!(role(json!("staff")).as_deref(), Some("member"));
         assert_eq!(role(json!(["old", "others", 3])), None);
         assert_eq!(role(json!({ "staff": true })), None);
+        assert_eq!((groups(None), groups(Some(&json!(null)))), (None, None));
+        assert_eq!(groups(Some(&json!([]))), Some(Vec::new()));
     }
 
     #[test]

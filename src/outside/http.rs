@@ -19,7 +19,7 @@ const IN_ALL: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// The largest answer that is listened to, in bytes.
-const MAX_BODY: usize = 512 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 
 /// Which addresses may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

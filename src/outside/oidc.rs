@@ -1,8 +1,9 @@
 //! OpenID Connect, as the relying party: authorization code flow with PKCE. What a provider says is proven here (issuer,
 //! audience, signature, nonce, time); what follows from it is not decided here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod providers;
+
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use openidconnect::core::{
@@ -13,23 +14,23 @@ use openidconnect::core::{
 };
 use openidconnect::{
     AdditionalClaims, AdditionalProviderMetadata, AuthType, AuthorizationCode, ClaimsVerificationError, Client,
-    ClientId, ClientSecret, CsrfToken, DiscoveryError, EmptyExtraTokenFields, EndpointMaybeSet, EndpointNotSet,
-    EndpointSet, IdTokenFields, IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
-    ProviderMetadata, RedirectUrl, RequestTokenError, Scope, StandardErrorResponse, StandardTokenResponse,
-    TokenResponse as _, UserInfoClaims,
+    ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields, EndpointMaybeSet, EndpointNotSet, EndpointSet,
+    IdTokenFields, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl,
+    RequestTokenError, Scope, StandardErrorResponse, StandardTokenResponse, TokenResponse as _, UserInfoClaims,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use providers::Providers;
+pub use providers::Turn;
+
 use super::http::{Http, HttpError};
+use crate::domain::id::TenantId;
 use crate::domain::secret::Secret;
 use crate::time::Timestamp;
 
-/// How long what a provider publishes about itself is remembered.
-const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
-
-/// How many providers are remembered.
-const PROVIDERS: usize = 1000;
+/// Of how much of what a provider says people are told.
+const TOLD: usize = 200;
 
 /// How far a provider's clock may be ahead of ours.
 const LEEWAY: TimeDelta = TimeDelta::seconds(60);
@@ -46,6 +47,8 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 6] = [
 
 /// Whom a provider knows us as.
 pub struct Registration<'a> {
+    /// Whose provider it is.
+    pub tenant: TenantId,
     /// The provider's name for itself.
     pub issuer: &'a str,
     /// Our name there.
@@ -68,6 +71,8 @@ pub struct Beginning<'a> {
     pub scopes: &'a [String],
     /// Who wants to sign in, as far as the client knows.
     pub login_hint: &'a str,
+    /// Whether they are to prove who they are again, whatever session they have there.
+    pub prove_again: bool,
 }
 
 /// What came back.
@@ -80,6 +85,8 @@ pub struct Callback<'a> {
     pub nonce: &'a str,
     /// What the sign-in was begun with.
     pub verifier: &'a Secret<String>,
+    /// A claim that is asked for further when the token has none; empty for none.
+    pub claim: &'a str,
 }
 
 /// Who a provider says somebody is.
@@ -93,6 +100,8 @@ pub struct Identity {
     pub email_verified: bool,
     /// What they are called.
     pub name: Option<String>,
+    /// When they proved who they are there, where it says so.
+    pub auth_time: Option<Timestamp>,
     /// Everything else that was said.
     pub claims: Map<String, Value>,
 }
@@ -106,6 +115,17 @@ pub enum OidcError {
     /// The provider said no, or what it said does not hold.
     #[error("{0}")]
     Refused(String),
+    /// So many wait for providers that no more may.
+    #[error("too many wait for it")]
+    Busy,
+}
+
+impl OidcError {
+    /// The provider said this, of which the beginning is told.
+    fn refused(before: &str, said: &str) -> Self {
+        let printable = said.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+        Self::Refused(format!("{before}: {}", printable.take(TOLD).collect::<String>()))
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -165,31 +185,39 @@ type Relying = Client<
     EndpointMaybeSet,
 >;
 
-/// Talks to providers.
+/// Talks to providers; nobody waits for one without a turn.
 pub struct Oidc {
-    http: Http,
-    known: Mutex<HashMap<String, (Timestamp, Arc<Metadata>)>>,
+    providers: Providers,
 }
 
 impl Oidc {
     /// Talks over this.
     #[must_use]
     pub fn new(http: Http) -> Self {
-        Self { http, known: Mutex::default() }
+        Self { providers: Providers::new(http) }
     }
 
     /// What calls are made with.
     #[must_use]
     pub const fn http(&self) -> &Http {
-        &self.http
+        &self.providers.http
+    }
+
+    /// A turn to `finish` a sign-in.
+    ///
+    /// # Errors
+    /// That too many have one.
+    pub fn turn(&self, tenant: TenantId) -> Result<Turn, OidcError> {
+        self.providers.turn(tenant)
     }
 
     /// Asks a provider what it publishes about itself, now: its keys and where to go. Says how many keys there are.
     ///
     /// # Errors
     /// That it does not answer, or not as a provider does.
-    pub async fn look(&self, issuer: &str, now: Timestamp) -> Result<usize, OidcError> {
-        Ok(self.discover(issuer, now).await?.jwks().keys().len())
+    pub async fn look(&self, tenant: TenantId, issuer: &str) -> Result<usize, OidcError> {
+        let _turn = self.turn(tenant)?;
+        Ok(self.providers.ask(issuer).await?.jwks().keys().len())
     }
 
     /// Where to send the person's browser.
@@ -202,8 +230,13 @@ impl Oidc {
         with: &Beginning<'_>,
         now: Timestamp,
     ) -> Result<String, OidcError> {
-        let metadata = self.metadata(to.issuer, now).await?;
-        self.http
+        let metadata = if let Some(found) = self.providers.remembered(to.issuer, now) {
+            found?
+        } else {
+            let _turn = self.turn(to.tenant)?;
+            self.providers.find(to.issuer, now).await?
+        };
+        self.http()
             .reach()
             .check(metadata.authorization_endpoint().url())
             .map_err(|problem| OidcError::Refused(format!("the provider's sign-in page {problem}")))?;
@@ -217,6 +250,9 @@ impl Oidc {
         if !with.login_hint.is_empty() {
             request = request.add_extra_param("login_hint", with.login_hint);
         }
+        if with.prove_again {
+            request = request.set_max_age(Duration::ZERO);
+        }
         Ok(request.url().0.to_string())
     }
 
@@ -226,11 +262,12 @@ impl Oidc {
     /// That the provider does not answer, says no, or says what does not hold.
     pub async fn finish(
         &self,
+        _turn: Turn,
         to: &Registration<'_>,
         back: &Callback<'_>,
         now: Timestamp,
     ) -> Result<Identity, OidcError> {
-        let metadata = self.metadata(to.issuer, now).await?;
+        let metadata = self.providers.find(to.issuer, now).await?;
         // Somebody else's provider, which got hold of a code of this one, would have to say that it is this one (RFC 9207).
         let says_who = metadata.additional_metadata().authorization_response_iss_parameter_supported;
         if (says_who || !back.issuer.is_empty()) && back.issuer != to.issuer {
@@ -241,20 +278,26 @@ impl Oidc {
             .exchange_code(AuthorizationCode::new(back.code.expose().clone()))
             .map_err(|_| OidcError::Unreachable("the provider exchanges no codes".to_owned()))?
             .set_pkce_verifier(PkceCodeVerifier::new(back.verifier.expose().clone()))
-            .request_async(&self.http)
+            .request_async(self.http())
             .await
             .map_err(exchange_failed)?;
         let mut identity = match verified(&relying, &tokens, back.nonce, now) {
             // The keys may have been changed since they were looked at.
             Err(ClaimsVerificationError::SignatureVerification(_)) => {
-                let fresh = self.discover(to.issuer, now).await?;
+                let fresh = self.providers.renew(to.issuer, now).await?;
                 verified(&self::relying(&fresh, to)?, &tokens, back.nonce, now)
             }
             other => other,
         }
-        .map_err(|error| OidcError::Refused(format!("the provider's token does not hold: {error}")))?;
-        if identity.email.is_none() {
-            self.ask_further(&relying, &tokens, &mut identity).await?;
+        .map_err(|error| OidcError::refused("the provider's token does not hold", &error.to_string()))?;
+        let nameless = identity.email.is_none();
+        let silent = !back.claim.is_empty() && !identity.claims.contains_key(back.claim);
+        if nameless || silent {
+            let asked = self.ask_further(&relying, &tokens, &mut identity).await;
+            // Without an address it may be nobody; a claim may be missing.
+            if nameless {
+                asked?;
+            }
         }
         Ok(identity)
     }
@@ -264,40 +307,19 @@ impl Oidc {
         let subject = openidconnect::SubjectIdentifier::new(identity.subject.clone());
         let Ok(request) = relying.user_info(tokens.access_token().clone(), Some(subject)) else { return Ok(()) };
         let said: UserInfoClaims<AllClaims, CoreGenderClaim> = request
-            .request_async(&self.http)
+            .request_async(self.http())
             .await
-            .map_err(|error| OidcError::Refused(format!("the provider does not say who it is: {error}")))?;
-        identity.email = said.email().map(|email| email.to_string());
-        identity.email_verified = said.email_verified().unwrap_or(false);
+            .map_err(|error| OidcError::refused("the provider does not say who it is", &error.to_string()))?;
+        if identity.email.is_none() {
+            identity.email = said.email().map(|email| email.to_string());
+            identity.email_verified = said.email_verified().unwrap_or(false);
+        }
         let name = said.name().and_then(|name| name.get(None)).map(|name| name.to_string());
         identity.name = name.or(identity.name.take());
         for (claim, value) in said.additional_claims().0.clone() {
             identity.claims.entry(claim).or_insert(value);
         }
         Ok(())
-    }
-
-    async fn metadata(&self, issuer: &str, now: Timestamp) -> Result<Arc<Metadata>, OidcError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(issuer).cloned();
-        match known {
-            Some((at, metadata)) if at <= now && now < at.after(REMEMBERED) => Ok(metadata),
-            _ => self.discover(issuer, now).await,
-        }
-    }
-
-    async fn discover(&self, issuer: &str, now: Timestamp) -> Result<Arc<Metadata>, OidcError> {
-        let url =
-            IssuerUrl::new(issuer.to_owned()).map_err(|_| OidcError::Unreachable("its address is none".to_owned()))?;
-        let found = Metadata::discover_async(url, &self.http).await.map_err(discovery_failed)?;
-        let found = Arc::new(found);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= PROVIDERS {
-            known.retain(|_, (at, _)| now < at.after(REMEMBERED));
-        }
-        if known.len() < PROVIDERS {
-            known.insert(issuer.to_owned(), (now, found.clone()));
-        }
-        Ok(found)
     }
 }
 
@@ -337,24 +359,15 @@ fn verified(
         email: claims.email().map(|email| email.to_string()),
         email_verified: claims.email_verified().unwrap_or(false),
         name: claims.name().and_then(|name| name.get(None)).map(|name| name.to_string()),
+        auth_time: claims.auth_time().map(|at| Timestamp::from_micros(at.timestamp_micros())),
         claims: claims.additional_claims().0.clone(),
     })
-}
-
-fn discovery_failed(error: DiscoveryError<HttpError>) -> OidcError {
-    match error {
-        DiscoveryError::Request(error) => OidcError::Unreachable(error.to_string()),
-        DiscoveryError::Response(status, ..) => OidcError::Unreachable(format!("it answers with {status}")),
-        // It calls itself otherwise than it is called here.
-        DiscoveryError::Validation(_) => OidcError::Refused("its document is of another issuer".to_owned()),
-        _ => OidcError::Unreachable("its document is not that of a provider".to_owned()),
-    }
 }
 
 fn exchange_failed(error: RequestTokenError<HttpError, StandardErrorResponse<CoreErrorResponseType>>) -> OidcError {
     match error {
         RequestTokenError::ServerResponse(said) => {
-            OidcError::Refused(format!("the provider refuses the code: {}", said.error().as_ref()))
+            OidcError::refused("the provider refuses the code", said.error().as_ref())
         }
         RequestTokenError::Request(error) => OidcError::Unreachable(error.to_string()),
         RequestTokenError::Parse(..) => OidcError::Refused("the provider's answer does not read".to_owned()),

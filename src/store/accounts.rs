@@ -2,6 +2,7 @@
 //! transaction bound to the person.
 
 use super::feed::Change;
+use super::mfa;
 use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfUser, Statement, statements};
 use crate::domain::id::{SessionId, TenantId};
@@ -155,6 +156,22 @@ where
     let row: Option<EpochRow> = tx.optional(&BUMP_EPOCH, &[now.into()]).await?;
     note(tx);
     Ok(row.ok_or(Error::CredentialInvalid)?.session_epoch)
+}
+
+/// Removes everything by which the account can be entered: its password, second step, devices, links and sessions. The epoch
+/// of sessions that begin from now on. Under the account's lock.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn delete_credentials<S: Scope>(tx: &mut Scoped<S>, now: Timestamp) -> Result<i64, Error>
+where
+    Statement<OfUser>: RunsIn<S>,
+{
+    for statement in [&DELETE_CREDENTIAL, &DELETE_DEVICES, &DELETE_LINKS] {
+        tx.execute(statement, &[]).await?;
+    }
+    mfa::delete(tx).await?;
+    end_sessions(tx, now).await
 }
 
 /// Lets a session that `end_sessions` has just ended go on, unless it had ended before; whether it does.

@@ -37,6 +37,8 @@ macro_rules! api_key_columns {
             $prefix,
             "aal, ",
             $prefix,
+            "sso_connection_id, ",
+            $prefix,
             "created_by, ",
             $prefix,
             "version, ",
@@ -60,8 +62,9 @@ pub(super) use api_key_columns;
 statements! {
     INSERT: OfTenant = Statement::new(
         "insert into api_key (tenant_id, api_key_id, kind, key_id, digest, last4, user_id, membership_id, display_name,
-                              permissions, aal, created_by, version, created_at, updated_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15)",
+                              permissions, aal, created_by, version, created_at, updated_at, expires_at,
+                              sso_connection_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16)",
     );
     FIND: OfTenant = Statement::new(concat!(
         "select ",
@@ -99,6 +102,12 @@ statements! {
          set revoked_at = $3, version = version + 1, updated_at = $3
          where tenant_id = $1 and api_key_id = $2 and revoked_at is null",
     );
+    REVOKE_OF_USER: OfTenant = Statement::new(
+        "update api_key
+         set revoked_at = $3, version = version + 1, updated_at = $3
+         where tenant_id = $1 and user_id = $2 and revoked_at is null
+         returning api_key_id, key_id",
+    );
     USED: OfTenant = Statement::new(
         "update api_key
          set last_used_at = $3
@@ -119,6 +128,7 @@ pub(super) struct ApiKeyRow {
     display_name: String,
     permissions: String,
     aal: i64,
+    sso_connection_id: Option<Uuid>,
     created_by: Option<Uuid>,
     version: i64,
     created_at: Timestamp,
@@ -146,6 +156,7 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             display_name: row.display_name,
             permissions,
             aal: row.aal,
+            connection: row.sso_connection_id,
             created_by: row.created_by,
             version: row.version,
             created_at: row.created_at,
@@ -156,6 +167,12 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             old_ends_at: row.old_ends_at,
         })
     }
+}
+
+#[derive(sqlx::FromRow)]
+struct RevokedRow {
+    api_key_id: Uuid,
+    key_id: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -212,6 +229,7 @@ pub async fn insert(tx: &mut TenantTx, key: &ApiKey, digest: &[u8]) -> Result<()
         key.version.into(),
         key.created_at.into(),
         key.expires_at.into(),
+        key.connection.into(),
     ];
     tx.execute(&INSERT, &args).await?;
     note(tx, key);
@@ -293,6 +311,22 @@ pub async fn revoke(tx: &mut TenantTx, key: &mut ApiKey, now: Timestamp) -> Resu
     key.revoked_at = Some(now);
     changed(tx, key, now);
     Ok(true)
+}
+
+/// Revokes all keys of a member's own.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn revoke_of_user<S: Scope>(tx: &mut Scoped<S>, user: UserId, now: Timestamp) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let Some(tenant) = tx.scope().tenant() else { return Ok(()) };
+    let revoked: Vec<RevokedRow> = tx.all(&REVOKE_OF_USER, &[user.0.into(), now.into()]).await?;
+    for row in revoked {
+        tx.changed(Change::ApiKey(tenant, ApiKeyId(row.api_key_id), row.key_id));
+    }
+    Ok(())
 }
 
 /// Writes when a key was last used.

@@ -6,8 +6,7 @@ use super::feed::Change;
 use super::scoped::{RunsIn, Scope, Scoped, TenantTx};
 use super::tx::{OfTenant, Statement, statements};
 use crate::domain::id::UserId;
-use crate::domain::role::RoleName;
-use crate::domain::sso::{SsoConnection, SsoRule, Terms};
+use crate::domain::sso::{Ceiling, SsoConnection, SsoRule, Terms};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -89,7 +88,9 @@ struct IdentityRow {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Body {
     terms: Terms,
-    highest_role: RoleName,
+    /// Rows of a time before it was kept give nothing, until the connection is set again.
+    #[serde(default)]
+    ceiling: Ceiling,
 }
 
 /// The connection with its sealed secret, if there is one.
@@ -106,7 +107,7 @@ where
     let connection = SsoConnection {
         connection_id: row.connection_id,
         terms: body.terms,
-        highest_role: body.highest_role,
+        ceiling: body.ceiling,
         has_secret: row.sealed.is_some(),
         version: row.version,
         updated_at: row.updated_at,
@@ -131,7 +132,7 @@ where
 /// # Errors
 /// `EtagMismatch` when the row is another one by now.
 pub async fn put(tx: &mut TenantTx, after: &SsoConnection, sealed: Option<&[u8]>) -> Result<(), Error> {
-    let body = Body { terms: after.terms.clone(), highest_role: after.highest_role.clone() };
+    let body = Body { terms: after.terms.clone(), ceiling: after.ceiling.clone() };
     let body = serde_json::to_string(&body).map_err(|e| Error::Internal(e.to_string().into()))?;
     let args = [
         after.connection_id.into(),

@@ -66,9 +66,11 @@ async function interact(request, response) {
 
 const foreign = await keyOf('ES256');
 const crooked = new Map();
+// What the crooked ones say at their userinfo endpoints, by access token.
+const further = new Map();
 
 async function crookedOf(name) {
-  if (!crooked.has(name)) crooked.set(name, { issuer: `${issuer}/crooked/${name}`, key: await keyOf('ES256') });
+  if (!crooked.has(name)) crooked.set(name, { issuer: `${issuer}/crooked/${name}`, key: await keyOf('ES256'), asked: 0 });
   return crooked.get(name);
 }
 
@@ -77,9 +79,10 @@ const send = (response, body, status = 200) => {
   response.end(JSON.stringify(body));
 };
 
-async function idToken(own, { client_id, nonce, person }) {
+async function idToken(own, { client_id, nonce, max_age, person }) {
   const now = Math.floor(Date.now() / 1000);
-  const { wrong, ...claims } = person;
+  const { wrong, at_userinfo, auth_time_again, ...claims } = person;
+  if (max_age === '0') claims.auth_time = auth_time_again;
   const payload = { iss: own.issuer, aud: client_id, nonce, iat: now, exp: now + 3600, ...claims };
   if (wrong === 'nonce') payload.nonce = 'of another sign-in';
   if (wrong === 'no nonce') delete payload.nonce;
@@ -102,17 +105,23 @@ async function beCrooked(request, response, url) {
   const own = await crookedOf(name);
   switch (rest.join('/')) {
     case '.well-known/openid-configuration':
+      own.asked += 1;
       return send(response, {
         issuer: own.issuer, authorization_endpoint: `${own.issuer}/auth`, token_endpoint: `${own.issuer}/token`,
+        userinfo_endpoint: `${own.issuer}/userinfo`, padding: name.startsWith('large') ? ' '.repeat(65536) : '',
         jwks_uri: `${own.issuer}/jwks`, response_types_supported: ['code'], subject_types_supported: ['public'],
         id_token_signing_alg_values_supported: ['ES256', 'HS256', 'none'],
       });
     case 'jwks':
-      return send(response, { keys: [own.key.public] });
+      return send(response, { keys: Array(name.startsWith('many') ? 51 : 1).fill(own.key.public) });
+    case 'asked':
+      return send(response, own.asked);
+    case 'userinfo':
+      return send(response, further.get(request.headers.authorization?.replace('Bearer ', '')));
     case 'auth': {
       const asked = Object.fromEntries(url.searchParams);
       const code = Buffer.from(JSON.stringify({ client_id: asked.client_id, nonce: asked.nonce,
-        challenge: asked.code_challenge, person: read(asked.login_hint) })).toString('base64url');
+        max_age: asked.max_age, challenge: asked.code_challenge, person: read(asked.login_hint) })).toString('base64url');
       const back = new URL(asked.redirect_uri);
       back.searchParams.set('code', code);
       back.searchParams.set('state', asked.state);
@@ -137,12 +146,15 @@ async function beCrooked(request, response, url) {
         response.writeHead(307, { location: `${own.issuer}/token-elsewhere` });
         return response.end();
       }
+      if (code.person.wrong === 'wordy') return send(response, { error: `\u0007\n<b>é${'x'.repeat(5000)}` }, 400);
       // Keys that are changed between the look at them and the token.
       if (code.person.wrong === 'rotated') {
         delete code.person.wrong;
         own.key = await keyOf('ES256');
       }
-      return send(response, { access_token: randomUUID(), token_type: 'Bearer', expires_in: 300,
+      const access_token = randomUUID();
+      further.set(access_token, { sub: code.person.sub, ...code.person.at_userinfo });
+      return send(response, { access_token, token_type: 'Bearer', expires_in: 300,
         id_token: await idToken(own, code) });
     }
     default:

@@ -41,7 +41,7 @@ async fn joins(t: &Bed, tenant: &Tenant, role: &str) {
     t.with_token(&tenant.owner.token).tenants.update_settings(request).await.expect("sets");
 }
 
-async fn sign_up(t: &Bed, email: &str) -> Person {
+pub(crate) async fn sign_up(t: &Bed, email: &str) -> Person {
     let request = v1::SignUpRequest {
         email: email.to_owned(),
         password: PASSWORD.to_owned(),

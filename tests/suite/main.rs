@@ -71,6 +71,8 @@ mod slugs;
 mod smtp;
 mod sso;
 mod sso_connection;
+mod sso_people;
+mod sso_providers;
 mod startup;
 mod statements;
 mod status_table;

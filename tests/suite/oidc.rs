@@ -118,8 +118,17 @@ pub(crate) fn hint(person: &Value) -> String {
 }
 
 pub(crate) async fn begin(t: &Bed, tenant: &str, person: &Value) -> Result<Begun, Status> {
-    let request =
-        v1::BeginSsoRequest { tenant: tenant.to_owned(), redirect_uri: REDIRECT.to_owned(), login_hint: hint(person) };
+    begin_with(t, tenant, person, false).await
+}
+
+/// `begin`, and with `prove_again` the person has to prove anew who they are.
+pub(crate) async fn begin_with(t: &Bed, tenant: &str, person: &Value, prove_again: bool) -> Result<Begun, Status> {
+    let request = v1::BeginSsoRequest {
+        tenant: tenant.to_owned(),
+        redirect_uri: REDIRECT.to_owned(),
+        login_hint: hint(person),
+        prove_again,
+    };
     let begun = t.anonymous().auth.begin_sso(request).await?.into_inner();
     Ok(Begun { url: begun.authorization_url, binding: begun.binding_token })
 }

@@ -6,6 +6,7 @@ use tenantry::rpc::access::{TenantRule, Who};
 use tenantry::rpc::v1;
 use tonic::Code;
 
+use crate::auto_join;
 use crate::harness::{Bed, Clients, Headers, Person, Tenant, assert_refused, on_both_engines, refusal, wrong_fields};
 use crate::oidc::{
     self, begin, browse, callback, complete, connect, connected, connection, crooked, proven, providers, sign_in,
@@ -227,17 +228,11 @@ async fn an_address_counts_only_when_it_is_verified_and_of_the_tenants_own_domai
     assert_refused(told, Code::PermissionDenied, "SSO_ADDRESS_REFUSED");
 }
 
-/// Signs somebody up with a password, at this address.
+/// Signs somebody up with a password, at this address, and proves it.
 async fn sign_up(t: &Bed, email: &str) -> Person {
-    let request = v1::SignUpRequest {
-        email: email.to_owned(),
-        password: crate::harness::PASSWORD.to_owned(),
-        display_name: "Of before".to_owned(),
-        ..Default::default()
-    };
-    let done = t.anonymous().auth.sign_up(request).await.expect("signs up").into_inner();
-    let (token, refresh) = (done.access_token.unwrap().token, done.refresh_token.unwrap().token);
-    Person { id: done.user.unwrap().user_id, email: email.to_owned(), token, refresh }
+    let person = auto_join::sign_up(t, email).await;
+    auto_join::prove(t, &person).await;
+    person
 }
 
 async fn somebody_who_has_an_account_is_known_by_their_address(t: &Bed) {
@@ -247,7 +242,7 @@ async fn somebody_who_has_an_account_is_known_by_their_address(t: &Bed) {
     t.join(&acme, &before, "member").await;
     let done = sign_in(t, &acme.id, &ada).await.expect("signs in").into_inner();
     let user = done.user.unwrap();
-    assert_eq!((user.user_id, user.display_name.as_str(), done.joined), (before.id.clone(), "Of before", false));
+    assert_eq!((user.user_id, user.display_name.as_str(), done.joined), (before.id.clone(), "Ada", false));
     assert_eq!(who(t, &done.access_token.unwrap().token).await.roles, ["member"]);
     // The password is still the person's own, and opens all that it did.
     t.login(&before, &acme.id).await;

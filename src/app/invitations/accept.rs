@@ -281,7 +281,7 @@ impl App {
     }
 
     /// Whether the invitation may still be what it was: its roles are there, and whoever answers for it may still give them.
-    async fn still_stands(
+    pub(in crate::app) async fn still_stands(
         &self,
         tx: &mut Scoped<InTenantAsUser>,
         (invitation, now): (&Invitation, Timestamp),

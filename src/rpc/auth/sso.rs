@@ -23,7 +23,7 @@ pub(super) async fn begin_sso(
     let uri = f.read("redirect_uri", bounded(&m.redirect_uri, 1));
     let hint = f.read("login_hint", bounded(&m.login_hint, 0));
     let (Some(tenant), Some(()), Some(())) = (tenant, uri, hint) else { return Err(f.refuse()) };
-    let begun = s.0.app.begin_sso(&ctx, &tenant, &m.redirect_uri, &m.login_hint).await?;
+    let begun = s.0.app.begin_sso(&ctx, &tenant, &m.redirect_uri, (&m.login_hint, m.prove_again)).await?;
     Ok(v1::BeginSsoResponse {
         authorization_url: begun.authorization_url,
         binding_token: begun.binding_token.expose().clone(),

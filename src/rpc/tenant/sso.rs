@@ -1,5 +1,7 @@
 //! The connection with a tenant's own identity provider.
 
+use std::sync::Arc;
+
 use tonic::Request;
 use url::Url;
 
@@ -21,7 +23,7 @@ pub(super) async fn get_sso_connection(
 ) -> Result<v1::GetSsoConnectionResponse, Error> {
     let (t, _) = s.0.enter(request).await?;
     let connection = s.0.app.get_sso_connection(&t).await?;
-    Ok(v1::GetSsoConnectionResponse { connection: Some(message(&connection)) })
+    Ok(v1::GetSsoConnectionResponse { connection: Some(message(&connection, &t.roles)) })
 }
 
 /// The secret is no part of what a `request_id` stands for, as passwords are not.
@@ -39,7 +41,7 @@ pub(super) async fn set_sso_connection(
     let (Some(key), Some(()), Some(terms)) = (key, fits, terms) else { return Err(f.refuse()) };
     let secret = (!secret.is_empty()).then(|| Secret::new(secret));
     let done = s.0.app.set_sso_connection(&t, terms, secret, &m.etag, key).await?;
-    Ok(v1::SetSsoConnectionResponse { connection: Some(message(&done)) })
+    Ok(v1::SetSsoConnectionResponse { connection: Some(message(&done, &t.roles)) })
 }
 
 pub(super) async fn delete_sso_connection(
@@ -162,7 +164,7 @@ fn list<T>(
     all.into_iter().collect()
 }
 
-fn message(connection: &SsoConnection) -> v1::SsoConnection {
+fn message(connection: &SsoConnection, roles: &Arc<Roles>) -> v1::SsoConnection {
     let terms = &connection.terms;
     let group = |one: &GroupRole| v1::GroupRole { group: one.group.clone(), role: one.role.as_str().to_owned() };
     v1::SsoConnection {
@@ -176,7 +178,7 @@ fn message(connection: &SsoConnection) -> v1::SsoConnection {
         default_role: terms.default_role.as_str().to_owned(),
         domains: terms.domains.iter().map(|domain| domain.as_str().to_owned()).collect(),
         required: terms.required,
-        highest_role: connection.highest_role.as_str().to_owned(),
+        highest_role: connection.ceiling.highest(roles).map(|role| role.name.as_str().to_owned()).unwrap_or_default(),
         update_time: Some(convert::time(connection.updated_at)),
         etag: etag(connection.version),
     }
