@@ -14,6 +14,7 @@ use crate::domain::membership::Membership;
 use crate::domain::role::{Permissions, Rank, RoleNames, Roles};
 use crate::domain::secret::KeyKind;
 use crate::domain::session::{Session, SessionKind};
+use crate::domain::settings::SignInMethods;
 use crate::domain::tenant::{SuspendedBy, Tenant};
 use crate::domain::user::User;
 use crate::entropy;
@@ -295,10 +296,12 @@ impl Ctx {
 }
 
 /// What a tenant asks of sign-ins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Whether they must have had two steps.
     pub mfa_required: bool,
+    /// The ways in which they may be made.
+    pub sign_in_methods: SignInMethods,
 }
 
 /// A call in a tenant, after the gate let it in.

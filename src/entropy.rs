@@ -19,6 +19,16 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 /// A new id that sorts by its time of birth (UUID version 7, RFC 9562), so that new rows are neighbours in an index.
 #[must_use]
 pub fn id(now: Timestamp) -> Uuid {
-    let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
-    Builder::from_unix_timestamp_millis(millis, &bytes::<10>()).into_uuid()
+    Builder::from_unix_timestamp_millis(millis(now), &bytes::<10>()).into_uuid()
+}
+
+/// The first of the ids of an instant: those before it are smaller.
+#[must_use]
+pub fn first_id(at: Timestamp) -> Uuid {
+    Builder::from_unix_timestamp_millis(millis(at), &[0; 10]).into_uuid()
+}
+
+/// Milliseconds as ids have them: 48 bits.
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.micros() / 1000).unwrap_or(0).min((1 << 48) - 1)
 }

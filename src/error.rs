@@ -67,8 +67,8 @@ pub enum Error {
     TooManyAttempts { retry_after: TimeDelta },
     #[error("the password is older than a tenant of yours allows; sign in with `new_password`, or reset it by mail")]
     PasswordExpired,
-    #[error("this tenant is not entered with a password; its members sign in by: {}", .0.join(", "))]
-    SignInMethodRefused(Vec<String>),
+    #[error("this tenant is not entered by {by}; it allows: {}", .allowed.join(", "))]
+    SignInMethodRefused { by: &'static str, allowed: Vec<&'static str> },
     #[error("the link is over, was used, or was replaced by a newer one; ask for a new one")]
     LinkInvalid,
 

@@ -13,7 +13,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::user::{AccountStatus, Profile, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{AsUser, InTenant, accounts, memberships, mfa, sessions, tenants};
+use crate::store::{AsUser, InTenant, accounts, invitations, memberships, mfa, outbox, sessions, sso, tenants};
 use crate::time::Timestamp;
 
 /// What of a profile changes; none leaves it.
@@ -99,11 +99,11 @@ impl App {
         if !alone.is_empty() {
             return Err(Error::SoleOwner(alone));
         }
-        for tenant in &tenants {
-            self.end_membership(ctx, tenant, user_id).await?;
-        }
         let nobody = Email::parse(&format!("{}@deleted.invalid", user_id.0.as_simple()));
         let nobody = nobody.map_err(Error::internal)?;
+        for tenant in &tenants {
+            self.end_membership(ctx, tenant, (&person.user, &nobody)).await?;
+        }
         let mut tx = self.store.write(AsUser(user_id)).await?;
         sessions::lock_account(&mut tx).await?.ok_or(Error::CredentialInvalid)?;
         accounts::anonymise(&mut tx, &nobody, ctx.now).await?;
@@ -141,8 +141,9 @@ impl App {
         Ok(may_lose(&member, roles, owners).is_err())
     }
 
-    /// Ends a person's membership on their own behalf, with the last-owner rule under the tenant's lock.
-    async fn end_membership(&self, ctx: &Ctx, tenant: &Tenant, user: UserId) -> Result<(), Error> {
+    /// Ends a person's membership on their own behalf, with the last-owner rule under the tenant's lock, and takes their
+    /// address out of what the tenant has of them besides. Its audit log keeps what it says: it is the tenant's record.
+    async fn end_membership(&self, ctx: &Ctx, tenant: &Tenant, (user, nobody): (&User, &Email)) -> Result<(), Error> {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         let roles = &catalogue.definition.roles;
         let mut tx = self.store.write(InTenant(tenant.tenant_id)).await?;
@@ -150,7 +151,7 @@ impl App {
             Err(Error::TenantNotFound) => return Ok(()),
             tenant => tenant?,
         };
-        let member = match memberships::get(&mut tx, user).await {
+        let member = match memberships::get(&mut tx, user.user_id).await {
             Err(Error::MemberNotFound) => return Ok(()),
             member => member?,
         };
@@ -160,7 +161,10 @@ impl App {
         }
         let mut gone = Membership { status: MemberStatus::Removed, ..member.clone() };
         memberships::update(&mut tx, (&member, &mut gone), &roles.top().name, ctx.now).await?;
-        tx.commit(ctx, Audit::of(user.0).field("status", member.status.as_str(), gone.status.as_str())).await
+        invitations::forget(&mut tx, &user.email, nobody).await?;
+        outbox::forget(&mut tx, &user.email).await?;
+        sso::delete_identities(&mut tx, user.user_id).await?;
+        tx.commit(ctx, Audit::of(user.user_id.0).field("status", member.status.as_str(), gone.status.as_str())).await
     }
 
     /// Switches an account off, which ends its sessions, or on again. To do it twice does nothing more.

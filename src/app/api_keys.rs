@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
+use super::key_ends::schedule_letter;
 use super::mutation::{Begun, Mutation, RequestKey, check_etag};
 use crate::ctx::{Caller, TenantCtx};
 use crate::decide::judge::permissions;
@@ -124,6 +125,7 @@ impl App {
             old_ends_at: None,
         };
         api_keys::insert(&mut open.tx, &key, &text.digest()).await?;
+        schedule_letter(&mut open.tx, &key).await?;
         let audit = Audit::of(key.api_key_id.0)
             .set("key_id", key.key_id.as_str())
             .set("display_name", key.display_name.as_str())

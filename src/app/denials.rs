@@ -94,13 +94,15 @@ impl App {
     }
 
     async fn write_denial(&self, key: &Key, denial: &Denial) -> Result<(), Error> {
+        // Rows are in the log in the order of their times: an export that has passed a minute finds none that is older.
+        let ctx = &Ctx { now: self.clock.now(), ..denial.first.clone() };
         let audit = || {
             Audit::default()
                 .set(DENIED, key.reason)
+                .set("first_at", denial.first.now.to_string())
                 .set("claimed_tenant", key.claimed.as_str())
                 .set("count", denial.count)
         };
-        let ctx = &denial.first;
         self.store.write(OnPlatform).await?.commit(ctx, audit()).await?;
         if let Some(home) = self.home(ctx).await? {
             self.store.write(InTenant(home)).await?.commit(ctx, audit()).await?;

@@ -7,11 +7,17 @@ use uuid::Uuid;
 use super::App;
 use crate::ctx::{Caller, Needs, TenantCtx};
 use crate::decide::judge::judge;
+use crate::domain::api_key::ApiKey;
+use crate::domain::domain::DomainName;
+use crate::domain::impersonation::Impersonation;
 use crate::domain::invitation::Invitation;
 use crate::domain::plan::Cycle;
 use crate::error::Error;
+use crate::store::api_keys::{self, Whose};
 use crate::store::audit::{self, Audit};
-use crate::store::{InTenant, TenantTx, billing, domains, entitlements, roles, settings, usage};
+use crate::store::{
+    InTenant, TenantTx, billing, domains, entitlements, impersonations, roles, settings, sso, usage, webhooks,
+};
 use crate::time::Timestamp;
 
 /// Rows on a page.
@@ -30,6 +36,7 @@ enum Place {
     BillingEvents(String, String),
     Usage(String, Timestamp),
     UsageEvents(String),
+    Impersonations(Uuid),
     AuditEvents(Uuid),
     End,
     Over,
@@ -189,7 +196,45 @@ impl App {
                 "update_time": time(row.updated_at),
             }));
         }
+        drop(tx);
+        lines.extend(self.doors(t).await?);
         Ok(lines)
+    }
+
+    /// By which ways others than members come in, and events go out. Secrets stay here.
+    async fn doors(&self, t: &TenantCtx) -> Result<Vec<Json>, Error> {
+        let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
+        let mut lines = Vec::new();
+        for hook in webhooks::list(&mut tx).await? {
+            lines.push(json!({
+                "type": "webhook",
+                "webhook_id": hook.webhook_id.to_string(),
+                "url": hook.url,
+                "description": hook.description,
+                "event_types": hook.event_types,
+                "status": hook.status.as_str(),
+                "create_time": time(hook.created_at),
+                "update_time": time(hook.updated_at),
+            }));
+        }
+        if let Some((sso, _)) = sso::find(&mut tx).await? {
+            lines.push(json!({
+                "type": "sso_connection",
+                "issuer": sso.terms.issuer,
+                "client_id": sso.terms.client_id,
+                "default_role": sso.terms.default_role.as_str(),
+                "domains": sso.terms.domains.iter().map(DomainName::as_str).collect::<Vec<_>>(),
+                "required": sso.terms.required,
+                "update_time": time(sso.updated_at),
+            }));
+        }
+        let mut after = Uuid::nil();
+        loop {
+            let keys = api_keys::list(&mut tx, Whose::All, (after, PAGE)).await?;
+            let Some(last) = keys.last() else { return Ok(lines) };
+            after = last.api_key_id.0;
+            lines.extend(keys.iter().map(api_key));
+        }
     }
 
     /// What grows without end.
@@ -199,6 +244,7 @@ impl App {
             Place::BillingEvents(provider, event) => billing_events(&mut tx, (&provider, &event)).await,
             Place::Usage(metric, period) => usage_of(&mut tx, (&metric, period)).await,
             Place::UsageEvents(key) => usage_events(&mut tx, &key).await,
+            Place::Impersonations(before) => impersonations(&mut tx, before).await,
             Place::AuditEvents(event) => audit_events(&mut tx, event).await,
             _ => Ok((Vec::new(), Place::End)),
         }
@@ -249,13 +295,13 @@ async fn usage_events(tx: &mut TenantTx, after: &str) -> Result<(Vec<Json>, Plac
             "time": time(row.decided_at),
         })
     };
-    Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::AuditEvents(Uuid::nil()))))
+    Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::Impersonations(Uuid::max()))))
 }
 
 async fn audit_events(tx: &mut TenantTx, after: Uuid) -> Result<(Vec<Json>, Place), Error> {
     let rows = audit::list(tx, after, PAGE).await?;
     let next = rows.last().map(|last| Place::AuditEvents(last.event_id));
-    let kinds = ["", "anonymous", "user", "service", "operator", "system"];
+    let kinds = ["", "anonymous", "user", "service", "operator", "system", "api_key", "personal_key"];
     let line = |row: &audit::AuditRow| {
         let kind = usize::try_from(row.actor_kind).ok().and_then(|kind| kinds.get(kind)).unwrap_or(&"");
         json!({
@@ -273,6 +319,38 @@ async fn audit_events(tx: &mut TenantTx, after: Uuid) -> Result<(Vec<Json>, Plac
         })
     };
     Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::End)))
+}
+
+async fn impersonations(tx: &mut TenantTx, before: Uuid) -> Result<(Vec<Json>, Place), Error> {
+    let rows = impersonations::list(tx, before, PAGE).await?;
+    let next = rows.last().map(|last| Place::Impersonations(last.session_id.0));
+    let line = |row: &Impersonation| {
+        json!({
+            "type": "impersonation",
+            "impersonation_id": row.session_id.to_string(),
+            "user_id": row.user_id.to_string(),
+            "operator": row.operator_name,
+            "reason": row.reason,
+            "start_time": time(row.started_at),
+            "end_time": time(row.ended_at.unwrap_or(row.expires_at)),
+        })
+    };
+    Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::AuditEvents(Uuid::nil()))))
+}
+
+fn api_key(key: &ApiKey) -> Json {
+    json!({
+        "type": "api_key",
+        "api_key_id": key.api_key_id.to_string(),
+        "display_name": key.display_name,
+        "last4": key.last4,
+        "user_id": key.user_id.map(|user| user.to_string()),
+        "permissions": key.permissions.names(),
+        "creator_id": key.created_by.map(|id| id.to_string()),
+        "create_time": time(key.created_at),
+        "expire_time": key.expires_at.map(time),
+        "last_use_time": key.last_used_at.map(time),
+    })
 }
 
 fn tenant(t: &TenantCtx) -> Json {

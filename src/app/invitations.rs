@@ -16,6 +16,7 @@ pub use accept::{Acceptance, MyInvitation, NewPerson, Previewed};
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use super::seats::{Seats, check_seats};
+use super::throttle::{Attempted, MAIL_LIMITS, Origin};
 use crate::ctx::TenantCtx;
 use crate::domain::id::InvitationId;
 use crate::domain::invitation::{HOLDS_DAYS, Invitation, InvitationStatus, InvitationToken};
@@ -56,6 +57,8 @@ pub enum NotInvited {
     RoleGone(String),
     /// No seat is left.
     SeatsExhausted(i64),
+    /// The address was sent enough for now; in so many seconds it can be sent more.
+    TooManyAttempts(i64),
 }
 
 impl From<NotInvited> for Error {
@@ -67,6 +70,7 @@ impl From<NotInvited> for Error {
             NotInvited::PermissionMissing(permission) => Self::PermissionMissing(permission),
             NotInvited::RoleGone(problem) => Self::field("roles", problem),
             NotInvited::SeatsExhausted(seats) => Self::SeatsExhausted { seats },
+            NotInvited::TooManyAttempts(seconds) => Self::TooManyAttempts { retry_after: TimeDelta::seconds(seconds) },
         }
     }
 }
@@ -80,6 +84,7 @@ impl NotInvited {
             Error::RankTooLow => Self::RankTooLow,
             Error::PermissionMissing(permission) => Self::PermissionMissing(permission),
             Error::SeatsExhausted { seats } => Self::SeatsExhausted(seats),
+            Error::TooManyAttempts { retry_after } => Self::TooManyAttempts(retry_after.num_seconds()),
             Error::FieldsInvalid(mut wrong) => Self::RoleGone(wrong.pop().map(|w| w.description).unwrap_or_default()),
             other => return Err(other),
         })
@@ -101,7 +106,8 @@ impl App {
     /// Invites somebody.
     ///
     /// # Errors
-    /// `AlreadyMember`, `AlreadyInvited`, `RankTooLow`, `PermissionMissing`, `SeatsExhausted`, `RateExceeded`.
+    /// `AlreadyMember`, `AlreadyInvited`, `RankTooLow`, `PermissionMissing`, `SeatsExhausted`, `RateExceeded`,
+    /// `TooManyAttempts` when the address was sent much mail lately.
     pub async fn invite_member(
         &self,
         t: &TenantCtx,
@@ -112,6 +118,9 @@ impl App {
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
         let account = self.store.find_account(&email).await?;
+        if by_mail {
+            self.take_invitation_mail(t, &email).await?;
+        }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
@@ -144,7 +153,9 @@ impl App {
         let tenant_id = t.tenant_id();
         let mut accounts = Vec::with_capacity(people.len());
         for (email, _) in &people {
-            accounts.push(self.store.find_account(email).await?);
+            let account = self.store.find_account(email).await?;
+            let mail = if by_mail { self.take_invitation_mail(t, email).await } else { Ok(()) };
+            accounts.push((account, mail.map_err(NotInvited::of)));
         }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
@@ -155,7 +166,11 @@ impl App {
         let wish = Invites { t, tenant: &tenant, own: &own, holds, by_mail };
         let mut seats = Seats::count(&mut open.tx, &t.catalogue, &tenant, t.ctx.now).await?;
         let mut results = Vec::with_capacity(people.len());
-        for (person, account) in people.into_iter().zip(&accounts) {
+        for (person, (account, mail)) in people.into_iter().zip(accounts) {
+            if let Err(why) = mail {
+                results.push(Err(why?));
+                continue;
+            }
             let result = match seats.left() {
                 // Refused for what is wrong with it rather than for the seats, where it would be in any case.
                 Err(full) => match invitations::find_pending(&mut open.tx, &person.0).await? {
@@ -181,6 +196,13 @@ impl App {
             .set("emails", invited.iter().map(|invitation| invitation.email.as_str()).collect::<Vec<_>>())
             .set("send_email", by_mail);
         self.finish_secret(open, &t.ctx, audit, results).await
+    }
+
+    /// Counts a letter to an address, before it is written: whoever may invite could otherwise have anybody sent any number,
+    /// in our name.
+    async fn take_invitation_mail(&self, t: &TenantCtx, email: &Email) -> Result<(), Error> {
+        let to = (email, Origin::Network(t.ctx.source));
+        self.take_attempt(Attempted::Mail, to, MAIL_LIMITS, t.ctx.now).await.map(|_| ())
     }
 
     /// Makes one invitation, and the letter that tells of it. Whether there is a seat for it is the caller's to ask.
@@ -268,7 +290,7 @@ impl App {
     ///
     /// # Errors
     /// `InvitationNotFound`, `InvitationFinished`, `AlreadyInvited` when another one is pending meanwhile, `RankTooLow`,
-    /// `PermissionMissing`, `SeatsExhausted`.
+    /// `PermissionMissing`, `SeatsExhausted`, `TooManyAttempts`.
     pub async fn resend_invitation(
         &self,
         t: &TenantCtx,
@@ -277,6 +299,10 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<Invited, Error> {
         let (tenant_id, now) = (t.tenant_id(), t.ctx.now);
+        if by_mail {
+            let seen = invitations::get(&mut self.store.read(InTenant(tenant_id)).await?, id).await?;
+            self.take_invitation_mail(t, &seen.email).await?;
+        }
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,

@@ -104,6 +104,7 @@ impl App {
             JobKind::Link => self.forget_links(job).await,
             JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
             JobKind::Webhook => self.deliver_webhook(&ctx("System/DeliverWebhook"), job).await,
+            JobKind::ApiKey => self.tell_key_end(&ctx("System/TellKeyEnd"), job).await,
         }
     }
 

@@ -156,9 +156,12 @@ impl App {
                 }
                 accounts::set_verified(&mut tx, ctx.now).await?;
                 tx.commit(ctx, Audit::of(user_id.0).field("email_verified", false, true)).await?;
+                self.auto_join(ctx, &user).await;
                 return Ok(user);
             }
-            return self.take_email(tx, ctx, user, address).await;
+            let user = self.take_email(tx, ctx, user, address).await?;
+            self.auto_join(ctx, &user).await;
+            return Ok(user);
         }
         Err(Error::LinkInvalid)
     }

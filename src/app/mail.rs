@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::outside::MailError;
 use crate::store::jobs::{self, Claimed, JobKind};
 use crate::store::outbox::{self, Owner, Status, Written};
-use crate::store::{AsUser, InTenant, OnPlatform, Scope, Scoped, settings};
+use crate::store::{AsUser, InTenant, OnPlatform, Scope, Scoped, accounts, settings};
 use crate::time::Timestamp;
 use letters::Brand;
 
@@ -108,7 +108,11 @@ impl App {
         };
         let brand = match message.owner {
             Owner::Tenant(tenant) => self.brand(tenant, ctx.now).await.map_err(passing)?,
-            Owner::Person(_) => Brand::default(),
+            Owner::Person(user) => {
+                let mut tx = self.store.read(AsUser(user)).await.map_err(passing)?;
+                let locale = accounts::find(&mut tx).await.map_err(passing)?.map(|profile| profile.locale);
+                Brand { locale, ..Brand::default() }
+            }
         };
         let letter = self.letters.write(template, message, &brand, secret.as_ref()).map_err(broken)?;
         self.mailer.send(&letter).await

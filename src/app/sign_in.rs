@@ -216,8 +216,8 @@ impl App {
     ///
     /// # Errors
     /// `PasswordWrong` for everything that is wrong with address or password, `TooManyAttempts`, `PasswordExpired`,
-    /// `TenantNotFound` for a tenant that is not the person's, `SignInMethodRefused`, `Overloaded`, `FieldsInvalid` for a new
-    /// password where there is a second step.
+    /// `TenantNotFound` for a tenant that is not the person's, `Overloaded`, `FieldsInvalid` for a new password where there is
+    /// a second step.
     pub async fn login(&self, ctx: &Ctx, with: Credentials) -> Result<Login, Error> {
         let account = self.store.find_account(&with.email).await?.filter(|a| a.status == AccountStatus::Active);
         let digest = sha256(with.device_token.as_bytes());
@@ -249,10 +249,10 @@ impl App {
         if expired && with.new_password.is_none() {
             return Err(Error::PasswordExpired);
         }
-        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
-        if let Some(tenant) = tenant {
-            self.check_sign_in_by_password(tenant, user_id, ctx.now).await?;
+        if stored.email_verified_at.is_some() {
+            self.auto_join(ctx, &account.user).await;
         }
+        let tenant = self.tenant_at_sign_in(user_id, account.default_tenant, with.tenant.as_ref(), ctx.now).await?;
         let new_hash = match with.new_password {
             Some(new) => Some(self.passwords.hash(new, true).await?),
             None => None,
@@ -313,23 +313,6 @@ impl App {
     /// What the tenants of a person ask of their password.
     pub(super) async fn password_policy(&self, user: UserId) -> Result<PasswordPolicy, Error> {
         self.store.find_password_policy(user, &self.plane.catalogues.seen().definition.settings.security).await
-    }
-
-    /// Whether a tenant is entered with a password. Its owners may always, so that nobody locks them out, themselves
-    /// included.
-    async fn check_sign_in_by_password(&self, tenant: TenantId, user: UserId, now: Timestamp) -> Result<(), Error> {
-        let own = self.store.find_sign_in_methods(tenant).await?;
-        let default = || self.plane.catalogues.seen().definition.settings.security.sign_in_methods.clone();
-        let methods = own.or_else(default).unwrap_or_default();
-        if methods.is_empty() || methods.iter().any(|method| method == "password") {
-            return Ok(());
-        }
-        let member = self.store.find_membership(tenant, user).await?;
-        let settled = self.plane.find_settled(tenant, now).await?;
-        let owner = member
-            .zip(settled)
-            .is_some_and(|(member, (_, catalogue))| member.is_active_owner(&catalogue.definition.roles));
-        if owner { Ok(()) } else { Err(Error::SignInMethodRefused(methods)) }
     }
 
     async fn tenant_at_sign_in(

@@ -115,6 +115,7 @@ impl App {
             None => self.sign_up_alone(ctx, account, Some(digest), None).await?,
             Some(tenant) => self.sign_up_with_tenant(ctx, account, tenant, Some(digest), None).await?,
         };
+        self.auto_join(ctx, &done.user).await;
         Ok((done.user, done.tenant, self.tokens(done.opened, ctx.now)?))
     }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+use deliver::OFF;
+
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
 use crate::ctx::TenantCtx;
@@ -121,6 +123,7 @@ impl App {
             Begun::Open(open) => open,
         };
         self.lock_tenant(&mut open.tx, t).await?;
+        webhooks::hold(&mut open.tx, id, t.ctx.now).await?;
         let before = webhooks::find(&mut open.tx, id).await?;
         check_etag(sent_etag, before.version)?;
         let mut after = before.clone();
@@ -131,7 +134,7 @@ impl App {
             Some(true) if before.status != WebhookStatus::Enabled => after.status = WebhookStatus::Enabled,
             Some(false) => {
                 after.status = WebhookStatus::Disabled;
-                webhooks::give_up(&mut open.tx, id, "the webhook was switched off", t.ctx.now).await?;
+                webhooks::give_up(&mut open.tx, id, OFF, t.ctx.now).await?;
             }
             _ => {}
         }
@@ -223,7 +226,9 @@ impl App {
         };
         self.lock_tenant(&mut open.tx, t).await?;
         let mut webhook = webhooks::find(&mut open.tx, id).await?;
-        webhook.old_until = Some(t.ctx.now.after(OVERLAP));
+        // The one that was promised to go on signing does, also when its successor is replaced meanwhile.
+        let promised = webhook.old_until.filter(|until| *until > t.ctx.now);
+        webhook.old_until = promised.or(Some(t.ctx.now.after(OVERLAP)));
         webhook.version += 1;
         webhook.updated_at = t.ctx.now;
         let secret = new_secret();

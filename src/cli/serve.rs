@@ -84,6 +84,7 @@ pub struct Running {
     pulse: JoinHandle<()>,
     noted: JoinHandle<()>,
     jobs: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     stop_lanes: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
@@ -147,6 +148,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
+    let upkeep = tokio::spawn(jobs::upkeep(app.clone()));
     let (stop_lanes, lanes_stopped) = watch::channel(false);
     let lane = |lane: &_| tokio::spawn(jobs::run_lane(app.clone(), *lane, lanes_stopped.clone()));
     let lanes = jobs::LANES.iter().map(lane).collect();
@@ -162,6 +164,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         pulse,
         noted,
         jobs,
+        upkeep,
         lanes,
         stop_lanes,
         ready,
@@ -194,6 +197,7 @@ impl Running {
         self.pulse.abort();
         // What a job was in the middle of is rolled back, and done by whoever claims it next.
         self.jobs.abort();
+        self.upkeep.abort();
         // Letters under way are finished: what is cut off is sent again.
         let _ = self.stop_lanes.send(true);
         let lanes = async {
@@ -204,6 +208,7 @@ impl Running {
         // A task that was aborted still runs up to where it next waits.
         let _ = self.pulse.await;
         let _ = self.jobs.await;
+        let _ = self.upkeep.await;
         tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
         if tokio::time::timeout(self.drain, self.serving).await.is_err() {

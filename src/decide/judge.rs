@@ -74,6 +74,7 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if standing.policy.mfa_required && !needs.allow_mfa_missing && one_step {
         reasons.push(Error::MfaRequired);
     }
+    reasons.extend(judge_method(standing, caller));
     if let Some(person) = caller.person() {
         reasons.extend(judge_session(standing, person));
     }
@@ -89,6 +90,29 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     reasons
 }
 
+/// What speaks against the way in which the caller proves who they are, where the tenant allows some only. An operator in a
+/// member's place has come in by none.
+fn judge_method(standing: &Standing, caller: &Caller) -> Option<Error> {
+    let allowed = standing.policy.sign_in_methods;
+    let (way, by) = match caller {
+        Caller::Key(_) | Caller::Personal(..) => ("api_key", "a key"),
+        _ => match &caller.person()?.session {
+            session if session.operator.is_some() => return None,
+            session if session.connection.is_some() => ("oidc", "single sign-on"),
+            _ => ("password", "a password"),
+        },
+    };
+    if allowed.contains(way) || (way != "api_key" && is_owner(standing)) {
+        return None;
+    }
+    Some(Error::SignInMethodRefused { by, allowed: allowed.names().collect() })
+}
+
+/// Owners come in by other ways as well, so that a provider that fails, or a setting, locks nobody out for good.
+fn is_owner(standing: &Standing) -> bool {
+    standing.member.as_ref().is_some_and(|member| member.is_active_owner(&standing.roles))
+}
+
 /// What speaks against a session in this tenant, by the way in which it began.
 fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
     let session = &person.session;
@@ -99,7 +123,5 @@ fn judge_session(standing: &Standing, person: &SignedIn) -> Option<Error> {
         return if same { None } else { Some(Error::CredentialInvalid) };
     }
     let required = sso.is_some_and(|sso| sso.required) && session.operator.is_none();
-    // Owners come in by other ways as well, so that a provider that fails locks nobody out for good.
-    let break_glass = standing.member.as_ref().is_some_and(|member| member.is_active_owner(&standing.roles));
-    if required && !break_glass { Some(Error::SsoRequired) } else { None }
+    if required && !is_owner(standing) { Some(Error::SsoRequired) } else { None }
 }

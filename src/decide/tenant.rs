@@ -10,6 +10,7 @@ use crate::domain::id::{TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::TenantName;
 use crate::domain::role::Roles;
+use crate::domain::settings::SignInMethods;
 use crate::domain::sso::SsoRule;
 use crate::domain::tenant::Tenant;
 use crate::error::Error;
@@ -109,8 +110,12 @@ impl Plane {
         let found = found.filter(|found| !found.tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
         let catalogue = self.catalogues.at(&self.store, found.catalogue_version).await?;
         let tenant = found.tenant.settled(&catalogue, now);
-        let of_product = catalogue.definition.settings.security.mfa_required.unwrap_or(false);
-        let policy = Policy { mfa_required: found.mfa_required.unwrap_or(of_product) };
+        let of_product = &catalogue.definition.settings.security;
+        let methods = found.sign_in_methods.or_else(|| of_product.sign_in_methods.clone());
+        let policy = Policy {
+            mfa_required: found.mfa_required.or(of_product.mfa_required).unwrap_or(false),
+            sign_in_methods: SignInMethods::of(&methods.unwrap_or_default()),
+        };
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
             return Err(Error::TenantNotFound);
         }

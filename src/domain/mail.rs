@@ -74,7 +74,7 @@ letters! {
     /// `recovery_codes`.
     MfaChanged = "mfa_changed" { keys: ["at", "change"], path: "/account" }
     /// An API key ends soon.
-    KeyExpiring = "key_expiring" { keys: ["key", "at"], path: "/settings/keys" }
+    KeyExpiring = "key_expiring" { keys: ["tenant", "key", "at"], path: "/settings/keys" }
     /// A trial ends soon.
     TrialEnding = "trial_ending" { keys: ["tenant", "plan", "at", "days"], path: "/settings/billing" }
     /// A payment is missing, and the grace period ends.

@@ -287,5 +287,31 @@ fn put(object: &mut Map<String, Value>, key: &str, value: Option<&Value>) {
     };
 }
 
+/// Ways to sign in: a set of those that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignInMethods([bool; 3]);
+
+impl SignInMethods {
+    /// The ways that there are.
+    pub const ALL: [&str; 3] = ["password", "oidc", "api_key"];
+
+    /// Those of a setting; all when it is empty.
+    #[must_use]
+    pub fn of(names: &[String]) -> Self {
+        Self(Self::ALL.map(|method| names.is_empty() || names.iter().any(|name| name == method)))
+    }
+
+    /// Whether one is among them.
+    #[must_use]
+    pub fn contains(self, method: &str) -> bool {
+        self.names().any(|name| name == method)
+    }
+
+    /// Their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().zip(self.0).filter_map(|(name, there)| there.then_some(name))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -35,22 +35,36 @@ const LONGEST_REST: usize = 2;
 
 /// The actions of the audit log that are told as events, by what they are told as.
 const EVENTS: &[(&str, &[&str])] = &[
+    ("api_key.created", &["AuthService/CreateApiKey", "AuthService/CreatePersonalKey"]),
+    ("api_key.revoked", &["AuthService/RevokeApiKey", "AuthService/RevokePersonalKey"]),
+    ("api_key.rotated", &["AuthService/RotateApiKey", "AuthService/RotatePersonalKey"]),
     ("domain.added", &["TenantService/AddDomain"]),
     ("domain.removed", &["TenantService/RemoveDomain"]),
+    ("domain.updated", &["System/RecheckDomain"]),
     ("domain.verified", &["TenantService/VerifyDomain"]),
     ("features.updated", &["TenantService/SetFeature"]),
     ("integrations.updated", &["TenantService/SetIntegration", "TenantService/DeleteIntegration"]),
+    ("invitation.created", &["MembershipService/InviteMember", "MembershipService/BulkInvite"]),
+    ("invitation.declined", &["MembershipService/DeclineInvitation"]),
+    ("invitation.revoked", &["MembershipService/RevokeInvitation"]),
     ("limits.updated", &["TenantService/SetLimitOverride"]),
-    ("member.added", &["MembershipService/AddMember"]),
+    (
+        "member.added",
+        &["MembershipService/AddMember", "MembershipService/AcceptInvitation", "System/AutoJoin", "System/JoinBySso"],
+    ),
     ("member.reactivated", &["MembershipService/ReactivateMember"]),
-    ("member.removed", &["MembershipService/RemoveMember", "MembershipService/LeaveTenant"]),
+    (
+        "member.removed",
+        &["MembershipService/RemoveMember", "MembershipService/LeaveTenant", "AuthService/DeleteAccount"],
+    ),
     ("member.suspended", &["MembershipService/SuspendMember"]),
-    ("member.updated", &["MembershipService/UpdateMemberRole"]),
+    ("member.updated", &["MembershipService/UpdateMemberRole", "System/FollowGroups"]),
     ("ownership.transferred", &["MembershipService/TransferOwnership"]),
     ("role.created", &["MembershipService/CreateRole"]),
     ("role.deleted", &["MembershipService/DeleteRole"]),
     ("role.updated", &["MembershipService/UpdateRole"]),
     ("settings.updated", &["TenantService/UpdateSettings"]),
+    ("sso.updated", &["TenantService/SetSsoConnection", "TenantService/DeleteSsoConnection"]),
     (
         "subscription.updated",
         &[
@@ -63,7 +77,7 @@ const EVENTS: &[(&str, &[&str])] = &[
             "System/MigratePlan",
         ],
     ),
-    ("tenant.activated", &["TenantService/ActivateTenant"]),
+    ("tenant.activated", &["TenantService/ActivateTenant", "System/OpenTenant"]),
     ("tenant.deleted", &["TenantService/DeleteTenant", "TenantService/DeprovisionTenant"]),
     ("tenant.suspended", &["TenantService/SuspendTenant"]),
     ("tenant.undeleted", &["TenantService/UndeleteTenant"]),

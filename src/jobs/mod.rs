@@ -24,17 +24,22 @@ const FOLLOW: Duration = Duration::from_secs(2);
 pub async fn run(app: Arc<App>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        // As long as there are some: a backlog is worked off without pauses.
+        while let Ok(1..) = app.run_due_jobs().await.inspect_err(|error| {
+            tracing::warn!(%error, "due jobs could not be claimed");
+        }) {}
+    }
+}
+
+/// Looks after what is nobody's job, for as long as the server serves; never behind a job that takes long.
+pub async fn upkeep(app: Arc<App>) {
     let mut repair = tokio::time::interval(REPAIR);
     let mut follow = tokio::time::interval(FOLLOW);
     follow.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = look.tick() => {
-                // As long as there are some: a backlog is worked off without pauses.
-                while let Ok(1..) = app.run_due_jobs().await.inspect_err(|error| {
-                    tracing::warn!(%error, "due jobs could not be claimed");
-                }) {}
-            }
             _ = follow.tick() => {
                 if let Err(error) = app.follow_signing_keys().await {
                     tracing::warn!(%error, "the signing keys could not be read anew");

@@ -87,9 +87,16 @@ impl Mailer for Smtp {
             let passing = |problem: String| MailError { permanent: false, problem };
             let sent = tokio::time::timeout(IN_ALL, self.transport.send(message)).await;
             let sent = sent.map_err(|_| passing("the mail server does not answer in time".to_owned()))?;
-            sent.map(drop).map_err(|error| MailError { permanent: error.is_permanent(), problem: told(&error) })
+            sent.map(drop).map_err(|error| MailError { permanent: is_of_the_letter(&error), problem: told(&error) })
         })
     }
+}
+
+/// Whether a refusal is about the letter or who it is to (RFC 5321, section 4.2.3), and for good. Others, such as one of the
+/// server's credentials, are about all mail alike, and end when somebody mends that.
+fn is_of_the_letter(error: &lettre::transport::smtp::Error) -> bool {
+    let code = error.status().map(|code| code.to_string()).unwrap_or_default();
+    ["550", "551", "552", "553", "556"].contains(&code.as_str())
 }
 
 /// What went wrong, with what is behind it: `Connection error` alone helps nobody.

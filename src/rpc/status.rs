@@ -59,7 +59,7 @@ pub fn code(error: &Error) -> Code {
         | Error::Impersonated
         | Error::SsoAddressRefused(_)
         | Error::SsoMemberRefused(_)
-        | Error::SignInMethodRefused(_)
+        | Error::SignInMethodRefused { .. }
         | Error::InvitationForAnother
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
@@ -144,7 +144,7 @@ pub fn reason(error: &Error) -> &'static str {
         Error::PasswordWrong => R::PasswordWrong,
         Error::TooManyAttempts { .. } => R::TooManyAttempts,
         Error::PasswordExpired => R::PasswordExpired,
-        Error::SignInMethodRefused(_) => R::SignInMethodRefused,
+        Error::SignInMethodRefused { .. } => R::SignInMethodRefused,
         Error::LinkInvalid => R::LinkInvalid,
         Error::SoleOwner(_) => R::SoleOwner,
         Error::AccountNotFound => R::AccountNotFound,
@@ -338,7 +338,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             vec![("problem", (*problem).to_owned())]
         }
         Error::SeatsExhausted { seats } => vec![("seats", seats.to_string())],
-        Error::SignInMethodRefused(methods) => vec![("sign_in_methods", methods.join(","))],
+        Error::SignInMethodRefused { allowed, .. } => vec![("sign_in_methods", allowed.join(","))],
         Error::Internal(_) => REQUEST_ID.try_with(|id| vec![("request_id", id.to_string())]).unwrap_or_default(),
         _ => Vec::new(),
     };

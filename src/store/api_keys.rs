@@ -1,4 +1,4 @@
-//! Rows of API keys: those of tenants and of their members. Who holds one is found in `system.rs`, before a tenant is known.
+//! Rows of API keys: those of tenants and of their members. Who holds one is found in `system`, before a tenant is known.
 
 use uuid::Uuid;
 

@@ -1,6 +1,7 @@
 //! Audit rows: who did what, to what, when, and what was there before. Written in the mutation's own transaction, so
 //! there is no change without one.
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -9,6 +10,7 @@ use super::tx::{OfPlatform, OfTenant, Statement, Value, statements};
 use super::webhooks;
 use crate::ctx::Ctx;
 use crate::domain::webhook::event_type;
+use crate::entropy::first_id;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -110,7 +112,7 @@ statements! {
            and ($3 = 0 or actor_id = $4)
            and (action = $5 or ($6 = 1 and substr(action, 1, length($5)) = $5))
            and ($7 = 0 or subject_id = $8)
-           and at >= $9 and at < $10
+           and at >= $9 and at < $10 and event_id >= $12
          order by event_id desc
          limit $11",
     );
@@ -122,7 +124,7 @@ statements! {
            and ($3 = 0 or actor_id = $4)
            and (action = $5 or ($6 = 1 and substr(action, 1, length($5)) = $5))
            and ($7 = 0 or subject_id = $8)
-           and at >= $9 and at < $10
+           and at >= $9 and at < $10 and event_id < $12
          order by event_id
          limit $11",
     );
@@ -182,8 +184,23 @@ pub struct AuditFilter {
 }
 
 impl AuditFilter {
-    /// The arguments of a statement that lists by it, from a place on.
-    pub(super) fn args(&self, place: Uuid, limit: i64) -> [Value<'_>; 10] {
+    /// The arguments of a statement that lists by it the rows before a place.
+    pub(super) fn before(&self, place: Uuid, limit: i64) -> [Value<'_>; 11] {
+        self.args(place.min(self.end()), limit, first_id(self.from))
+    }
+
+    /// The same for the rows after a place.
+    fn after(&self, place: Uuid, limit: i64) -> [Value<'_>; 11] {
+        self.args(place.max(first_id(self.from)), limit, self.end())
+    }
+
+    /// An id that is not before any of the rows.
+    fn end(&self) -> Uuid {
+        first_id(self.until.after(TimeDelta::milliseconds(1)))
+    }
+
+    /// A row's id begins with its time, so that the ids of a span of time are found without looking at all others.
+    fn args(&self, place: Uuid, limit: i64, end: Uuid) -> [Value<'_>; 11] {
         let begins = self.action.is_empty() || self.action.ends_with('/');
         [
             place.into(),
@@ -196,6 +213,7 @@ impl AuditFilter {
             self.from.into(),
             self.until.into(),
             limit.into(),
+            end.into(),
         ]
     }
 }
@@ -210,7 +228,7 @@ pub async fn list_before(
     before: Uuid,
     limit: i64,
 ) -> Result<Vec<AuditRow>, Error> {
-    tx.all(&LIST_BEFORE, &filter.args(before, limit)).await
+    tx.all(&LIST_BEFORE, &filter.before(before, limit)).await
 }
 
 /// A tenant's log after one of its rows, the oldest first.
@@ -223,5 +241,5 @@ pub async fn list_after(
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<AuditRow>, Error> {
-    tx.all(&LIST_AFTER, &filter.args(after, limit)).await
+    tx.all(&LIST_AFTER, &filter.after(after, limit)).await
 }

@@ -44,8 +44,8 @@ statements! {
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
     /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')", " for update skip locked"),
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link')", ""),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", " for update skip locked"),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", ""),
     );
 
     /// `CLAIM_JOBS` for one kind.

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::feed::Change;
-use super::scoped::{RunsIn, Scope, Scoped};
+use super::scoped::{RunsIn, Scope, Scoped, TenantTx};
 use super::tx::{OfTenant, Statement, statements};
 use crate::domain::id::{InvitationId, TenantId, UserId};
 use crate::domain::invitation::{Invitation, InvitationStatus};
@@ -48,6 +48,11 @@ statements! {
         " from invitation
          where tenant_id = $1 and digest = $2",
     ));
+    FORGET: OfTenant = Statement::new(
+        "update invitation
+         set email = $3
+         where tenant_id = $1 and email = $2 and status <> 1",
+    );
     FIND_PENDING: OfTenant = Statement::new(concat!(
         "select ",
         invitation_columns!(""),
@@ -276,6 +281,14 @@ where
     Statement<OfTenant>: RunsIn<S>,
 {
     tx.execute(&SET_DIGEST, &[id.0.into(), digest.as_slice().into()]).await.map(|_| ())
+}
+
+/// Takes an address out of the invitations that are finished.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn forget(tx: &mut TenantTx, email: &Email, nobody: &Email) -> Result<(), Error> {
+    tx.execute(&FORGET, &[email.as_str().into(), nobody.as_str().into()]).await.map(|_| ())
 }
 
 fn json(roles: &RoleNames) -> String {

@@ -80,11 +80,13 @@ pub enum JobKind {
     Link,
     /// Sends a webhook what is due to it.
     Webhook,
+    /// Tells that a key of a tenant or a member ends soon.
+    ApiKey,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tenant,
         Self::Purge,
         Self::Domain,
@@ -94,6 +96,7 @@ impl JobKind {
         Self::Mail,
         Self::Link,
         Self::Webhook,
+        Self::ApiKey,
     ];
 
     /// Its name in rows and metrics.
@@ -109,6 +112,7 @@ impl JobKind {
             Self::Mail => "mail",
             Self::Link => "link",
             Self::Webhook => "webhook",
+            Self::ApiKey => "api_key",
         }
     }
 }
@@ -286,5 +290,19 @@ impl Store {
         let mut tx = self.read(OnPlatform).await?;
         let row: Option<Count> = tx.optional(&COUNT_DUE, &[now.into()]).await?;
         Ok(row.map_or(0, |row| row.jobs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_not_done_outside_is_claimed() {
+        for kind in JobKind::ALL {
+            let named = CLAIM_JOBS.postgres.contains(&format!("'{}'", kind.as_str()));
+            assert_eq!(named, !kind.is_outside(), "{}", kind.as_str());
+            assert_eq!(CLAIM_JOBS.sqlite.contains(&format!("'{}'", kind.as_str())), named);
+        }
     }
 }

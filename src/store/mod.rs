@@ -1,6 +1,6 @@
 //! Rows: one SQL text for two engines. A mutation begins with `Store::write`, which gives a transaction bound to its
 //! tenant or person (`scoped.rs`); one file a noun holds the statements on its rows; what reads across tenants is in
-//! `system.rs` alone.
+//! `system` alone.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -195,7 +195,7 @@ impl Store {
         }
     }
 
-    /// A connection that reads across tenants; for `system.rs` and `feed.rs`.
+    /// A connection that reads across tenants; for `system` and `feed.rs`.
     async fn across_tenants(&self) -> Result<AcrossConn, Error> {
         match &self.engine {
             Engine::Postgres { system, .. } => Ok(AcrossConn::Postgres(system.acquire().await.map_err(failed)?)),
@@ -261,6 +261,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[doc(hidden)]
 #[must_use]
 pub fn statements() -> Vec<Listed> {
+    let across = system::ALL.concat();
     [
         accounts::STATEMENTS,
         attempts::STATEMENTS,
@@ -288,7 +289,7 @@ pub fn statements() -> Vec<Listed> {
         slugs::STATEMENTS,
         sso::STATEMENTS,
         settings::STATEMENTS,
-        system::STATEMENTS,
+        &across,
         tenants::STATEMENTS,
         usage::STATEMENTS,
         users::STATEMENTS,

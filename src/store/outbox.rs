@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::scoped::{Scope, Scoped};
+use super::scoped::{Scope, Scoped, TenantTx};
 use super::tx::{OfTenant, OfUser, Statement, Value, statements};
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::mail::{Message, Template};
@@ -35,6 +35,10 @@ statements! {
     DELETE: OfTenant = Statement::new(
         "delete from outbox
          where tenant_id = $1 and message_id = $2",
+    );
+    FORGET: OfTenant = Statement::new(
+        "delete from outbox
+         where tenant_id = $1 and recipient = $2 and status <> 1",
     );
     DELETE_PERSONAL: OfUser = Statement::new(
         "delete from personal_outbox
@@ -157,4 +161,12 @@ async fn of_owner<S: Scope>(
         Some(_) => tx.execute_if_tenant(of_tenant, args).await,
         None => tx.execute_if_user(of_person, args).await,
     }
+}
+
+/// Forgets the messages of a tenant to an address that have ended.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn forget(tx: &mut TenantTx, email: &Email) -> Result<(), Error> {
+    tx.execute(&FORGET, &[email.as_str().into()]).await.map(|_| ())
 }

@@ -43,6 +43,10 @@ statements! {
         "delete from sso_state
          where tenant_id = $1 and expires_at < $2",
     );
+    DELETE_IDENTITIES: OfTenant = Statement::new(
+        "delete from sso_identity
+         where tenant_id = $1 and user_id = $2",
+    );
     FIND_IDENTITY: OfTenant = Statement::new(
         "select user_id
          from sso_identity
@@ -198,4 +202,12 @@ where
 fn note(tx: &mut TenantTx) {
     let tenant = tx.scope().0;
     tx.changed(Change::Tenant(tenant));
+}
+
+/// Forgets by which names providers know a person.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn delete_identities(tx: &mut TenantTx, user: UserId) -> Result<(), Error> {
+    tx.execute(&DELETE_IDENTITIES, &[user.0.into()]).await.map(|_| ())
 }

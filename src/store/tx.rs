@@ -56,7 +56,7 @@ pub struct OfCaller;
 /// Touches tables that hold nothing of a customer.
 #[derive(Debug)]
 pub struct OfPlatform;
-/// Reads across tenants, as the role `tenantry_system`; only in `system.rs` and `feed.rs`.
+/// Reads across tenants, as the role `tenantry_system`; only in `system` and `feed.rs`.
 #[derive(Debug)]
 pub struct AcrossTenants;
 

@@ -45,7 +45,8 @@ statements! {
          where user_id = $1 and password_hash = $4",
     );
     FIND_SIGN_IN: OfUser = Statement::new(
-        "select c.password_hash, a.session_epoch, coalesce(c.changed_at, c.updated_at) as changed_at
+        "select c.password_hash, a.session_epoch, coalesce(c.changed_at, c.updated_at) as changed_at,
+                a.email_verified_at
          from credential c
          join user_account a on a.user_id = c.user_id
          where c.user_id = $1 and a.user_id = $1 and a.status = 1",
@@ -81,6 +82,8 @@ pub struct SignInRow {
     pub session_epoch: i64,
     /// When the person chose the password.
     pub changed_at: Timestamp,
+    /// When the address was proven; none while it is not.
+    pub email_verified_at: Option<Timestamp>,
 }
 
 #[derive(sqlx::FromRow)]

@@ -45,7 +45,8 @@ statements! {
     );
     ROTATE: OfTenant = Statement::new(
         "update webhook
-         set sealed_old = sealed, sealed = $3, old_until = $4, version = $5, updated_at = $6
+         set sealed_old = case when old_until > $6 then sealed_old else sealed end, sealed = $3, old_until = $4,
+             version = $5, updated_at = $6
          where tenant_id = $1 and webhook_id = $2 and version = $5 - 1",
     );
     /// What comes of deliveries: changes nothing that somebody has set.
@@ -75,12 +76,13 @@ statements! {
          order by delivery_id desc
          limit $4",
     );
+    /// Somebody waits for a test.
     LIST_DUE: OfTenant = Statement::new(
         "select delivery_id, event_type, body, status, attempts, response_code, problem, created_at, attempted_at,
                 next_attempt_at
          from webhook_delivery
          where tenant_id = $1 and webhook_id = $2 and status = 1 and next_attempt_at <= $3
-         order by next_attempt_at, delivery_id
+         order by case event_type when 'webhook.test' then 0 else 1 end, next_attempt_at, delivery_id
          limit $4",
     );
     RECORD: OfTenant = Statement::new(
@@ -334,11 +336,21 @@ pub async fn note(tx: &mut TenantTx, hook: &Webhook) -> Result<(), Error> {
 /// # Errors
 /// `WebhookNotFound`.
 pub async fn delete(tx: &mut TenantTx, id: Uuid) -> Result<(), Error> {
+    // First the job: in the order of whoever delivers.
+    jobs::schedule(tx, JobKind::Webhook, id, None).await?;
     if tx.execute(&DELETE, &[id.into()]).await? == 0 {
         return Err(Error::WebhookNotFound);
     }
-    tx.execute(&DELETE_DELIVERIES, &[id.into()]).await?;
-    jobs::schedule(tx, JobKind::Webhook, id, None).await
+    tx.execute(&DELETE_DELIVERIES, &[id.into()]).await.map(|_| ())
+}
+
+/// Keeps whoever delivers to a webhook from writing until the transaction ends: its rows are locked in one order, the job's
+/// first.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn hold(tx: &mut TenantTx, id: Uuid, now: Timestamp) -> Result<(), Error> {
+    jobs::schedule_by(tx, JobKind::Webhook, id, now).await
 }
 
 /// Deliveries of a webhook before one of them, the newest first.

@@ -8,6 +8,7 @@ use tonic_types::StatusExt as _;
 use crate::harness::{
     Bed, Engine, PASSWORD, Person, assert_refused, on_both_engines, request_id, unique, wrong_fields,
 };
+use crate::links::token_of;
 
 on_both_engines! {
     an_account_tells_and_takes_what_its_owner_chooses
@@ -149,7 +150,16 @@ async fn a_deleted_account_leaves_nothing_personal(t: &Bed) {
     let acme = t.tenant("acme").await;
     let name = unique("distinctive");
     let person = t.person(&name).await;
-    t.join(&acme, &person, "admin").await;
+    let invite = v1::InviteMemberRequest {
+        email: person.email.clone(),
+        roles: vec!["admin".to_owned()],
+        send_email: true,
+        ..Default::default()
+    };
+    t.with_token(&acme.owner.token).members.invite_member(invite).await.expect("invites");
+    let token = token_of(&t.last_mail_to(&person.email).await);
+    let accept = v1::AcceptInvitationRequest { token, ..Default::default() };
+    t.with_token(&person.token).members.accept_invitation(accept).await.expect("joins");
     let person = t.login(&person, &acme.id).await;
     let other = t.login(&person, "").await;
     let unsure = t.with_token(&person.token).auth.delete_account(v1::DeleteAccountRequest::default()).await;
@@ -166,11 +176,11 @@ async fn a_deleted_account_leaves_nothing_personal(t: &Bed) {
     let member = v1::GetMemberRequest { user_id: person.id.clone(), ..Default::default() };
     let gone = t.with_token(&acme.owner.token).members.get_member(member).await;
     assert_refused(gone, Code::NotFound, "MEMBER_NOT_FOUND");
-    // The account's own row and the removed membership stay by their ids, and what happened stays in the logs.
+    // The account's own row, the removed membership and how it began stay by their ids, and what happened stays in the logs.
     let traces = traces(t, &person.id, [&person.email, &name]).await;
     let stay = |trace: &String| {
         let logs = ["audit_event.", "platform_audit.", "change.", "idempotency."];
-        let ids = ["user_account.user_id", "membership.user_id"];
+        let ids = ["user_account.user_id", "membership.user_id", "invitation.accepted_by"];
         logs.iter().any(|log| trace.starts_with(log)) || ids.contains(&trace.as_str())
     };
     let left: Vec<_> = traces.into_iter().filter(|trace| !stay(trace)).collect();

@@ -27,6 +27,7 @@ on_both_engines! {
     a_secret_is_shown_again_for_ten_minutes_and_never_makes_a_second_key
     two_secrets_are_good_while_a_rotation_overlaps
     a_key_ends_with_its_time
+    who_answers_for_a_key_is_told_a_week_before_it_ends
     the_last_use_is_kept_to_the_minute
 }
 
@@ -520,6 +521,50 @@ async fn a_key_ends_with_its_time(t: Bed) {
     let rotate = v1::RotateApiKeyRequest { api_key_id: key.api_key_id, ..Default::default() };
     let rotated = owner.auth.rotate_api_key(rotate).await;
     assert_refused(rotated, Code::FailedPrecondition, "WRONG_STATE");
+}
+
+async fn who_answers_for_a_key_is_told_a_week_before_it_ends(t: Bed) {
+    let acme = t.tenant("acme").await;
+    let (admin, gone) = (t.member(&acme, "admin").await, t.member(&acme, "admin").await);
+    let for_days = |name: &str, days: i64| v1::CreateApiKeyRequest {
+        display_name: name.to_owned(),
+        ttl: Some(Duration { seconds: days * 24 * 60 * 60, nanos: 0 }),
+        ..wish(&["members.read"])
+    };
+    let make = async |by: &Person, name: &str, days: i64| {
+        let made = t.with_token(&by.token).auth.create_api_key(for_days(name, days)).await.expect("a key");
+        made.into_inner().key.unwrap()
+    };
+    make(&admin, "import", 30).await;
+    make(&admin, "short", 7).await;
+    make(&gone, "of nobody", 30).await;
+    let revoked = make(&admin, "revoked", 30).await;
+    t.with_token(&admin.token).auth.revoke_api_key(revoke(&revoked)).await.expect("revokes");
+    let mine = v1::CreatePersonalKeyRequest {
+        display_name: "laptop".to_owned(),
+        permissions: vec!["members.read".to_owned()],
+        ttl: Some(Duration { seconds: 30 * 24 * 60 * 60, nanos: 0 }),
+        ..Default::default()
+    };
+    t.with_token(&gone.token).auth.create_personal_key(mine).await.expect("a key");
+    let remove = v1::RemoveMemberRequest { user_id: gone.id.clone(), ..Default::default() };
+    t.with_token(&acme.owner.token).members.remove_member(remove).await.expect("removes");
+    let told = |person: &Person| {
+        let letters = t.mails_to(&person.email).into_iter();
+        letters.filter(|mail| mail.contains("ends soon")).collect::<Vec<_>>()
+    };
+    t.clock.advance(TimeDelta::days(23) - TimeDelta::minutes(1));
+    t.run_jobs().await;
+    assert!(told(&admin).is_empty() && told(&acme.owner).is_empty());
+    t.clock.advance(TimeDelta::minutes(2));
+    t.mail_to(&admin.email, "ends soon").await;
+    t.mail_to(&acme.owner.email, "ends soon").await;
+    t.clock.advance(TimeDelta::days(8));
+    t.run_jobs().await;
+    let (admins, owners) = (told(&admin), told(&acme.owner));
+    assert!(admins.len() == 1 && admins[0].contains("import"), "{admins:?}");
+    assert!(owners.len() == 1 && owners[0].contains("of nobody"), "{owners:?}");
+    assert!(told(&gone).is_empty());
 }
 
 async fn the_last_use_is_kept_to_the_minute(t: Bed) {

@@ -85,6 +85,15 @@ async fn an_export_has_every_kind_of_line_and_no_secret(t: &Bed) {
     };
     operator.tenants.record_billing_event(paid).await.unwrap();
 
+    let key = v1::CreateApiKeyRequest {
+        display_name: "nightly".to_owned(),
+        permissions: vec!["tenant.read".to_owned()],
+        ..Default::default()
+    };
+    let key = owner.auth.create_api_key(key).await.unwrap().into_inner();
+    let hook = v1::CreateWebhookRequest { url: "https://hooks.example.com/".to_owned(), ..Default::default() };
+    let hook = owner.tenants.create_webhook(hook).await.unwrap().into_inner();
+
     let lines = lines(&mut owner, "").await.unwrap();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for line in &lines {
@@ -93,6 +102,7 @@ async fn an_export_has_every_kind_of_line_and_no_secret(t: &Bed) {
     let audits = kinds.remove("audit_event").unwrap();
     assert!(audits >= 7, "{audits}");
     let expected = [
+        ("api_key", 1),
         ("billing_event", 1),
         ("domain", 1),
         ("end", 1),
@@ -105,6 +115,7 @@ async fn an_export_has_every_kind_of_line_and_no_secret(t: &Bed) {
         ("tenant", 1),
         ("usage", 1),
         ("usage_event", 1),
+        ("webhook", 1),
     ];
     assert_eq!(kinds, expected.into());
     let last = lines.last().unwrap();
@@ -121,6 +132,7 @@ async fn an_export_has_every_kind_of_line_and_no_secret(t: &Bed) {
 
     let text = lines.iter().map(Value::to_string).collect::<String>();
     assert!(!text.contains("a-very-secret-hook") && !text.contains("argon2"));
+    assert!(!text.contains(&key.secret) && !text.contains(&hook.secret));
     let token: Vec<(String,)> = t.rows("select token from tenant_domain where tenant_id = $1", &acme.id).await;
     assert!(token[0].0.len() > 10 && !text.contains(&token[0].0), "{added:?}");
 }

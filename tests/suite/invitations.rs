@@ -20,6 +20,7 @@ on_both_engines! {
     an_invitation_stands_with_whoever_answers_for_it
     nobody_invites_above_themselves
     a_letter_brings_the_link
+    nobody_is_sent_any_number_of_invitations
     a_closed_tenant_lets_nobody_in
     ones_own_invitations_are_listed
     a_role_that_people_are_invited_to_is_in_use
@@ -423,6 +424,34 @@ async fn a_letter_brings_the_link(t: &Bed) {
     t.anonymous().members.accept_invitation(accept_anew(&second)).await.expect("joins");
 }
 
+async fn nobody_is_sent_any_number_of_invitations(t: &Bed) {
+    let (acme, globex) = (t.tenant("acme").await, t.tenant("globex").await);
+    let mut owner = t.with_token(&acme.owner.token);
+    let email = address("ann");
+    let by_mail = |email: &str| v1::InviteMemberRequest { send_email: true, ..invite(email, "viewer") };
+    let first = owner.members.invite_member(by_mail(&email)).await.expect("invites").into_inner().invitation.unwrap();
+    let again = v1::ResendInvitationRequest { send_email: true, ..resend(&first) };
+    for _ in 0..4 {
+        owner.members.resend_invitation(again.clone()).await.expect("sends again");
+    }
+    assert_refused(owner.members.resend_invitation(again).await, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    // Another tenant does not get round it, nor do many at once; without mail it goes on.
+    let mut other = t.with_token(&globex.owner.token);
+    let refused = other.members.invite_member(by_mail(&email)).await;
+    assert_refused(refused, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    let bulk = v1::BulkInviteRequest {
+        items: [&email, &address("bob")]
+            .map(|email| v1::InvitationItem { email: email.clone(), ..Default::default() })
+            .to_vec(),
+        send_email: true,
+        ..Default::default()
+    };
+    let results = other.members.bulk_invite(bulk).await.expect("answers").into_inner().results;
+    let reasons: Vec<_> = results.iter().map(|result| result.reason.as_str()).collect();
+    assert_eq!(reasons, ["TOO_MANY_ATTEMPTS", ""]);
+    owner.members.resend_invitation(resend(&first)).await.expect("hands the link over");
+}
+
 async fn a_closed_tenant_lets_nobody_in(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
@@ -613,6 +642,14 @@ async fn a_tenant_provisioned_by_invitation_begins_with_it(t: Bed) {
     assert_eq!(joined.member.unwrap().roles, ["owner"]);
     let mut owner = t.with_token(&joined.access_token.unwrap().token);
     owner.tenants.get_tenant(v1::GetTenantRequest::default()).await.expect("it has begun");
+    // An administrator who does not want it, or was the wrong one, blocks nothing.
+    let wrong = v1::ProvisionTenantRequest { request_id: String::new(), slug: unique("typo"), ..wish.clone() };
+    let wrong = v1::ProvisionTenantRequest { admin_email: address("typo"), ..wrong };
+    let token = operator.tenants.provision_tenant(wrong.clone()).await.unwrap().into_inner().invitation_token;
+    t.anonymous().members.decline_invitation(decline(&token)).await.expect("declines");
+    let right = v1::ProvisionTenantRequest { admin_email: address("right"), ..wrong };
+    let token = operator.tenants.provision_tenant(right).await.expect("goes on").into_inner().invitation_token;
+    t.anonymous().members.accept_invitation(accept_anew(&token)).await.expect("begins");
     // By mail, it is the same letter as any invitation's.
     let email = address("mailed");
     let mailed = v1::ProvisionTenantRequest {

@@ -12,6 +12,7 @@ use crate::harness::{
 
 on_both_engines! {
     a_forgotten_password_is_set_by_a_link_once
+    letters_to_people_are_in_their_language
     a_newer_link_voids_the_older_one
     no_mail_goes_to_an_address_without_an_account
     an_address_is_proven_by_a_link
@@ -60,6 +61,18 @@ async fn is_in(t: &Bed, token: &str) -> bool {
 async fn account(t: &Bed, person: &Person) -> v1::Account {
     let told = t.with_token(&person.token).auth.get_account(v1::GetAccountRequest {}).await.expect("an account");
     told.into_inner().account.expect("an account")
+}
+
+async fn letters_to_people_are_in_their_language(t: &Bed) {
+    let ann = t.person("ann").await;
+    let german = v1::UpdateAccountRequest {
+        locale: "de-CH".to_owned(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["locale".to_owned()] }),
+        ..Default::default()
+    };
+    t.with_token(&ann.token).auth.update_account(german).await.expect("changes");
+    forgot(t, &ann.email).await.unwrap();
+    assert!(t.last_mail_to(&ann.email).await.contains("Passwort"));
 }
 
 async fn a_forgotten_password_is_set_by_a_link_once(t: &Bed) {

@@ -8,6 +8,7 @@ mod arrows;
 mod audit;
 mod audit_lists;
 mod authorize;
+mod auto_join;
 mod bad_fields;
 mod bad_headers;
 mod bad_input;

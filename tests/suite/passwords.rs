@@ -9,6 +9,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
+use crate::api_keys;
 use crate::harness::{
     Bed, Clients, Engine, Headers, PASSWORD, Person, Tenant, assert_refused, on_both_engines, refusal, request_id,
     unique, wrong_fields,
@@ -299,14 +300,26 @@ async fn a_password_expires_as_the_strictest_tenant_says(t: Bed) {
 
 async fn a_tenant_that_is_not_entered_with_a_password_opens_to_its_owners_only(t: &Bed) {
     let (acme, open) = (t.tenant("acme").await, t.tenant("open").await);
-    let methods = vec!["oidc".to_owned()];
-    secure(t, &acme, v1::SecurityPolicy { sign_in_methods: methods, ..Default::default() }).await;
     let ann = t.person("ann").await;
     t.join(&acme, &ann, "admin").await;
     t.join(&open, &ann, "viewer").await;
-    let into = |tenant: &Tenant| v1::LoginRequest { tenant: tenant.id.clone(), ..login(&ann.email, PASSWORD) };
-    let refused = t.anonymous().auth.login(into(&acme)).await;
+    let before = t.login(&ann, &acme.id).await;
+    let key = api_keys::create(t, &acme.owner, &["tenant.read"]).await.secret;
+    let methods = vec!["oidc".to_owned()];
+    secure(t, &acme, v1::SecurityPolicy { sign_in_methods: methods, ..Default::default() }).await;
+    let after = t.login(&ann, &acme.id).await;
+    let get = v1::GetTenantRequest::default;
+    for token in [&before.token, &after.token] {
+        let refused = t.with_token(token).tenants.get_tenant(get()).await;
+        assert_refused(refused, Code::PermissionDenied, "SIGN_IN_METHOD_REFUSED");
+    }
+    let refused = t.with_key(&key).tenants.get_tenant(get()).await;
     assert_refused(refused, Code::PermissionDenied, "SIGN_IN_METHOD_REFUSED");
-    t.anonymous().auth.login(into(&open)).await.expect("the other one is entered with a password");
-    t.login(&acme.owner, &acme.id).await;
+    let elsewhere = t.login(&ann, &open.id).await;
+    t.with_token(&elsewhere.token).tenants.get_tenant(get()).await.expect("the other one is entered with a password");
+    let to_acme = v1::SwitchTenantRequest { to_tenant: acme.id.clone(), ..Default::default() };
+    let switched = t.with_token(&elsewhere.token).auth.switch_tenant(to_acme).await;
+    assert_refused(switched, Code::PermissionDenied, "SIGN_IN_METHOD_REFUSED");
+    let owner = t.login(&acme.owner, &acme.id).await;
+    t.with_token(&owner.token).tenants.get_tenant(get()).await.expect("owners come in");
 }

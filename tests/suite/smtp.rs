@@ -14,6 +14,7 @@ use crate::program::{Program, serve};
 on_both_engines! {
     mail_goes_over_tls_to_whoever_knows_the_password
     a_mail_server_that_is_down_delays_mail_and_loses_none
+    a_mail_server_that_knows_the_password_no_more_loses_none
     mail_that_is_refused_keeps_no_other_waiting_and_is_given_up
     mail_server_without_tls_or_with_another_certificate_gets_nothing
 }
@@ -125,6 +126,27 @@ async fn a_mail_server_that_is_down_delays_mail_and_loses_none(t: &Bed) {
     for address in &addresses {
         assert_eq!(mails(&server.said(), address).len(), 1, "{address}");
     }
+}
+
+async fn a_mail_server_that_knows_the_password_no_more_loses_none(t: &Bed) {
+    let identity = Identity::new();
+    let server = identity.server(0).await;
+    let mut flags = identity.flags(server.port);
+    let right = flags.clone();
+    for flag in &mut flags {
+        *flag = flag.replace("open%20sesame", "wrong");
+    }
+    assert_ne!(flags, right);
+    let t = bed(t.engine, &flags).await;
+    let address = welcome(&mut t.operator(), "patient").await;
+    let failed = "select count(*) from job where kind = 'mail' and last_error is not null and subject <> $1";
+    let nobody = uuid::Uuid::nil().to_string();
+    until("it fails", async || t.rows::<(i64,)>(failed, &nobody).await == [(1,)]).await;
+    t.clock.advance(TimeDelta::days(2));
+    t.run_jobs().await;
+    let given_up = "select count(*) from outbox where status = 3 and message_id <> $1";
+    assert_eq!(t.rows::<(i64,)>(given_up, &nobody).await, [(0,)], "the refusal says nothing of the letter");
+    assert!(mails(&server.said(), &address).is_empty());
 }
 
 async fn mail_that_is_refused_keeps_no_other_waiting_and_is_given_up(t: &Bed) {

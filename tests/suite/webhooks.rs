@@ -15,6 +15,9 @@ use crate::raw;
 on_both_engines! {
     what_happens_is_told_signed_and_in_its_chosen_types
     a_rotated_secret_signs_beside_the_new_one_for_a_day
+    a_second_rotation_cuts_off_no_secret_that_was_promised_a_day
+    who_joins_by_an_invitation_is_told_of
+    an_event_that_was_added_while_a_webhook_died_is_given_up
     what_fails_is_tried_again_and_a_redirect_is_not_followed
     an_endpoint_that_never_answers_or_never_ends_keeps_nobody_waiting
     a_dead_endpoint_is_switched_off_and_its_owner_told
@@ -139,6 +142,57 @@ async fn a_rotated_secret_signs_beside_the_new_one_for_a_day(t: &Bed) {
         let call = receiver.wait("it comes", |said| said["headers"]["webhook-id"] == *id).await;
         assert_eq!(call["verified"], serde_json::json!(verified), "after {hours} hours: {call}");
     }
+}
+
+async fn a_second_rotation_cuts_off_no_secret_that_was_promised_a_day(t: &Bed) {
+    let (t, acme) = bed(t).await;
+    let mut receiver = Node::start("webhook-receiver.js", &[]).await;
+    let (hook, old) = create(&t, &acme, &format!("http://127.0.0.1:{}/", receiver.port), &[]).await;
+    receiver.tell(&old);
+    for _ in 0..2 {
+        let rotate = v1::RotateWebhookSecretRequest { webhook_id: hook.webhook_id.clone(), ..Default::default() };
+        let rotated = t.with_token(&acme.owner.token).tenants.rotate_webhook_secret(rotate).await.unwrap();
+        receiver.tell(&rotated.into_inner().secret);
+    }
+    for (hours, verified) in [(0, [true, false, true]), (25, [false, false, true])] {
+        t.clock.advance(TimeDelta::hours(hours));
+        let id = ask_for_a_test(&t, &acme, &hook.webhook_id).await;
+        until_delivery(&t, &acme, &hook.webhook_id, &id, |row| row.response_code == 204).await;
+        let call = receiver.wait("it comes", |said| said["headers"]["webhook-id"] == *id).await;
+        assert_eq!(call["verified"], serde_json::json!(verified), "after {hours} hours: {call}");
+    }
+}
+
+async fn who_joins_by_an_invitation_is_told_of(t: &Bed) {
+    let (t, acme) = bed(t).await;
+    let receiver = Node::start("webhook-receiver.js", &[]).await;
+    let (hook, _) = create(&t, &acme, &format!("http://127.0.0.1:{}/", receiver.port), &[]).await;
+    let bob = t.person("bob").await;
+    let invite = v1::InviteMemberRequest { email: bob.email.clone(), ..Default::default() };
+    let token = t.with_token(&acme.owner.token).members.invite_member(invite).await.unwrap().into_inner().token;
+    let accept = v1::AcceptInvitationRequest { token, ..Default::default() };
+    t.with_token(&bob.token).members.accept_invitation(accept).await.unwrap();
+    let told = deliveries(&t, &acme, &hook.webhook_id).await;
+    let types: Vec<_> = told.iter().rev().map(|row| row.event_type.as_str()).collect();
+    assert_eq!(types, ["invitation.created", "member.added"]);
+    until("both come", async || calls(&receiver, "/").len() == 2).await;
+    let text = calls(&receiver, "/").iter().map(Value::to_string).collect::<String>();
+    assert!(text.contains(&bob.id) && !text.contains("tni_"), "{text}");
+}
+
+async fn an_event_that_was_added_while_a_webhook_died_is_given_up(t: &Bed) {
+    let (t, acme) = bed(t).await;
+    let receiver = Node::start("webhook-receiver.js", &[]).await;
+    let (hook, _) = create(&t, &acme, &format!("http://127.0.0.1:{}/", receiver.port), &[]).await;
+    ask_for_a_test(&t, &acme, &hook.webhook_id).await;
+    // As a race of the two leaves it.
+    t.execute("update webhook set status = 3 where webhook_id = $1", &hook.webhook_id).await;
+    t.execute("update webhook_delivery set status = 1 where webhook_id = $1", &hook.webhook_id).await;
+    let due = "update job set due_at = created_at from webhook where subject = webhook_id and webhook_id = $1";
+    t.execute(due, &hook.webhook_id).await;
+    t.run_jobs().await;
+    let row = deliveries(&t, &acme, &hook.webhook_id).await.remove(0);
+    assert_eq!(row.status(), v1::WebhookDeliveryStatus::GivenUp);
 }
 
 async fn what_fails_is_tried_again_and_a_redirect_is_not_followed(t: &Bed) {

@@ -255,7 +255,7 @@ impl App {
         if invitation.opens_tenant && tenant.pending {
             after.pending = false;
             let opened = self.write_tenant(tx, ctx, catalogue, (&tenant, &mut after)).await?;
-            tx.note(ctx, opened).await?;
+            tx.note(&ctx.as_system("System/OpenTenant"), opened).await?;
         }
         Ok((after, membership, audit))
     }

@@ -13,11 +13,15 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
+use uuid::Uuid;
 
+use crate::domain::id::UserId;
 use crate::domain::mail::Template;
+use crate::domain::name::Email;
 use crate::domain::secret::Secret;
 use crate::outside::Letter;
-use crate::store::outbox::Written;
+use crate::store::outbox::{Owner, Status, Written};
+use crate::time::Timestamp;
 
 /// The locale that has every letter.
 const FALLBACK: &str = "en";
@@ -113,7 +117,25 @@ impl Letters {
             let text = std::fs::read_to_string(&path).map_err(|e| wrong(&path, e))?;
             letters.add(&name, &text).map_err(|problem| LettersError { path, problem })?;
         }
+        letters.try_all().map_err(|problem| LettersError { path: directory.to_owned(), problem })?;
         Ok(letters)
+    }
+
+    /// Writes every letter once, in every locale: a text that speaks of what its letter has not would be found out by those
+    /// who wait for it.
+    fn try_all(&self) -> Result<(), String> {
+        for template in Template::ALL {
+            for (locale, texts) in &self.texts {
+                if !texts.contains_key(template.as_str()) {
+                    continue;
+                }
+                let brand = Brand { locale: Some(locale.clone()), ..Brand::default() };
+                let letter = sample(*template).and_then(|sample| self.write(*template, &sample, &brand, None));
+                let of = template.as_str();
+                letter.map_err(|problem| format!("{locale}.toml, {of}.txt or {of}.html: {problem}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a file, by its name.
@@ -227,6 +249,27 @@ impl Letters {
             at: message.created_at,
         })
     }
+}
+
+/// A message with all that its letter is sure to have, and nothing else.
+fn sample(template: Template) -> Result<Written, String> {
+    let value = |key: &str| match key {
+        "days" | "percent" | "used" | "limit" => Value::from(7),
+        "at" | "expires_at" | "since" => Value::from("2030-06-01T10:00:00Z"),
+        "change" => Value::from("enabled"),
+        key => Value::from(format!("<b>{key}</b>")),
+    };
+    let payload = template.keys().iter().map(|key| ((*key).to_owned(), value(key)));
+    Ok(Written {
+        message_id: Uuid::nil(),
+        owner: Owner::Person(UserId(Uuid::nil())),
+        template: Some(template),
+        recipient: Email::parse("ada@example.com")?,
+        payload: payload.collect::<serde_json::Map<_, _>>().into(),
+        sealed: None,
+        status: Status::Waiting,
+        created_at: Timestamp::from_micros(0),
+    })
 }
 
 /// The values of a payload as a letter shows them: on one line, times in the reader's zone.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::super::App;
 use super::super::mutation::{Begun, RequestKey};
-use super::super::seats::check_seats;
+use super::super::seats::{check_seats, seats_held};
 use super::{Plot, Provisioned, Step, StepOutcome, Wish, plan_steps, tenant_to_be};
 use crate::ctx::Ctx;
 use crate::domain::catalogue::Catalogue;
@@ -21,6 +21,7 @@ use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
 use crate::store::{InTenant, InTenantAsUser, Scoped, invitations, memberships};
+use crate::time::Timestamp;
 
 impl App {
     /// `provision_tenant` for an administrator who is invited. Of a tenant that is there already and waits for this
@@ -44,7 +45,7 @@ impl App {
             |account| account.user,
         );
         if let Some(tenant_id) = there {
-            self.waits_for(tenant_id, wish, &admin, &catalogue).await?;
+            self.waits_for(tenant_id, wish, &admin, (&catalogue, ctx.now)).await?;
         }
         if wish.validate_only {
             let tenant = tenant_to_be(ctx, there.unwrap_or(TenantId(Uuid::nil())), wish, &plot);
@@ -100,13 +101,17 @@ impl App {
         tenant_id: TenantId,
         wish: &Wish,
         admin: &User,
-        catalogue: &Catalogue,
+        (catalogue, now): (&Catalogue, Timestamp),
     ) -> Result<(), Error> {
         let found = self.store.find_tenant(tenant_id).await?.map(|(tenant, _)| tenant);
         let same = found.filter(|tenant| tenant.slug == wish.slug && tenant.deleted_at.is_none());
-        same.ok_or(Error::SlugTaken)?;
+        let same = same.ok_or(Error::SlugTaken)?;
         let mut tx = self.store.read(InTenant(tenant_id)).await?;
         if invitations::find_pending(&mut tx, &wish.admin_email).await?.is_some_and(|pending| pending.opens_tenant) {
+            return Ok(());
+        }
+        // Nobody's yet, and waiting for nobody: whoever was invited declined, or was the wrong one.
+        if same.pending && seats_held(&mut tx, now).await? == 0 {
             return Ok(());
         }
         drop(tx);

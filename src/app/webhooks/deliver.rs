@@ -26,7 +26,10 @@ use crate::time::Timestamp;
 const AT_MOST: i64 = 50;
 
 /// How long one go may take, calls that are under way aside: others want their turn.
-const ONE_GO: Duration = Duration::from_secs(45);
+const ONE_GO: Duration = Duration::from_secs(5);
+
+/// Why what waited for a webhook was given up.
+pub(super) const OFF: &str = "the webhook was switched off";
 
 /// What the status of an answer says that wants nothing any more.
 const GONE: u16 = 410;
@@ -53,9 +56,14 @@ impl App {
         let mut tx = self.store.write(InTenant(tenant)).await?;
         // Whoever adds an event waits from here on, or has added it already.
         jobs::hold(&mut tx, job).await?;
-        let rests_until = webhooks::find(&mut tx, id).await.ok().and_then(|hook| hook.rests_until);
+        let hook = webhooks::find(&mut tx, id).await?;
+        if hook.status != WebhookStatus::Enabled {
+            // An event may have been added while the webhook was switched off.
+            webhooks::give_up(&mut tx, id, OFF, now).await?;
+        }
         let (next, oldest) = webhooks::clear(&mut tx, id, now.after(-KEPT)).await?;
-        let next = next.map(|at| rests_until.map_or(at, |until| at.max(until)));
+        // What is left over waits behind the webhooks of others that are due.
+        let next = next.map(|at| at.max(hook.rests_until.unwrap_or(now)).max(now));
         let again = [next, oldest.map(|at| at.after(KEPT))].into_iter().flatten().min();
         jobs::finish(&mut tx, job, again).await?;
         tx.commit_unaudited(now).await
@@ -172,11 +180,11 @@ impl App {
         hook.version += 1;
         hook.updated_at = now;
         webhooks::update(tx, hook).await?;
-        webhooks::give_up(tx, hook.webhook_id, "the webhook was switched off: nobody answers", now).await?;
+        webhooks::give_up(tx, hook.webhook_id, OFF, now).await?;
         let audit = Audit::of(hook.webhook_id)
             .field("status", WebhookStatus::Enabled.as_str(), WebhookStatus::Dead.as_str())
             .set("problem", hook.problem.as_str());
-        tx.note(ctx, audit).await?;
+        tx.note(&Ctx { now, ..ctx.clone() }, audit).await?;
         let since = hook.failing_since.unwrap_or(now).to_string();
         let InTenant(tenant) = *tx.scope();
         let name = self.plane.find_settled(tenant, now).await?.map(|(tenant, _)| tenant.display_name);

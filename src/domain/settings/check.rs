@@ -5,12 +5,9 @@ use std::str::FromStr as _;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::Settings;
+use super::{Settings, SignInMethods};
 use crate::domain::name::Email;
 use crate::domain::role::Roles;
-
-/// The ways to sign in that a tenant may choose from.
-const SIGN_IN_METHODS: [&str; 3] = ["password", "oidc", "api_key"];
 
 /// Bytes of `custom`, as JSON.
 const CUSTOM_BYTES: usize = 16 * 1024;
@@ -112,9 +109,9 @@ impl Settings {
         p.range("security.password_expiry_days", expiry, YEARS, "must be 1 to 3650 days, or 0 for never");
         let retention = compliance.retention_days.map(i64::from);
         p.range("compliance.retention_days", retention, YEARS, "must be 1 to 3650 days, or 0 for the plan's own");
-        for (i, method) in security.sign_in_methods.iter().flatten().enumerate().take(SIGN_IN_METHODS.len() + 1) {
+        for (i, method) in security.sign_in_methods.iter().flatten().enumerate().take(SignInMethods::ALL.len() + 1) {
             let path = format!("security.sign_in_methods[{i}]");
-            if !SIGN_IN_METHODS.contains(&method.as_str()) {
+            if !SignInMethods::ALL.contains(&method.as_str()) {
                 p.0.push((path, "must be password, oidc or api_key"));
             } else if security.sign_in_methods.iter().flatten().take(i).any(|before| before == method) {
                 p.0.push((path, "must name each way once"));

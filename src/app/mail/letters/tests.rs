@@ -1,12 +1,6 @@
 //! Letters, written.
 
-use uuid::Uuid;
-
 use super::*;
-use crate::domain::id::UserId;
-use crate::domain::name::Email;
-use crate::store::outbox::{Owner, Status};
-use crate::time::Timestamp;
 
 fn letters() -> Letters {
     load(None).unwrap()
@@ -17,27 +11,11 @@ fn load(directory: Option<&Path>) -> Result<Letters, LettersError> {
 }
 
 fn message(payload: Value) -> Written {
-    Written {
-        message_id: Uuid::nil(),
-        owner: Owner::Person(UserId(Uuid::nil())),
-        template: None,
-        recipient: Email::parse("ada@example.com").unwrap(),
-        payload,
-        sealed: None,
-        status: Status::Waiting,
-        created_at: Timestamp::from_micros(0),
-    }
+    Written { payload, ..sample(Template::Welcome).unwrap() }
 }
 
-/// Every key of a letter with a value that would show if it were not escaped.
 fn payload(template: Template) -> Value {
-    let value = |key: &str| match key {
-        "days" | "percent" | "used" | "limit" => Value::from(7),
-        "at" | "expires_at" | "since" => Value::from("2030-06-01T10:00:00Z"),
-        "change" => Value::from("enabled"),
-        key => Value::from(format!("<b>{key}</b>")),
-    };
-    template.keys().iter().map(|key| ((*key).to_owned(), value(key))).collect::<serde_json::Map<_, _>>().into()
+    sample(template).unwrap().payload
 }
 
 fn brand(locale: &str) -> Brand {
@@ -131,6 +109,8 @@ fn an_operator_replaces_texts_and_layouts() {
     for (name, text, problem) in [
         ("en.toml", "[wellcome]\nsubject = \"\"\nlines = []\n", "there is no letter wellcome"),
         ("en.toml", "[welcome]\nsubject = \"{{ name\"\nlines = []\n", "welcome: "),
+        ("en.toml", "[welcome]\nsubject = \"{{ nam }}\"\nlines = []\n", "welcome: "),
+        ("welcome.txt", "{{ vallues }}", "welcome: "),
         ("en.toml", "[welcome]\nsubjekt = \"\"\n", "unknown field"),
         ("letter.html", "{% if %}", "syntax error"),
         ("other.html", "", "there is no letter other"),
