@@ -29,6 +29,8 @@ pub struct SignedIn {
     pub session: Session,
     /// When they proved who they are, as their token says.
     pub auth_time: Timestamp,
+    /// The key that signed their token.
+    pub kid: String,
     /// When their token ends.
     pub token_expires_at: Timestamp,
     /// The tenant that their token names.

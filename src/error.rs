@@ -91,7 +91,9 @@ pub enum Error {
     TenantDeleted(Timestamp),
     #[error("this method needs a sign-in of the last ten minutes; sign in again")]
     RecentLoginRequired,
-    #[error("an administrator of the tenant has ended this session there; sign in again")]
+    #[error(
+        "this session is good in the tenant no more: an administrator has ended it there, or it is too old; sign in again"
+    )]
     SessionEnded,
     #[error("this operator key is not for that; one of the scope `{0}` is")]
     OperatorScopeMissing(&'static str),

@@ -1,5 +1,5 @@
-//! When members were last active. It changes no version, leaves no audit row and no row in the feed, because nobody decides
-//! by it.
+//! When members were last active. It changes no version, leaves no audit row and no row in the feed: what is decided by it,
+//! whether they have been here at all, is asked of the row itself.
 
 use std::collections::HashMap;
 

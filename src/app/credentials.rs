@@ -39,7 +39,7 @@ impl App {
             return Ok(());
         }
         self.prove_again(ctx, person, old).await?;
-        let hash = self.passwords.hash(new, true).await?;
+        let hash = self.passwords.hash(new, false).await?;
         let mut open = match self.begin(ctx, None, AsUser(user_id), key).await? {
             Begun::Done(()) => return Ok(()),
             Begun::Open(open) => open,
@@ -60,20 +60,32 @@ impl App {
         person: &SignedIn,
         password: Option<Secret<String>>,
     ) -> Result<(), Error> {
-        let Some(password) = password else {
-            let recent = person.auth_time.after(RECENT_LOGIN) >= ctx.now;
-            return if recent { Ok(()) } else { Err(Error::RecentLoginRequired) };
-        };
+        if let Some(password) = password {
+            return self.prove_password(ctx, person, password).await.map(|_| ());
+        }
+        let recent = person.auth_time.after(RECENT_LOGIN) >= ctx.now;
+        if recent { Ok(()) } else { Err(Error::RecentLoginRequired) }
+    }
+
+    /// Whether this is the password of the person behind a session; the account's epoch, read together with it. Guesses
+    /// count as those at sign-in do.
+    pub(super) async fn prove_password(
+        &self,
+        ctx: &Ctx,
+        person: &SignedIn,
+        password: Secret<String>,
+    ) -> Result<i64, Error> {
         let user_id = person.user.user_id;
         let policy = self.password_policy(user_id).await?;
         let limits = self.attempts.tightened(policy.attempts);
         let who = (&person.user.email, Origin::Network(ctx.source));
         let attempt = self.take_attempt(Attempted::Password, who, limits, ctx.now).await?;
         let mut tx = self.store.read(AsUser(user_id)).await?;
-        let stored = users::find_sign_in(&mut tx).await?.map(|row| row.password_hash);
+        let stored = users::find_sign_in(&mut tx).await?;
         drop(tx);
-        match self.passwords.compare(password, stored, true).await {
-            Ok(Comparison::Right | Comparison::RightButOld(_)) => self.forgive(&attempt, ctx.now).await,
+        let epoch = stored.as_ref().map_or(person.session.epoch, |row| row.session_epoch);
+        match self.passwords.compare(password, stored.map(|row| row.password_hash), true).await {
+            Ok(Comparison::Right | Comparison::RightButOld(_)) => self.forgive(&attempt, ctx.now).await.map(|()| epoch),
             Ok(Comparison::Wrong) => Err(Error::PasswordWrong),
             Err(error) => {
                 self.take_back(&attempt, ctx.now).await?;

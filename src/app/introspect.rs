@@ -56,7 +56,7 @@ impl App {
         let Some((session, account)) = self.store.find_session(token.user_id, token.session_id, None).await? else {
             return Ok(None);
         };
-        let terms = self.session_terms(token.user_id, session.remember).await?;
+        let terms = self.sessions.terms(session.remember);
         let alive = session.is_live(&account, ctx.now) && session.refreshed(terms, ctx.now).is_some();
         if !alive || !self.is_unspent(token).await? {
             return Ok(None);

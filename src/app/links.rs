@@ -86,6 +86,12 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<(), Error> {
         let (user_id, email) = (person.user.user_id, &person.user.email);
+        // A repetition asks for nothing.
+        if key.is_some()
+            && let Begun::Done(()) = self.begin(ctx, None, AsUser(user_id), key).await?
+        {
+            return Ok(());
+        }
         if self.get_account(person).await?.email_verified_at.is_some() {
             return Err(Error::WrongState { state: "verified", wanted: "an address that is not proven yet" });
         }
@@ -114,6 +120,12 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<(), Error> {
         let user_id = person.user.user_id;
+        // A repetition asks for nothing.
+        if key.is_some()
+            && let Begun::Done(()) = self.begin(ctx, None, AsUser(user_id), key).await?
+        {
+            return Ok(());
+        }
         self.prove_again(ctx, person, password).await?;
         self.take_attempt(Attempted::Mail, (new, Origin::Network(ctx.source)), MAIL_LIMITS, ctx.now).await?;
         let exists = self.store.find_account(new).await?.is_some();

@@ -5,15 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey};
-use super::passwords::Comparison;
 use super::sessions::{Opened, SignIn, Tokens};
-use super::sign_in::LoggedIn;
+use super::sign_in::{LoggedIn, new_sign_in};
 use crate::ctx::{Ctx, SignedIn, TenantCtx};
 use crate::domain::id::UserId;
 use crate::domain::mail::{Message, Template};
 use crate::domain::mfa::{Authenticator, CHALLENGE_LIFETIME, CODE_RATE, Challenge, recovery_codes, recovery_digest};
 use crate::domain::name::Email;
-use crate::domain::secret::{Secret, device_token, sealed, sha256};
+use crate::domain::secret::{Secret, device_token, hex, sealed, sha256};
 use crate::domain::session::{Device, Method, Proof, SessionKind};
 use crate::domain::user::User;
 use crate::error::Error;
@@ -100,7 +99,8 @@ impl App {
         Ok(Entered::Waits(challenge, until))
     }
 
-    /// Takes the second step of a sign-in.
+    /// Takes the second step of a sign-in. Codes on a known device are counted by themselves: who has the password uses up
+    /// the others.
     ///
     /// # Errors
     /// `MfaChallengeInvalid` for whatever is wrong with the token, `MfaCodeWrong`, `RateExceeded`.
@@ -110,15 +110,18 @@ impl App {
         let user = self.store.find_user(user_id).await?.ok_or(Error::MfaChallengeInvalid)?;
         let mut tx = self.store.write(AsUser(user_id)).await?;
         let waiting = mfa::try_challenge(&mut tx, &digest, ctx.now).await?.ok_or(Error::MfaChallengeInvalid)?;
-        rates::charge(&mut tx, CODES, &subject(user_id), CODE_RATE, ctx.now).await?;
+        let device_digest = sha256(device.as_bytes());
+        let known = users::knows_device(&mut tx, &device_digest).await?;
+        let counted =
+            if known { format!("device:{user_id}:{}", hex(&device_digest)) } else { format!("user:{user_id}") };
+        charge_code(&mut tx, &counted, code, ctx.now).await?;
         tx.commit_unaudited(ctx.now).await?;
 
-        let terms = self.session_terms(user_id, waiting.remember).await?;
         let mut tx = self.store.write(AsUser(user_id)).await?;
         if sessions::lock_account(&mut tx).await? != Some(waiting.epoch) {
             return Err(Error::MfaChallengeInvalid);
         }
-        let method = match self.use_code(&mut tx, (user_id, &user.email), code, ctx.now).await {
+        let method = match self.use_code(&mut tx, (user_id, &user.email), (code, &counted), ctx.now).await {
             Err(Error::MfaCodeWrong) => {
                 drop(tx);
                 return self.refuse_code(ctx, user_id).await;
@@ -136,11 +139,14 @@ impl App {
             bound_tenant: waiting.bound_tenant,
             connection: None,
             remember: waiting.remember,
-            terms,
-            device: waiting.device,
+            terms: self.sessions.terms(waiting.remember),
+            device: waiting.device.clone(),
         };
         let opened = self.open_session(&mut tx, ctx, sign_in).await?;
-        let known = users::knows_device(&mut tx, &sha256(device.as_bytes())).await?;
+        // The first sign-in after a sign-up is no news.
+        if !known && users::count_devices(&mut tx).await? > 0 {
+            self.post(&mut tx, new_sign_in(ctx, &user, &waiting.device), ctx.now).await?;
+        }
         let device_token = if known { Secret::new(device.to_owned()) } else { device_token() };
         users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
         let audit = Audit::of(user_id.0)
@@ -160,7 +166,8 @@ impl App {
     /// Proves once more who the caller is: a new session in the place of theirs, with the assurance of today.
     ///
     /// # Errors
-    /// `PasswordWrong`, `MfaCodeWrong` (also when a code is wanted and none was sent), `RateExceeded`, `Overloaded`.
+    /// `PasswordWrong`, `TooManyAttempts`, `MfaCodeWrong` (also when a code is wanted and none was sent), `RateExceeded`,
+    /// `Overloaded`, `CredentialInvalid` when the session ended meanwhile.
     pub async fn reauthenticate(
         &self,
         ctx: &Ctx,
@@ -173,23 +180,19 @@ impl App {
         if person.session.kind != SessionKind::SignIn {
             return Err(Error::CallerKindRefused("impersonated"));
         }
-        self.charge_code(user_id, ctx.now).await?;
-        let mut tx = self.store.read(AsUser(user_id)).await?;
-        let stored = users::find_sign_in(&mut tx).await?;
-        drop(tx);
-        let hash = stored.as_ref().map(|row| row.password_hash.clone());
-        let comparison = self.passwords.compare(password, hash, true).await?;
-        let Some(stored) = stored.filter(|_| comparison != Comparison::Wrong) else { return Err(Error::PasswordWrong) };
-        let terms = self.session_terms(user_id, person.session.remember).await?;
-
+        let epoch = self.prove_password(ctx, person, password).await?;
+        if let Some(code) = code {
+            self.charge_session(person, code, ctx.now).await?;
+        }
         let mut tx = self.store.write(AsUser(user_id)).await?;
-        if sessions::lock_account(&mut tx).await? != Some(stored.session_epoch) {
+        if sessions::lock_account(&mut tx).await? != Some(epoch) {
             return Err(Error::PasswordWrong);
         }
-        let mut proof = Proof::password(stored.session_epoch);
+        let mut proof = Proof::password(epoch);
         if mfa::find(&mut tx).await?.is_some_and(|row| row.confirmed_at.is_some()) {
             let code = code.ok_or(Error::MfaCodeWrong)?;
-            proof.methods.push(self.use_code(&mut tx, (user_id, &person.user.email), code, ctx.now).await?);
+            let counted = of_session(person);
+            proof.methods.push(self.use_code(&mut tx, (user_id, &person.user.email), (code, &counted), ctx.now).await?);
             proof.aal = 2;
         }
         let sign_in = SignIn {
@@ -199,12 +202,15 @@ impl App {
             bound_tenant: person.session.bound_tenant,
             connection: person.session.connection,
             remember: person.session.remember,
-            terms,
+            terms: self.sessions.terms(person.session.remember),
             device,
         };
-        let opened = self.open_session(&mut tx, ctx, sign_in).await?;
+        // First, or it would count, and another one end in its place.
         let before = person.session.session_id;
-        sessions::revoke(&mut tx, before, "replaced", ctx.now).await?;
+        if !sessions::revoke(&mut tx, before, "replaced", ctx.now).await? {
+            return Err(Error::CredentialInvalid);
+        }
+        let opened = self.open_session(&mut tx, ctx, sign_in).await?;
         let after = opened.session.session_id;
         tx.commit(ctx, Audit::of(user_id.0).field("session_id", before.to_string(), after.to_string())).await?;
         self.tokens(opened, ctx.now)
@@ -251,7 +257,8 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<Vec<Secret<String>>, Error> {
         let user = &person.user;
-        self.charge_code(user.user_id, ctx.now).await?;
+        let sent = Code::Totp(code.clone());
+        self.charge_session(person, &sent, ctx.now).await?;
         let mut open = match self.begin::<Kept, _>(ctx, None, AsUser(user.user_id), key).await? {
             Begun::Done(first) => return Ok(apart(&first.text)),
             Begun::Open(open) => open,
@@ -260,9 +267,10 @@ impl App {
         let row = row.ok_or(Error::WrongState { state: "not being set up", wanted: "BeginTotpEnrollment before" })?;
         let step = self.authenticator((user.user_id, &user.email), &row)?.step_of(code.expose(), ctx.now);
         let step = step.ok_or(Error::MfaCodeWrong)?;
-        if !mfa::confirm(&mut open.tx, step, ctx.now).await? {
+        if !mfa::confirm(&mut open.tx, &row.sealed, step, ctx.now).await? {
             return Err(Error::MfaCodeWrong);
         }
+        rates::uncount(&mut open.tx, (CODES, &of_session(person)), ctx.now).await?;
         let codes = self.new_codes(&mut open.tx, ctx.now).await?;
         self.tell(&mut open.tx, user, "enabled", ctx).await?;
         let audit = Audit::of(user.user_id.0).set("mfa", "on");
@@ -281,12 +289,13 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<Vec<Secret<String>>, Error> {
         let user = &person.user;
-        self.charge_code(user.user_id, ctx.now).await?;
+        self.charge_session(person, code, ctx.now).await?;
         let mut open = match self.begin::<Kept, _>(ctx, None, AsUser(user.user_id), key).await? {
             Begun::Done(first) => return Ok(apart(&first.text)),
             Begun::Open(open) => open,
         };
-        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), code, ctx.now).await?;
+        let counted = of_session(person);
+        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), (code, &counted), ctx.now).await?;
         let codes = self.new_codes(&mut open.tx, ctx.now).await?;
         self.tell(&mut open.tx, user, "recovery_codes", ctx).await?;
         let audit = Audit::of(user.user_id.0).set("recovery_codes", "new").set("method", method.as_str());
@@ -305,12 +314,15 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<(), Error> {
         let user = &person.user;
-        self.charge_code(user.user_id, ctx.now).await?;
+        self.charge_session(person, code, ctx.now).await?;
         let mut open = match self.begin(ctx, None, AsUser(user.user_id), key).await? {
             Begun::Done(()) => return Ok(()),
             Begun::Open(open) => open,
         };
-        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), code, ctx.now).await?;
+        // First, as whoever signs in does.
+        sessions::lock_account(&mut open.tx).await?;
+        let counted = of_session(person);
+        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), (code, &counted), ctx.now).await?;
         mfa::delete(&mut open.tx).await?;
         self.tell(&mut open.tx, user, "disabled", ctx).await?;
         let audit = Audit::of(user.user_id.0).field("mfa", "on", "off").set("method", method.as_str());
@@ -329,9 +341,13 @@ impl App {
             Begun::Open(open) => open,
         };
         memberships::get(&mut open.tx, user_id).await?;
-        if !mfa::delete(&mut open.tx).await? {
+        // First, as whoever signs in does.
+        sessions::lock_account(&mut open.tx).await?;
+        // One that is being set up keeps nobody out.
+        if mfa::find(&mut open.tx).await?.is_none_or(|row| row.confirmed_at.is_none()) {
             return Err(Error::WrongState { state: "off", wanted: "an account with a second step" });
         }
+        mfa::delete(&mut open.tx).await?;
         mfa::end_sessions(&mut open.tx, t.ctx.now).await?;
         self.tell(&mut open.tx, &user, "disabled", &t.ctx).await?;
         self.finish(open, &t.ctx, Audit::of(user_id.0).field("mfa", "on", "off"), ()).await
@@ -348,12 +364,12 @@ impl App {
         Ok(MfaStatus { since, codes_left })
     }
 
-    /// Uses a code up, of whichever kind.
+    /// Uses a code up, of whichever kind; then it does not count where it was counted.
     async fn use_code<S: Scope>(
         &self,
         tx: &mut Scoped<S>,
         whose: (UserId, &Email),
-        code: &Code,
+        (code, counted): (&Code, &str),
         now: Timestamp,
     ) -> Result<Method, Error>
     where
@@ -371,7 +387,11 @@ impl App {
                 None => (false, Method::RecoveryCode),
             },
         };
-        if used { Ok(method) } else { Err(Error::MfaCodeWrong) }
+        if !used {
+            return Err(Error::MfaCodeWrong);
+        }
+        rates::uncount(tx, (CODES, counted), now).await?;
+        Ok(method)
     }
 
     fn authenticator(&self, (user_id, email): (UserId, &Email), row: &TotpRow) -> Result<Authenticator, Error> {
@@ -392,10 +412,10 @@ impl App {
         Ok(Secret::new(texts.join(" ")))
     }
 
-    /// Counts a code that is about to be tried, whatever comes of it.
-    async fn charge_code(&self, user: UserId, now: Timestamp) -> Result<(), Error> {
+    /// Counts a code that is about to be tried by somebody who has signed in.
+    async fn charge_session(&self, person: &SignedIn, code: &Code, now: Timestamp) -> Result<(), Error> {
         let mut tx = self.store.write(OnPlatform).await?;
-        rates::charge(&mut tx, CODES, &subject(user), CODE_RATE, now).await?;
+        charge_code(&mut tx, &of_session(person), code, now).await?;
         tx.commit_unaudited(now).await
     }
 
@@ -412,8 +432,17 @@ impl App {
     }
 }
 
-fn subject(user: UserId) -> String {
-    format!("user:{user}")
+/// Counts a code that is about to be tried, before it is looked at.
+async fn charge_code<S: Scope>(tx: &mut Scoped<S>, counted: &str, code: &Code, now: Timestamp) -> Result<(), Error> {
+    match code {
+        Code::Totp(_) => rates::charge(tx, CODES, counted, CODE_RATE, now).await,
+        Code::Recovery(_) => Ok(()),
+    }
+}
+
+/// With what the codes are counted that come in a session.
+fn of_session(person: &SignedIn) -> String {
+    format!("session:{}", person.session.session_id)
 }
 
 fn apart(codes: &Secret<String>) -> Vec<Secret<String>> {

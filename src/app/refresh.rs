@@ -43,7 +43,7 @@ impl App {
         if !session.is_live(&account, ctx.now) {
             return Err(Error::CredentialInvalid);
         }
-        let terms = self.session_terms(presented.user_id, session.remember).await?;
+        let terms = self.sessions.terms(session.remember);
         let session = session.refreshed(terms, ctx.now).ok_or(Error::CredentialInvalid)?;
         let next = self.exchange(ctx, &presented, &session, &account.user).await?;
         let access = self.plane.tokens.mint(&session, session.active_tenant, ctx.now, None)?;

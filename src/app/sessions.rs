@@ -1,6 +1,5 @@
 //! The end of every sign-in: however somebody has proven who they are, here it becomes a session with its tokens.
 
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -31,7 +30,7 @@ pub struct SignIn {
     pub connection: Option<Uuid>,
     /// Whether it is to outlast the day.
     pub remember: bool,
-    /// How long it may last; from `session_terms`.
+    /// How long it may last.
     pub terms: Terms,
     /// From where.
     pub device: Device,
@@ -58,29 +57,8 @@ pub struct Tokens {
 }
 
 impl App {
-    /// How long a person's session may last: as configured, and no longer than the strictest of their tenants allows. Asked
-    /// before the transaction that begins it.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn session_terms(&self, user: UserId, remember: bool) -> Result<Terms, Error> {
-        let strictest = self.store.find_strictest_session(user, self.default_session_length()).await?;
-        Ok(self.sessions.terms(remember, strictest))
-    }
-
-    /// `session_terms` of somebody who has no tenant yet but, where `joins`, one that begins with them.
-    #[must_use]
-    pub fn session_terms_of_new(&self, remember: bool, joins: bool) -> Terms {
-        self.sessions.terms(remember, self.default_session_length().filter(|_| joins))
-    }
-
-    /// What the catalogue says of tenants that have set nothing themselves.
-    fn default_session_length(&self) -> Option<TimeDelta> {
-        self.plane.catalogues.seen().definition.settings.security.session_length_seconds.map(TimeDelta::seconds)
-    }
-
     /// Begins a session in the transaction of the sign-in. Beyond the number that an account may have, those that were not
-    /// refreshed for longest end.
+    /// refreshed for longest end: of those that open the same tenant only, or of those that open all.
     ///
     /// # Errors
     /// `CredentialInvalid` when the account was disabled, or its sessions were ended, since the proof was looked at.
@@ -93,7 +71,7 @@ impl App {
             return Err(Error::CredentialInvalid);
         }
         sessions::delete_ended(tx, ctx.now.after(-ENDED_KEPT)).await?;
-        sessions::revoke_beyond(tx, self.sessions.per_account - 1, proof.epoch, ctx.now).await?;
+        sessions::revoke_beyond(tx, self.sessions.per_account - 1, (proof.epoch, bound_tenant), ctx.now).await?;
         let session = Session {
             session_id: SessionId(ctx.new_id()),
             user_id,

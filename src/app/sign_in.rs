@@ -119,7 +119,7 @@ impl App {
             bound_tenant: None,
             connection: None,
             remember: new.remember,
-            terms: self.session_terms_of_new(new.remember, new.tenant.is_some()),
+            terms: self.sessions.terms(new.remember),
             device: new.device,
         };
         let account = (user, password_hash.as_str(), sign_in);
@@ -229,9 +229,11 @@ impl App {
         drop(tx);
         let policy = self.password_policy(user_id).await?;
         let origin = if known { Origin::Device(&digest) } else { Origin::Network(ctx.source) };
-        let limits = self.attempts.tightened(policy.attempts);
+        let strict = self.attempts.tightened(policy.attempts);
+        // Elsewhere a bound of the account's own would tell that there is one: beyond it every password is wrong.
+        let limits = if known { strict } else { self.attempts };
         let attempt = self.take_attempt(Attempted::Password, (&with.email, origin), limits, ctx.now).await?;
-        let hash = stored.as_ref().map(|row| row.password_hash.clone());
+        let hash = stored.as_ref().filter(|_| attempt.is_within(strict)).map(|row| row.password_hash.clone());
         let comparison = match self.passwords.compare(with.password, hash, known).await {
             // Nothing was tried.
             Err(Error::Overloaded) => {
@@ -265,7 +267,7 @@ impl App {
             bound_tenant: None,
             connection: None,
             remember: with.remember,
-            terms: self.session_terms(user_id, with.remember).await?,
+            terms: self.sessions.terms(with.remember),
             device: with.device.clone(),
         };
 
@@ -376,7 +378,7 @@ impl App {
 
 /// The letter to a person who, or in whose name somebody, has signed in on a device that was not known; one a day for the
 /// same device and address.
-fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
+pub(super) fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
     let name = if device.display_name.is_empty() { &device.user_agent } else { &device.display_name };
     let source = ctx.source.map(|ip| ip.to_string());
     Message {

@@ -106,7 +106,7 @@ impl App {
             bound_tenant: None,
             connection: None,
             remember: with.remember,
-            terms: self.session_terms_of_new(with.remember, tenant.is_some()),
+            terms: self.sessions.terms(with.remember),
             device: with.device,
         };
         let user = User { user_id, email, display_name };

@@ -185,8 +185,9 @@ impl App {
         now: Timestamp,
     ) -> Result<(), Error> {
         let key = new_key(&self.master, now)?;
-        keys::insert_signing_key(tx, &key).await?;
-        all.push(key);
+        if keys::insert_signing_key(tx, &key).await? {
+            all.push(key);
+        }
         Ok(())
     }
 

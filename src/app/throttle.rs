@@ -11,12 +11,15 @@ use crate::domain::name::Email;
 use crate::domain::throttle::{AttemptLimits, Counted};
 use crate::error::Error;
 use crate::store::attempts::{self, Subject};
-use crate::store::{OnPlatform, Scope, Scoped};
+use crate::store::{OnPlatform, Scope, Scoped, rates};
 use crate::time::Timestamp;
 
 /// How often somebody has mail sent to one address.
 pub const MAIL_LIMITS: AttemptLimits =
     AttemptLimits { per_source: 5, total: 20, window: TimeDelta::hours(1), interval: TimeDelta::minutes(5) };
+
+/// The longest window of a rate in a catalogue.
+const LONGEST_RATE: TimeDelta = TimeDelta::days(31);
 
 /// What is attempted: each kind has counters of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,15 @@ pub struct Attempt {
     own: Subject,
     total: Option<Subject>,
     at: Timestamp,
+    before: Counted,
+}
+
+impl Attempt {
+    /// Whether stricter limits would have let it through as well.
+    #[must_use]
+    pub fn is_within(&self, limits: AttemptLimits) -> bool {
+        self.before.clone().take(limits, self.at).is_ok()
+    }
 }
 
 impl App {
@@ -102,13 +114,14 @@ impl App {
             Some(total) => Some(attempts::lock(tx, total, now).await?),
             None => None,
         };
-        let mut counted = Counted { own: attempts::lock(tx, &own, now).await?, total: of_total };
+        let before = Counted { own: attempts::lock(tx, &own, now).await?, total: of_total };
+        let mut counted = before.clone();
         counted.take(limits, now).map_err(|retry_after| refused(attempted, retry_after))?;
         attempts::put(tx, &own, &counted.own, now).await?;
         if let (Some(subject), Some(hits)) = (&total, &counted.total) {
             attempts::put(tx, subject, hits, now).await?;
         }
-        Ok(Attempt { own, total, at: now })
+        Ok(Attempt { own, total, at: now, before })
     }
 
     /// Whose attempts count together: those from where this one comes, and all at the address.
@@ -160,7 +173,7 @@ impl App {
         tx.commit_unaudited(now).await
     }
 
-    /// Clears away counters that nobody has added to for so long that they count nothing any more.
+    /// Clears away counters, of attempts and of calls, that nobody has added to for so long that they count nothing any more.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
@@ -171,8 +184,9 @@ impl App {
         loop {
             let mut tx = self.store.write(OnPlatform).await?;
             let gone = attempts::forget(&mut tx, before, 500).await?;
+            let calls = rates::forget(&mut tx, now.after(-LONGEST_RATE), 500).await?;
             tx.commit_unaudited(now).await?;
-            if gone < 500 {
+            if gone < 500 && calls < 500 {
                 return Ok(());
             }
         }

@@ -63,6 +63,7 @@ impl Plane {
             user: account.user,
             session,
             auth_time: verified.auth_time,
+            kid: verified.kid,
             token_expires_at: verified.expires_at,
             token_tenant: verified.tenant,
             default_tenant: account.default_tenant,
@@ -103,22 +104,27 @@ impl Plane {
     /// Whether a caller's credential is still good that was so a while ago: for calls that go on for long.
     ///
     /// # Errors
-    /// `CredentialInvalid`, `DatabaseUnavailable`.
+    /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
     pub async fn still_live(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
         if let Some(key) = caller.key() {
             let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-            if !stored.key.is_live(now) {
+            if !stored.key.is_live(now) || is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now) {
                 return Err(Error::CredentialInvalid);
             }
         }
         if let Some(key) = caller.api_key() {
             let stored = self.store.find_api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-            if !stored.key.is_live(now) || !stored.has_its_member() {
+            let rotated = is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now);
+            if !stored.key.is_live(now) || !stored.has_its_member() || rotated {
                 return Err(Error::CredentialInvalid);
             }
         }
         if let Some(person) = caller.person() {
-            let found = self.store.find_session(person.user.user_id, person.session.session_id, None).await?;
+            if person.token_expires_at <= now {
+                return Err(Error::TokenExpired);
+            }
+            let (user, session) = (person.user.user_id, person.session.session_id);
+            let found = self.store.find_session(user, session, Some(&person.kid)).await?;
             let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
             return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
         }
@@ -157,4 +163,9 @@ fn is_one_of(key: &Key, stored: &Digests, now: Timestamp) -> bool {
     let current = same(&stored.current);
     let before = stored.before.as_ref().is_some_and(|(before, ends_at)| same(before) && now < *ends_at);
     current || before
+}
+
+/// Whether a key was rotated since it was looked at, and the secret of then is over: by when the old one ends, then and now.
+fn is_rotated_away((then, today): (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> bool {
+    then != today && today.is_some_and(|end| end <= now)
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
+
 use super::Plane;
 use crate::ctx::{Caller, Policy};
 use crate::domain::catalogue::Catalogue;
@@ -44,6 +46,8 @@ pub struct Standing {
     pub member: Option<Membership>,
     /// Whether the tenant has ended the person's session for itself.
     pub session_ended: bool,
+    /// How long after it began a session is good here; none for as long as it lasts.
+    pub session_length: Option<TimeDelta>,
     /// The tenant's own identity provider, where there is one and the call is a person's, or by a key of theirs.
     pub sso: Option<SsoRule>,
 }
@@ -116,6 +120,7 @@ impl Plane {
             mfa_required: found.mfa_required.or(of_product.mfa_required).unwrap_or(false),
             sign_in_methods: SignInMethods::of(&methods.unwrap_or_default()),
         };
+        let session_length = found.session_length.or(of_product.session_length_seconds.map(TimeDelta::seconds));
         if caller.api_key().is_some_and(|key| key.tenant_id != tenant.tenant_id) {
             return Err(Error::TenantNotFound);
         }
@@ -132,7 +137,8 @@ impl Plane {
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
         let sso = found.sso.filter(|_| caller.user().is_some());
-        Ok(Standing { tenant, catalogue, policy, roles, member, session_ended: found.session_ended, sso })
+        let session_ended = found.session_ended;
+        Ok(Standing { tenant, catalogue, policy, roles, member, session_ended, session_length, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

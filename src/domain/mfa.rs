@@ -20,8 +20,9 @@ pub const CHALLENGE_LIFETIME: TimeDelta = TimeDelta::minutes(5);
 /// How many codes may be tried in one sign-in.
 pub const CHALLENGE_ATTEMPTS: i64 = 5;
 
-/// How many codes may be tried for an account, whatever the sign-in: 30 an hour leave a guesser, for whom three of a million
-/// codes are good at a time, one chance in ten thousand an hour, who must have the password as well.
+/// How many codes of an authenticator may be tried in sign-ins to an account from devices that it does not know, on each that
+/// it knows, and in each session: 30 an hour leave a guesser, for whom three of a million codes are good at a time, one chance
+/// in ten thousand an hour, who must have the password as well. A right code does not count. Nobody guesses a recovery code.
 pub const CODE_RATE: (u16, TimeDelta) = (30, TimeDelta::hours(1));
 
 /// How many recovery codes there are at a time.

@@ -131,13 +131,11 @@ pub struct Terms {
 }
 
 impl SessionLimits {
-    /// The terms of a session, given the shortest length that any tenant of the person asks for. To be remembered prolongs
-    /// it only within that.
+    /// The terms of a session. Shorter ones of a tenant hold in that tenant, whatever the session is good for elsewhere.
     #[must_use]
-    pub fn terms(&self, remember: bool, strictest: Option<TimeDelta>) -> Terms {
+    pub fn terms(&self, remember: bool) -> Terms {
         let (idle, length) =
             if remember { (self.remembered_idle, self.remembered_length) } else { (self.idle, self.length) };
-        let length = strictest.map_or(length, |strictest| length.min(strictest));
         Terms { idle: idle.min(length), length }
     }
 }

@@ -44,8 +44,8 @@ statements! {
     );
     SET_VERIFIED: OfUser = Statement::new(
         "update user_account
-         set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
-         where user_id = $1",
+         set email_verified_at = $2, version = version + 1, updated_at = $2
+         where user_id = $1 and email_verified_at is null",
     );
     SET_EMAIL: OfUser = Statement::new(
         "update user_account

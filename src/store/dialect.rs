@@ -88,11 +88,10 @@ statements! {
          where user_id = $1 and session_id = $2",
     );
 
-    /// Reads the signing keys and keeps them from changing.
+    /// Keeps the signing keys from changing. Reads none of them: whoever has waited here for another transaction does not see
+    /// the rows that it inserted, but the next statement does.
     pub(super) LOCK_SIGNING_KEYS: OfPlatform = Statement::each(
-        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
-         from signing_key order by created_at, kid for update",
-        "select kid, state, public_key, sealed, created_at, current_at, retired_at, over_at, revoked_at
-         from signing_key order by created_at, kid",
+        "select kid from signing_key order by created_at, kid for update",
+        "select kid from signing_key order by created_at, kid",
     );
 }

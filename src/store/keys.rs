@@ -177,15 +177,15 @@ pub async fn list_signing_keys<S: Scope>(tx: &mut Scoped<S>) -> Result<Vec<Signi
 /// # Errors
 /// `DatabaseUnavailable`.
 pub async fn lock_signing_keys<S: Scope>(tx: &mut Scoped<S>) -> Result<Vec<SigningKey>, Error> {
-    let rows: Vec<SigningKeyRow> = tx.all(&LOCK_SIGNING_KEYS, &[]).await?;
-    Ok(rows.into_iter().map(SigningKey::from).collect())
+    tx.execute(&LOCK_SIGNING_KEYS, &[]).await?;
+    list_signing_keys(tx).await
 }
 
-/// Inserts a signing key, unless another server was first.
+/// Inserts a signing key, unless there is one in its state already; whether it did.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn insert_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) -> Result<(), Error> {
+pub async fn insert_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) -> Result<bool, Error> {
     let args = [
         key.kid.as_str().into(),
         key.state.as_str().into(),
@@ -194,16 +194,17 @@ pub async fn insert_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) 
         key.created_at.into(),
         key.current_at.into(),
     ];
-    if tx.execute(&INSERT_SIGNING_KEY, &args).await? == 1 {
+    let inserted = tx.execute(&INSERT_SIGNING_KEY, &args).await? == 1;
+    if inserted {
         tx.changed(Change::SigningKeys);
     }
-    Ok(())
+    Ok(inserted)
 }
 
 /// Writes where a signing key stands.
 ///
 /// # Errors
-/// `DatabaseUnavailable`.
+/// Internal, when it is not there.
 pub async fn update_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) -> Result<(), Error> {
     let args = [
         key.kid.as_str().into(),
@@ -214,7 +215,9 @@ pub async fn update_signing_key<S: Scope>(tx: &mut Scoped<S>, key: &SigningKey) 
         key.over_at.into(),
         key.revoked_at.into(),
     ];
-    tx.execute(&UPDATE_SIGNING_KEY, &args).await?;
+    if tx.execute(&UPDATE_SIGNING_KEY, &args).await? == 0 {
+        return Err(Error::internal("a signing key is not there to be changed"));
+    }
     tx.changed(Change::SigningKeys);
     Ok(())
 }

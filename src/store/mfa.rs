@@ -28,7 +28,7 @@ statements! {
     CONFIRM: OfUser = Statement::new(
         "update totp
          set confirmed_at = $2, last_step = $3
-         where user_id = $1 and confirmed_at is null and last_step < $3",
+         where user_id = $1 and confirmed_at is null and last_step < $3 and sealed = $4",
     );
     USE_STEP: OfUser = Statement::new(
         "update totp
@@ -159,15 +159,15 @@ where
     Ok(tx.execute(&BEGIN, &[sealed.into(), now.into()]).await? == 1)
 }
 
-/// Puts an authenticator into use, by a code of `step`; false when somebody was faster.
+/// Puts the authenticator with this secret into use, by a code of `step`; false when somebody was faster.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn confirm<S: Scope>(tx: &mut Scoped<S>, step: i64, now: Timestamp) -> Result<bool, Error>
+pub async fn confirm<S: Scope>(tx: &mut Scoped<S>, sealed: &[u8], step: i64, now: Timestamp) -> Result<bool, Error>
 where
     Statement<OfUser>: RunsIn<S>,
 {
-    let confirmed = tx.execute(&CONFIRM, &[now.into(), step.into()]).await? == 1;
+    let confirmed = tx.execute(&CONFIRM, &[now.into(), step.into(), sealed.into()]).await? == 1;
     if confirmed {
         note(tx);
     }
@@ -222,20 +222,19 @@ where
     Ok(tx.optional::<Count, _>(&COUNT_CODES, &[]).await?.map_or(0, |row| row.codes))
 }
 
-/// Removes everything of a person's second step, and what sessions had by it; whether there was an authenticator.
+/// Removes everything of a person's second step, and what sessions had by it.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn delete<S: Scope>(tx: &mut Scoped<S>) -> Result<bool, Error>
+pub async fn delete<S: Scope>(tx: &mut Scoped<S>) -> Result<(), Error>
 where
     Statement<OfUser>: RunsIn<S>,
 {
-    let there = tx.execute(&DELETE, &[]).await? == 1;
-    for statement in [&DELETE_CODES, &DELETE_CHALLENGES, &LOWER_SESSIONS] {
+    for statement in [&DELETE, &DELETE_CODES, &DELETE_CHALLENGES, &LOWER_SESSIONS] {
         tx.execute(statement, &[]).await?;
     }
     note(tx);
-    Ok(there)
+    Ok(())
 }
 
 /// Ends all sessions of the person.

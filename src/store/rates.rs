@@ -25,6 +25,11 @@ statements! {
          set hits = $3, updated_at = $4
          where method = $1 and subject = $2",
     );
+    FORGET: OfPlatform = Statement::new(
+        "delete from rpc_rate
+         where (method, subject) in (
+           select method, subject from rpc_rate where updated_at < $1 order by updated_at limit $2)",
+    );
 }
 
 #[derive(sqlx::FromRow)]
@@ -48,6 +53,32 @@ pub async fn charge<S: Scope>(
     let mut hits = room(tx.optional(&LOCK_RATE, &key).await?, (count, window), now)?;
     hits.push(now);
     tx.execute(&UPDATE, &[&key[..], &[written(&hits).as_slice().into(), now.into()]].concat()).await.map(|_| ())
+}
+
+/// Forgets a call that was counted at `at`.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn uncount<S: Scope>(
+    tx: &mut Scoped<S>,
+    (method, subject): (&str, &str),
+    at: Timestamp,
+) -> Result<(), Error> {
+    let key = [method.into(), subject.into()];
+    let Some(row) = tx.optional::<Row, _>(&LOCK_RATE, &key).await? else { return Ok(()) };
+    let mut hits = read(&row.hits);
+    if let Some(place) = hits.iter().position(|hit| *hit == at) {
+        hits.remove(place);
+    }
+    tx.execute(&UPDATE, &[&key[..], &[written(&hits).as_slice().into(), at.into()]].concat()).await.map(|_| ())
+}
+
+/// Deletes up to `limit` rows to which nothing was added since a time; how many it were.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn forget<S: Scope>(tx: &mut Scoped<S>, before: Timestamp, limit: i64) -> Result<u64, Error> {
+    tx.execute(&FORGET, &[before.into(), limit.into()]).await
 }
 
 /// Whether one more call of `subject` would be counted now.

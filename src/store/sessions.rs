@@ -68,7 +68,7 @@ statements! {
            select session_id
            from session
            where user_id = $1 and kind = 1 and epoch = $3 and revoked_at is null and absolute_expires_at > $2
-             and idle_expires_at > $2
+             and idle_expires_at > $2 and bound_tenant_id is not distinct from $5
            order by refreshed_at desc, session_id desc
            limit 1000 offset $4)
          returning session_id",
@@ -306,16 +306,22 @@ where
     tx.execute(&INSERT, &args).await.map(|_| ())
 }
 
-/// Revokes all live sign-ins of an epoch but the `keep` that were refreshed last; how many it were. Means something under
-/// the account's lock only.
+/// Revokes all live sign-ins of an epoch but the `keep` that were refreshed last, of those that open one tenant only, or of
+/// those that open all: a tenant's provider ends no others. How many it were. Means something under the account's lock only.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn revoke_beyond<S: Scope>(tx: &mut Scoped<S>, keep: i64, epoch: i64, now: Timestamp) -> Result<usize, Error>
+pub async fn revoke_beyond<S: Scope>(
+    tx: &mut Scoped<S>,
+    keep: i64,
+    (epoch, bound): (i64, Option<TenantId>),
+    now: Timestamp,
+) -> Result<usize, Error>
 where
     Statement<OfUser>: RunsIn<S>,
 {
-    let revoked: Vec<SessionIdRow> = tx.all(&REVOKE_BEYOND, &[now.into(), epoch.into(), keep.into()]).await?;
+    let args = [now.into(), epoch.into(), keep.into(), bound.map(|tenant| tenant.0).into()];
+    let revoked: Vec<SessionIdRow> = tx.all(&REVOKE_BEYOND, &args).await?;
     for row in &revoked {
         note(tx, row.session_id);
     }

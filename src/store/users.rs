@@ -32,7 +32,7 @@ statements! {
     );
     CHOOSE_DEFAULT_TENANT: OfUser = Statement::new(
         "update user_account
-         set default_tenant_id = $2, updated_at = $3
+         set default_tenant_id = $2, version = version + 1, updated_at = $3
          where user_id = $1",
     );
     INSERT_CREDENTIAL: OfUser = Statement::new(

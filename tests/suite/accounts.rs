@@ -17,6 +17,9 @@ on_both_engines! {
     a_deleted_account_leaves_nothing_personal
     the_only_owner_of_a_tenant_stays
     a_disabled_account_is_out_until_it_is_enabled
+    a_repetition_switches_no_account_off_again
+    a_repetition_asks_for_no_further_letter
+    whatever_an_account_tells_has_an_etag_of_its_own
 }
 
 async fn account(t: &Bed, person: &Person) -> v1::Account {
@@ -242,4 +245,49 @@ async fn a_disabled_account_is_out_until_it_is_enabled(t: &Bed) {
     if let Some(second) = second {
         second.stop().await;
     }
+}
+
+async fn a_repetition_switches_no_account_off_again(t: &Bed) {
+    let ann = t.person("ann").await;
+    let mut operator = t.operator();
+    let off = v1::DisableAccountRequest { request_id: request_id(), user_id: ann.id.clone() };
+    let first = operator.auth.disable_account(off.clone()).await.expect("is off").into_inner();
+    let on = v1::EnableAccountRequest { request_id: request_id(), user_id: ann.id.clone() };
+    operator.auth.enable_account(on).await.expect("is on");
+    assert_eq!(operator.auth.disable_account(off).await.expect("the same answer").into_inner(), first);
+    t.login(&ann, "").await;
+}
+
+async fn a_repetition_asks_for_no_further_letter(t: &Bed) {
+    let ann = t.person("ann").await;
+    let mut as_ann = t.with_token(&ann.token);
+    let prove = v1::RequestEmailVerificationRequest { request_id: request_id() };
+    let new_email = format!("{}@example.com", unique("new"));
+    let wish = v1::ChangeEmailRequest { request_id: request_id(), new_email, password: PASSWORD.to_owned() };
+    // More often than letters to one address may be asked for.
+    for _ in 0..7 {
+        as_ann.auth.request_email_verification(prove.clone()).await.expect("the same answer");
+        as_ann.auth.change_email(wish.clone()).await.expect("the same answer");
+    }
+    // Also when it could not be asked for any more.
+    let token = token_of(&t.mail_to(&ann.email, "token=").await);
+    t.anonymous().auth.verify_email(v1::VerifyEmailRequest { token }).await.expect("is proven");
+    as_ann.auth.request_email_verification(prove).await.expect("the same answer");
+}
+
+async fn whatever_an_account_tells_has_an_etag_of_its_own(t: &Bed) {
+    let (acme, other) = (t.tenant("acme").await, t.tenant("other").await);
+    t.join(&other, &acme.owner, "viewer").await;
+    let ann = &acme.owner;
+    let before = account(t, ann).await;
+    let mut as_ann = t.with_token(&ann.token);
+    as_ann.auth.request_email_verification(v1::RequestEmailVerificationRequest::default()).await.unwrap();
+    let token = token_of(&t.mail_to(&ann.email, "token=").await);
+    t.anonymous().auth.verify_email(v1::VerifyEmailRequest { token }).await.expect("is proven");
+    let proven = account(t, ann).await;
+    assert!(proven.email_verified && proven.etag != before.etag);
+    let to = v1::SwitchTenantRequest { to_tenant: other.id.clone(), keep_as_default: true, ..Default::default() };
+    as_ann.auth.switch_tenant(to).await.expect("switches");
+    let switched = account(t, ann).await;
+    assert!(switched.default_tenant_id == other.id && switched.etag != proven.etag);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tenantry::domain::secret::Key;
 use tenantry::rpc::v1;
 use tonic::{Code, Response, Status};
 
@@ -12,6 +13,9 @@ on_both_engines! {
     an_export_has_every_kind_of_line_and_no_secret
     an_export_ends_when_the_right_is_lost
     an_export_is_for_those_who_may
+    ;
+    alone
+    an_export_ends_with_its_credential
 }
 
 const PRODUCT: &str = r#"
@@ -147,12 +151,7 @@ async fn an_export_ends_when_the_right_is_lost(t: &Bed) {
         ..Default::default()
     };
     owner.usage.consume(consume).await.unwrap();
-    // More than connections hold by themselves.
-    let many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000)
-                insert into usage_event (tenant_id, key, payload_hash, verdict, charges, answer, decided_at)
-                select e.tenant_id, e.key || '-' || n.i, e.payload_hash, e.verdict, e.charges, e.answer, e.decided_at
-                from usage_event e, n where e.tenant_id = $1 and e.key = 'first'";
-    t.execute(many, &acme.id).await;
+    fill(t, &acme.id).await;
     let mut stream = owner.tenants.export_tenant(v1::ExportTenantRequest::default()).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("the first lines");
     let demote = v1::UpdateMemberRoleRequest {
@@ -161,14 +160,67 @@ async fn an_export_ends_when_the_right_is_lost(t: &Bed) {
         ..Default::default()
     };
     t.with_token(&other.token).members.update_member_role(demote).await.unwrap();
-    let ended = loop {
+    let ended = ended(stream).await;
+    assert_eq!(ended, (Code::PermissionDenied, "PERMISSION_MISSING".to_owned()));
+}
+
+/// More than connections hold by themselves, made of one event.
+async fn fill(t: &Bed, tenant: &str) {
+    let many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000)
+                insert into usage_event (tenant_id, key, payload_hash, verdict, charges, answer, decided_at)
+                select e.tenant_id, e.key || '-' || n.i, e.payload_hash, e.verdict, e.charges, e.answer, e.decided_at
+                from usage_event e, n where e.tenant_id = $1 and e.key = 'first'";
+    t.execute(many, tenant).await;
+}
+
+/// Why an export ended before its end.
+async fn ended(mut stream: tonic::Streaming<v1::ExportTenantResponse>) -> (Code, String) {
+    loop {
         match stream.message().await {
             Ok(Some(message)) => assert!(!message.lines.iter().any(|line| line.contains(r#""type":"end""#))),
             Ok(None) => panic!("it went on to the end"),
-            Err(status) => break status,
+            Err(status) => return refusal::<()>(Err(status)),
         }
+    }
+}
+
+async fn an_export_ends_with_its_credential(t: Bed) {
+    t.run_jobs().await;
+    let acme = t.tenant("acme").await;
+    let consume = v1::ConsumeRequest {
+        amounts: amounts(&[("quizzes", 1)]),
+        idempotency_key: "first".to_owned(),
+        ..Default::default()
     };
-    assert_eq!(refusal::<()>(Err(ended)), (Code::PermissionDenied, "PERMISSION_MISSING".to_owned()));
+    t.with_token(&acme.owner.token).usage.consume(consume).await.unwrap();
+    fill(&t, &acme.id).await;
+    let begin = async |mut clients: Clients| {
+        let stream = clients.tenants.export_tenant(v1::ExportTenantRequest { tenant: acme.id.clone() }).await;
+        let mut stream = stream.expect("begins").into_inner();
+        stream.message().await.unwrap().expect("the first lines");
+        stream
+    };
+    // The key that signed its token is withdrawn.
+    let stream = begin(t.with_token(&acme.owner.token)).await;
+    let keys = t.operator().auth.list_signing_keys(v1::ListSigningKeysRequest {}).await.unwrap().into_inner().keys;
+    let current = keys.into_iter().find(|key| key.state() == v1::SigningKeyState::Current).expect("one signs");
+    let withdraw = v1::RevokeSigningKeyRequest { kid: current.kid, ..Default::default() };
+    t.operator().auth.revoke_signing_key(withdraw).await.expect("withdraws");
+    assert_eq!(ended(stream).await, (Code::Unauthenticated, "CREDENTIAL_INVALID".to_owned()));
+    // A key has another secret.
+    let secret = crate::operator_keys::operator_key(&t, v1::OperatorScope::All).await;
+    let stream = begin(t.with_key(&secret)).await;
+    let rotate = v1::RotatePlatformKeyRequest {
+        key_id: Key::parse(&secret).expect("a key").key_id,
+        overlap: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    t.operator().auth.rotate_platform_key(rotate).await.expect("rotates");
+    assert_eq!(ended(stream).await, (Code::Unauthenticated, "CREDENTIAL_INVALID".to_owned()));
+    // The token is over.
+    let stream = begin(t.with_token(&t.login(&acme.owner, &acme.id).await.token)).await;
+    t.clock.advance(chrono::TimeDelta::minutes(6));
+    assert_eq!(ended(stream).await, (Code::Unauthenticated, "TOKEN_EXPIRED".to_owned()));
 }
 
 async fn an_export_is_for_those_who_may(t: &Bed) {

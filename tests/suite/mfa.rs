@@ -30,6 +30,11 @@ on_both_engines! {
     the_catalogue_may_ask_for_it_in_all_tenants
     an_operator_takes_a_lost_one_away
     an_answer_with_recovery_codes_is_repeated_for_ten_minutes
+    who_has_the_password_keeps_nobody_from_the_second_step
+    guesses_at_a_password_are_counted_wherever_it_is_asked_for
+    proving_oneself_again_ends_no_other_session
+    an_authenticator_that_was_never_confirmed_is_none_to_take_away
+    a_sign_in_of_two_steps_on_an_unknown_device_is_told_by_mail
 }
 
 /// Somebody's authenticator, and their recovery codes.
@@ -304,8 +309,7 @@ async fn codes_are_counted_for_the_account_whatever_the_sign_in(t: Bed) {
     let device = enable(&t, &ada).await;
     t.clock.advance(TimeDelta::seconds(31));
     let wrong = if device.code(&t) == "000000" { "000001" } else { "000000" };
-    // One went into the confirmation.
-    for _ in 0..29 {
+    for _ in 0..30 {
         let challenge = first_step(&t, &ada, "").await;
         let done = t.anonymous().auth.complete_mfa(second_step(&challenge, totp(wrong))).await;
         assert_refused(done, Code::Unauthenticated, "MFA_CODE_WRONG");
@@ -543,4 +547,117 @@ async fn an_answer_with_recovery_codes_is_repeated_for_ten_minutes(t: Bed) {
     let late = t.with_token(&ada.token).auth.confirm_totp(confirm).await;
     assert_refused(late, Code::FailedPrecondition, "ANSWER_EXPIRED");
     assert!(device.uri.contains(&device.secret) && device.codes.len() == 10);
+}
+
+async fn who_has_the_password_keeps_nobody_from_the_second_step(t: Bed) {
+    let ada = t.person("ada").await;
+    let known = t.anonymous().auth.login(login(&ada, "")).await.unwrap().into_inner().device_token;
+    let device = enable(&t, &ada).await;
+    t.clock.advance(TimeDelta::seconds(31));
+    let wrong = if device.code(&t) == "000000" { "000001" } else { "000000" };
+    for _ in 0..30 {
+        let challenge = first_step(&t, &ada, "").await;
+        let done = t.anonymous().auth.complete_mfa(second_step(&challenge, totp(wrong))).await;
+        assert_refused(done, Code::Unauthenticated, "MFA_CODE_WRONG");
+    }
+    let challenge = first_step(&t, &ada, "").await;
+    let guess = t.anonymous().auth.complete_mfa(second_step(&challenge, totp(wrong))).await;
+    assert_refused(guess, Code::ResourceExhausted, "RATE_EXCEEDED");
+    // She comes in with a recovery code anywhere, on her own device, and where she has signed in already.
+    let challenge = first_step(&t, &ada, "").await;
+    t.anonymous().auth.complete_mfa(second_step(&challenge, recovery(&device.codes[0]))).await.expect("by recovery");
+    let renew = v1::RegenerateRecoveryCodesRequest { code: totp(&device.code(&t)), ..Default::default() };
+    t.with_token(&ada.token).auth.regenerate_recovery_codes(renew).await.expect("where she has signed in");
+    t.clock.advance(TimeDelta::seconds(31));
+    let first = v1::LoginRequest { device_token: known.clone(), ..login(&ada, "") };
+    let challenge = t.anonymous().auth.login(first).await.unwrap().into_inner().mfa_challenge.unwrap().token;
+    let second = v1::CompleteMfaRequest { device_token: known, ..second_step(&challenge, totp(&device.code(&t))) };
+    t.anonymous().auth.complete_mfa(second).await.expect("on her own device");
+}
+
+async fn guesses_at_a_password_are_counted_wherever_it_is_asked_for(t: Bed) {
+    let ada = t.person("ada").await;
+    let mut clients = t.with_token(&ada.token);
+    let ask = |password: &str| v1::ReauthenticateRequest { password: password.to_owned(), ..Default::default() };
+    for _ in 0..10 {
+        let wrong = clients.auth.reauthenticate(ask("not the password")).await;
+        assert_refused(wrong, Code::Unauthenticated, "PASSWORD_WRONG");
+    }
+    let right = clients.auth.reauthenticate(ask(PASSWORD)).await;
+    assert_refused(right, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+}
+
+async fn proving_oneself_again_ends_no_other_session(t: Bed) {
+    let t = Bed::private(t.engine, &["--max-sessions=2"]).await;
+    let ada = t.person("ada").await;
+    let here = t.login(&ada, "").await;
+    let ask = v1::ReauthenticateRequest { password: PASSWORD.to_owned(), ..Default::default() };
+    t.with_token(&here.token).auth.reauthenticate(ask).await.expect("proves it");
+    t.with_token(&ada.token).auth.who_am_i(v1::WhoAmIRequest {}).await.expect("the other session goes on");
+}
+
+async fn an_authenticator_that_was_never_confirmed_is_none_to_take_away(t: Bed) {
+    let acme = t.tenant("acme").await;
+    let mut clients = t.with_token(&acme.owner.token);
+    let begun = clients.auth.begin_totp_enrollment(v1::BeginTotpEnrollmentRequest::default()).await.unwrap();
+    let reset =
+        v1::ResetMfaRequest { tenant: acme.id.clone(), user_id: acme.owner.id.clone(), request_id: request_id() };
+    assert_refused(t.operator().auth.reset_mfa(reset).await, Code::FailedPrecondition, "WRONG_STATE");
+    let code = code_of(&acme.owner.email, &begun.into_inner().secret, t.clock.now());
+    let confirmed = clients.auth.confirm_totp(v1::ConfirmTotpRequest { code, ..Default::default() }).await;
+    confirmed.expect("it is still being set up, and the session goes on");
+}
+
+async fn a_sign_in_of_two_steps_on_an_unknown_device_is_told_by_mail(t: Bed) {
+    let ada = t.person("ada").await;
+    t.login(&ada, "").await;
+    let device = enable(&t, &ada).await;
+    t.clock.advance(TimeDelta::seconds(31));
+    let phone = v1::Device { display_name: "a phone".to_owned(), ..Default::default() };
+    let first = v1::LoginRequest { device: Some(phone), ..login(&ada, "") };
+    let challenge = t.anonymous().auth.login(first).await.unwrap().into_inner().mfa_challenge.unwrap().token;
+    let second = second_step(&challenge, totp(&device.code(&t)));
+    let done = t.anonymous().auth.complete_mfa(second).await.expect("signs in").into_inner();
+    let mail = t.mail_to(&ada.email, "A new sign-in").await;
+    assert!(mail.contains("a phone"), "{mail}");
+    // The same device again is no news.
+    t.clock.advance(TimeDelta::seconds(31));
+    let challenge = first_step(&t, &ada, "").await;
+    let second =
+        v1::CompleteMfaRequest { device_token: done.device_token, ..second_step(&challenge, totp(&device.code(&t))) };
+    t.anonymous().auth.complete_mfa(second).await.expect("signs in");
+    t.run_jobs().await;
+    assert_eq!(t.mails_to(&ada.email).iter().filter(|mail| mail.contains("A new sign-in")).count(), 1);
+}
+
+/// Another enrolment begins between the look at the code and the confirmation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_authenticator_whose_code_was_sent_is_put_into_use() {
+    let t = Bed::private(Engine::Postgres, &[]).await;
+    let ada = t.person("ada").await;
+    let mut clients = t.with_token(&ada.token);
+    let begun = clients.auth.begin_totp_enrollment(v1::BeginTotpEnrollmentRequest::default()).await.unwrap();
+    let code = code_of(&ada.email, &begun.into_inner().secret, t.clock.now());
+    let mut admin = t.database.as_ref().expect("on PostgreSQL").administrator().await;
+    let mut other = sqlx::Connection::begin(&mut admin).await.expect("begins");
+    let replace = sqlx::query("update totp set sealed = sealed || sealed").execute(&mut *other).await;
+    assert_eq!(replace.expect("replaces").rows_affected(), 1);
+    let (confirmed, ()) =
+        tokio::join!(clients.auth.confirm_totp(v1::ConfirmTotpRequest { code, ..Default::default() }), async {
+            waits(&t).await;
+            other.commit().await.expect("replaces");
+        });
+    assert_refused(confirmed, Code::Unauthenticated, "MFA_CODE_WRONG");
+    assert!(!status(&t, &ada).await.enabled);
+}
+
+/// Waits until somebody waits for a lock of somebody else.
+async fn waits(t: &Bed) {
+    let waiting = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock' and $1 is not null";
+    crate::harness::until("somebody waits", async || {
+        let rows: Vec<(i64,)> = t.rows(waiting, &request_id()).await;
+        rows[0].0 > 0
+    })
+    .await;
 }

@@ -264,8 +264,24 @@ async fn a_tenant_may_allow_fewer_guesses(t: &Bed) {
     secure(t, &lax, v1::SecurityPolicy { max_sign_in_attempts: Some(90), ..Default::default() }).await;
     let ann = t.member(&acme, "viewer").await;
     t.join(&lax, &ann, "viewer").await;
+    // Whoever has never been there is under no rule of the tenant's.
+    guess(t, 80, &ann.email, 4).await;
+    try_from(t, 80, &ann.email, PASSWORD).await.expect("signs in");
+    assert!(is_in(t, &ann).await);
+    t.run_jobs().await;
     guess(t, 81, &ann.email, 3).await;
-    wait(try_from(t, 81, &ann.email, PASSWORD).await);
+    // Beyond, the right password is as wrong as any, until the server's own bound: that of addresses without an account.
+    let nobody = format!("{}@example.com", unique("nobody"));
+    for (email, password) in [(&ann.email, PASSWORD), (&nobody, "not the password")] {
+        let refused = try_from(t, 81, email, password).await;
+        assert_refused(refused, Code::Unauthenticated, "PASSWORD_WRONG");
+    }
+    guess(t, 81, &ann.email, 6).await;
+    guess(t, 81, &nobody, 9).await;
+    for email in [&ann.email, &nobody] {
+        wait(try_from(t, 81, email, PASSWORD).await);
+    }
+    try_from(t, 82, &ann.email, PASSWORD).await.expect("from another network");
     // A tenant cannot allow more than the server does.
     let bob = t.member(&lax, "viewer").await;
     guess(t, 81, &bob.email, 10).await;
@@ -277,7 +293,13 @@ async fn a_password_expires_as_the_strictest_tenant_says(t: Bed) {
     secure(&t, &acme, v1::SecurityPolicy { password_expiry_days: Some(30), ..Default::default() }).await;
     let ann = t.member(&acme, "viewer").await;
     t.join(&lax, &ann, "viewer").await;
+    assert!(is_in(&t, &ann).await);
+    t.run_jobs().await;
+    let stranger = t.person("stranger").await;
+    t.join(&acme, &stranger, "viewer").await;
     t.clock.advance(TimeDelta::days(31));
+    let signed_in = t.anonymous().auth.login(login(&stranger.email, PASSWORD)).await;
+    signed_in.expect("whoever has never been there is under no rule of the tenant's");
     let over = t.anonymous().auth.login(login(&ann.email, PASSWORD)).await;
     assert_refused(over, Code::FailedPrecondition, "PASSWORD_EXPIRED");
     // Only those who know it are told.

@@ -17,6 +17,7 @@ on_both_engines! {
     ;
     alone
     no_hour_ever_holds_more_than_five
+    calls_of_long_ago_are_not_kept
 }
 
 async fn create(t: &Bed, person: &Person) -> Result<v1::Tenant, Status> {
@@ -151,4 +152,18 @@ async fn no_hour_ever_holds_more_than_five(t: Bed) {
         create(&t, &ann).await.unwrap();
     }
     wait_of(&create(&t, &ann).await.unwrap_err());
+}
+
+async fn calls_of_long_ago_are_not_kept(t: Bed) {
+    create(&t, &t.person("ann").await).await.unwrap();
+    let counted = async |t: &Bed| -> i64 {
+        let rows: Vec<(i64,)> = t.rows("select count(*) from rpc_rate where $1 is not null", &request_id()).await;
+        rows[0].0
+    };
+    assert!(counted(&t).await > 0);
+    let t = t.restart_after(TimeDelta::days(30)).await;
+    create(&t, &t.person("bob").await).await.unwrap();
+    // Ann's is over by now, and Bob's not.
+    let t = t.restart_after(TimeDelta::days(2)).await;
+    crate::harness::until("the old row is gone", async || counted(&t).await == 1).await;
 }

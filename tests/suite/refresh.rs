@@ -21,7 +21,7 @@ on_both_engines! {
     a_victim_who_comes_late_ends_the_thiefs_session
     a_session_that_idles_is_over
     no_refresh_takes_a_session_beyond_its_length
-    the_strictest_tenant_says_how_long_a_session_is
+    a_tenant_says_how_long_a_session_is_good_there_and_nowhere_else
     a_new_sign_in_ends_the_session_that_was_refreshed_least_recently
 }
 
@@ -196,9 +196,10 @@ async fn no_refresh_takes_a_session_beyond_its_length(t: Bed) {
     spent(refresh(&t, &answer.refresh_token.unwrap().token).await);
 }
 
-async fn the_strictest_tenant_says_how_long_a_session_is(t: Bed) {
+async fn a_tenant_says_how_long_a_session_is_good_there_and_nowhere_else(t: Bed) {
     let (lax, strict) = (t.tenant("lax").await, t.tenant("strict").await);
     let ann = t.member(&lax, "member").await;
+    t.join(&strict, &ann, "viewer").await;
     let hour = v1::SecurityPolicy {
         session_length: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
         ..Default::default()
@@ -210,19 +211,28 @@ async fn the_strictest_tenant_says_how_long_a_session_is(t: Bed) {
         ..Default::default()
     };
     t.with_token(&strict.owner.token).tenants.update_settings(update).await.expect("sets");
-    // Whoever is signed in already is held to it with the next refresh.
-    let before = next(&t, &ann.refresh).await;
-    t.join(&strict, &ann, "viewer").await;
-    let answer = refresh(&t, &before).await.expect("refreshes").into_inner().refresh_token.unwrap();
-    let kept = answer.token;
-    let left = answer.expire_time.unwrap().seconds - tenantry::time::Clock::now(&*t.clock).seconds();
-    assert!((3500..=3600).contains(&left), "{left}");
-    let new = remembered(&t, &ann).await;
+    let ann = t.login(&ann, &strict.id).await;
+    let look = async |token: &str| t.with_token(token).tenants.get_tenant(v1::GetTenantRequest::default()).await;
+    look(&ann.token).await.expect("is in");
     t.clock.advance(TimeDelta::minutes(59));
-    let (kept, new) = (next(&t, &kept).await, next(&t, &new).await);
+    let again = refresh(&t, &ann.refresh).await.expect("refreshes").into_inner();
+    let token = again.access_token.unwrap().token;
+    look(&token).await.expect("is in");
     t.clock.advance(TimeDelta::seconds(61));
-    spent(refresh(&t, &kept).await);
-    spent(refresh(&t, &new).await);
+    assert_refused(look(&token).await, Code::PermissionDenied, "SESSION_ENDED");
+    // Elsewhere the session goes on, and back into this one with a new sign-in only.
+    let again = refresh(&t, &again.refresh_token.unwrap().token).await.expect("refreshes").into_inner();
+    let token = again.access_token.unwrap().token;
+    let switch = |to: &str| v1::SwitchTenantRequest { to_tenant: to.to_owned(), ..Default::default() };
+    let there = t.with_token(&token).auth.switch_tenant(switch(&lax.id)).await.expect("goes away").into_inner();
+    let there = there.access_token.unwrap().token;
+    look(&there).await.expect("is in");
+    let back = t.with_token(&there).auth.switch_tenant(switch(&strict.id)).await;
+    assert_refused(back, Code::PermissionDenied, "SESSION_ENDED");
+    let prove = v1::ReauthenticateRequest { password: PASSWORD.to_owned(), ..Default::default() };
+    let proven = t.with_token(&token).auth.reauthenticate(prove).await.expect("also from there").into_inner();
+    let token = proven.access_token.unwrap().token;
+    t.with_token(&token).auth.switch_tenant(switch(&strict.id)).await.expect("is in again");
 }
 
 async fn a_new_sign_in_ends_the_session_that_was_refreshed_least_recently(t: Bed) {

@@ -187,6 +187,46 @@ async fn tokens_name_whom_they_are_for(t: Bed) {
     assert_eq!(aud(&alone.token), serde_json::json!(["tenantry", "billing", "reports"]));
 }
 
+/// Who has waited for the keys while another server inserted one must see that one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn withdrawals_at_the_same_time_leave_a_key_that_signs() {
+    let one = Bed::private(Engine::Postgres, &[]).await;
+    let other = one.sibling(&[]).await;
+    one.run_jobs().await;
+    let acme = one.tenant("acme").await;
+    for round in 0..3 {
+        let current = key_in(&one, v1::SigningKeyState::Current).await;
+        let next = key_in(&one, v1::SigningKeyState::Next).await;
+        // Both wait at the lock of somebody else, and have looked by then.
+        let mut admin = one.database.as_ref().expect("on PostgreSQL").administrator().await;
+        let mut held = sqlx::Connection::begin(&mut admin).await.expect("begins");
+        sqlx::query("select kid from signing_key for update").fetch_all(&mut *held).await.expect("locks");
+        let (mut a, mut b) = (one.operator().auth, other.operator().auth);
+        let (first, second, ()) = tokio::join!(
+            a.revoke_signing_key(revoke(&current)),
+            b.revoke_signing_key(revoke(&next)),
+            async {
+                let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+                until("both wait", async || {
+                    let mut admin = one.database.as_ref().expect("on PostgreSQL").administrator().await;
+                    sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut admin).await.expect("counts") >= 2
+                })
+                .await;
+                held.rollback().await.expect("lets go");
+            }
+        );
+        first.expect("withdraws");
+        second.expect("withdraws");
+        // One each, and neither of those.
+        for state in [v1::SigningKeyState::Current, v1::SigningKeyState::Next] {
+            let kid = key_in(&one, state).await;
+            assert!(kid != current && kid != next, "round {round}");
+        }
+        let person = one.login(&acme.owner, "").await;
+        is_good(&one, &person.token).await;
+    }
+}
+
 /// Two servers whose clocks are half a minute off, one ahead and one behind.
 async fn two_servers() -> [Bed; 2] {
     let ahead = Bed::private(Engine::Postgres, &[]).await;

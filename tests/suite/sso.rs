@@ -38,6 +38,7 @@ on_both_engines! {
     ;
     alone
     a_sign_in_takes_ten_minutes_at_most
+    sign_ins_through_a_provider_end_no_other_sessions
 }
 
 async fn who(t: &Bed, token: &str) -> v1::WhoAmIResponse {
@@ -231,7 +232,7 @@ async fn an_address_counts_only_when_it_is_verified_and_of_the_tenants_own_domai
 /// Signs somebody up with a password, at this address, and proves it.
 async fn sign_up(t: &Bed, email: &str) -> Person {
     let person = auto_join::sign_up(t, email).await;
-    auto_join::prove(t, &person).await;
+    crate::links::prove(t, &person).await;
     person
 }
 
@@ -469,4 +470,24 @@ async fn a_sign_in_takes_ten_minutes_at_most(t: Bed) {
     let late = callback(&browse(&late.url).await, &late.binding);
     t.clock.advance(TimeDelta::seconds(601));
     assert_refused(complete(&t, late).await, Code::Unauthenticated, "SSO_STATE_INVALID");
+}
+
+async fn sign_ins_through_a_provider_end_no_other_sessions(t: Bed) {
+    let t = Bed::private(t.engine, &["--max-sessions=2"]).await;
+    let (acme, domain) = connected(&t, "acme").await;
+    let ada = somebody(&domain);
+    let person = sign_up(&t, ada["email"].as_str().unwrap()).await;
+    t.join(&acme, &person, "viewer").await;
+    let own = t.login(&person, "").await;
+    let mut bound = Vec::new();
+    for _ in 0..3 {
+        bound.push(oidc::token(&t, &acme.id, &ada).await);
+    }
+    for token in [&person.token, &own.token, &bound[1], &bound[2]] {
+        who(&t, token).await;
+    }
+    let first = t.with_token(&bound[0]).auth.who_am_i(v1::WhoAmIRequest {}).await;
+    assert_refused(first, Code::Unauthenticated, "CREDENTIAL_INVALID");
+    t.login(&person, "").await;
+    who(&t, &bound[1]).await;
 }

@@ -7,8 +7,8 @@ use tonic::Code;
 
 use crate::auto_join::sign_up;
 use crate::harness::{Bed, CATALOGUE, Engine, PASSWORD, Person, Tenant, assert_refused, on_both_engines, unique};
-use crate::mfa;
 use crate::links::prove;
+use crate::mfa;
 use crate::oidc::{self, connect, connected, connection, crooked, proven, providers, sign_in, somebody, with};
 
 on_both_engines! {

@@ -1,7 +1,6 @@
 //! Invitations, from the side of the person: looked at, accepted, declined. Whoever has the token was sent it, or got it from
 //! one who was; it says nothing of the tenant but what an invitation shows, and only the invited address joins by it.
 
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -199,8 +198,6 @@ impl App {
             accounts::set_verified(&mut open.tx, ctx.now).await?;
         }
         users::set_first_default_tenant(&mut open.tx, tenant_id, ctx.now).await?;
-        let (own, _) = settings::find(&mut open.tx).await?;
-        let longest = own.over(&catalogue.definition.settings).security.session_length_seconds;
         let sign_in = SignIn {
             user_id,
             proof: Proof::password(FIRST_EPOCH),
@@ -208,7 +205,7 @@ impl App {
             bound_tenant: None,
             connection: None,
             remember: new.remember,
-            terms: self.sessions.terms(new.remember, longest.map(TimeDelta::seconds)),
+            terms: self.sessions.terms(new.remember),
             device: new.device,
         };
         let opened = self.open_session(&mut open.tx, ctx, sign_in).await?;

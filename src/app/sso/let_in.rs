@@ -67,11 +67,6 @@ impl App {
     ) -> Result<SsoDone, Error> {
         let guest = self.guest(ctx, tenant, connection, identity).await?;
         let user_id = guest.user.user_id;
-        // Before the transaction: no other connection is waited for while the tenant is locked.
-        let terms = match guest.epoch {
-            Some(_) => self.session_terms(user_id, back.remember).await?,
-            None => self.session_terms_of_new(back.remember, true),
-        };
         let mut tx = self.store.write(InTenantAsUser(tenant, user_id)).await?;
         let locked = self.lock_settled(&mut tx, ctx, catalogue).await?;
         // Asked again under the lock: a connection that was changed meanwhile said nothing about this person.
@@ -103,7 +98,7 @@ impl App {
             bound_tenant: Some(tenant),
             connection: Some(connection.connection_id),
             remember: back.remember,
-            terms,
+            terms: self.sessions.terms(back.remember),
             device: back.device.clone(),
         };
         let opened = match self.open_session(&mut tx, ctx, sign_in).await {
@@ -211,7 +206,7 @@ impl App {
         if invitation.status(ctx.now) != InvitationStatus::Pending {
             return Ok(None);
         }
-        match self.still_stands(tx, &invitation, roles).await {
+        match self.still_stands(tx, (&invitation, ctx.now), roles).await {
             Ok(()) => Ok(Some(invitation.roles)),
             Err(Error::InvitationVoid) => Ok(None),
             Err(other) => Err(other),

@@ -46,23 +46,15 @@ statements! {
          order by s.session_id
          limit $6",
     ));
-    /// The shortest session that a tenant of the person asks for; $2 is what holds where a tenant has set none itself.
-    FIND_STRICTEST_SESSION: AcrossTenants = Statement::new(
-        "select min(coalesce(s.session_length_seconds, $2)) as seconds
-         from membership m
-         join tenant t on t.tenant_id = m.tenant_id
-         left join tenant_settings s on s.tenant_id = m.tenant_id
-         where m.user_id = $1 and m.status = 1 and t.status <> 6",
-    );
-    /// The strictest that any tenant of the person asks of passwords; $2 and $3 are what holds where a tenant has set
-    /// nothing itself. Zero asks for nothing.
+    /// The strictest that any tenant of the person asks of passwords, where they have been: to make somebody a member gives
+    /// no say over their account. $2 and $3 are what holds where a tenant has set nothing itself. Zero asks for nothing.
     FIND_PASSWORD_POLICY: AcrossTenants = Statement::new(
         "select min(nullif(coalesce(s.max_sign_in_attempts, $2), 0)) as attempts,
                 min(nullif(coalesce(s.password_expiry_days, $3), 0)) as expiry_days
          from membership m
          join tenant t on t.tenant_id = m.tenant_id
          left join tenant_settings s on s.tenant_id = m.tenant_id
-         where m.user_id = $1 and m.status = 1 and t.status <> 6",
+         where m.user_id = $1 and m.status = 1 and m.last_active_at is not null and t.status in (2, 3)",
     );
     FIND_LINK: AcrossTenants = Statement::new(
         "select user_id
@@ -120,11 +112,6 @@ struct FoundSessionRow {
     key_expires_at: Option<Timestamp>,
     #[sqlx(flatten)]
     account: AccountRow,
-}
-
-#[derive(sqlx::FromRow)]
-struct StrictestRow {
-    seconds: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -196,21 +183,6 @@ impl Store {
         let args = [user.0.into(), tenant.0.into(), Uuid::nil().into(), after.into(), now.into(), limit.into()];
         let rows: Vec<ShownRow> = self.across_tenants().await?.all(&LIST_SESSIONS_IN_TENANT, &args).await?;
         Ok(rows.into_iter().map(|row| row.of(user)).collect())
-    }
-
-    /// The shortest session that any tenant of a person asks for; `default` is what holds where a tenant has set none
-    /// itself.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable`.
-    pub async fn find_strictest_session(
-        &self,
-        user: UserId,
-        default: Option<TimeDelta>,
-    ) -> Result<Option<TimeDelta>, Error> {
-        let args = [user.0.into(), default.map(|length| length.num_seconds()).into()];
-        let row: Option<StrictestRow> = self.across_tenants().await?.optional(&FIND_STRICTEST_SESSION, &args).await?;
-        Ok(row.and_then(|row| row.seconds).map(TimeDelta::seconds))
     }
 
     /// The strictest that the tenants of a person ask of their password; `default` is what holds where a tenant has set

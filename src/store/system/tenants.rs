@@ -14,6 +14,7 @@ use crate::domain::sso::SsoRule;
 use crate::domain::tenant::{Tenant, TenantStatus};
 use crate::error::Error;
 use crate::time::Timestamp;
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 statements! {
@@ -29,6 +30,7 @@ statements! {
         "select (select max(version) from catalogue) as catalogue_version,
                 (select mfa_required from tenant_settings s where s.tenant_id = $1) as mfa_required,
                 (select sign_in_methods from tenant_settings s where s.tenant_id = $1) as sign_in_methods,
+                (select session_length_seconds from tenant_settings s where s.tenant_id = $1) as session_length,
                 (select connection_id from sso_connection c where c.tenant_id = $1) as connection_id,
                 (select required from sso_connection c where c.tenant_id = $1) as sso_required,
                 (select count(*)
@@ -120,6 +122,7 @@ struct VersionedTenantRow {
 struct GuardedTenantRow {
     mfa_required: Option<i64>,
     sign_in_methods: Option<String>,
+    session_length: Option<i64>,
     connection_id: Option<Uuid>,
     sso_required: Option<i64>,
     ends: i64,
@@ -137,6 +140,8 @@ pub struct GuardedTenant {
     pub mfa_required: Option<bool>,
     /// In which ways they may be made, when the tenant says so itself.
     pub sign_in_methods: Option<Vec<String>>,
+    /// How long a session is good here, when the tenant says so itself.
+    pub session_length: Option<TimeDelta>,
     /// Whether the tenant has ended the session for itself.
     pub session_ended: bool,
     /// What the tenant's own identity provider means for who enters; none without one.
@@ -187,6 +192,7 @@ impl Store {
                 catalogue_version: row.tenant.catalogue_version.unwrap_or(0),
                 mfa_required: row.mfa_required.map(|required| required == 1),
                 sign_in_methods: methods.map_err(|_| Error::internal("a tenant's ways to sign in do not read"))?,
+                session_length: row.session_length.map(TimeDelta::seconds),
                 session_ended: row.ends > 0,
             })
         };

@@ -147,6 +147,7 @@ pub(super) async fn shared_with_others(server: &Program, known: &mut Known, owne
         tenant: shown.tenant_id,
         redirect_uri: oidc::REDIRECT.to_owned(),
         login_hint: oidc::hint(&person),
+        ..Default::default()
     };
     let begun = known.counted(auth.begin_sso(asked).await).unwrap();
     known.add("binding token", &begun.binding_token);
