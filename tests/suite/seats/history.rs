@@ -13,6 +13,9 @@ use crate::harness::refusal;
 /// Why a call did nothing that waited in vain for a lock.
 pub(super) const AWAY: &str = "DATABASE_UNAVAILABLE";
 
+/// Why a sign-in through a provider did nothing while too many waited for it.
+const BUSY: &str = "OVERLOADED";
+
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -71,7 +74,7 @@ impl Recorder {
     }
 
     /// Makes a call that takes so many seats, or gives them back, and notes what became of it. Nothing but a want of seats
-    /// may refuse it; one that waited in vain for a lock did nothing.
+    /// may refuse it; one that waited in vain did nothing.
     pub(super) async fn seats<T>(
         &self,
         what: &'static str,
@@ -93,7 +96,7 @@ impl Recorder {
             Err(reason) => (vec![Err(reason)], None),
         };
         for part in parts {
-            if part.as_ref().is_err_and(|reason| reason == AWAY) {
+            if part.as_ref().is_err_and(|reason| reason == AWAY || reason == BUSY) {
                 continue;
             }
             let outcome = part.map_or_else(
