@@ -176,27 +176,19 @@ impl App {
     ///
     /// # Errors
     /// `AccountNotFound`.
-    pub async fn set_account_enabled(
-        &self,
-        ctx: &Ctx,
-        (user_id, enabled): (UserId, bool),
-        key: Option<RequestKey>,
-    ) -> Result<User, Error> {
+    pub async fn set_account_enabled(&self, ctx: &Ctx, user_id: UserId, enabled: bool) -> Result<User, Error> {
         let account = self.store.find_account_by_id(user_id).await?;
         let account = account.filter(|account| account.status != AccountStatus::Deleted);
         let account = account.ok_or(Error::AccountNotFound)?;
-        let mut open = match self.begin(ctx, None, AsUser(user_id), key).await? {
-            Begun::Done(first) => return Ok(first),
-            Begun::Open(open) => open,
-        };
-        let mut audit = Audit::of(user_id.0);
-        if accounts::set_enabled(&mut open.tx, enabled, ctx.now).await? {
-            if !enabled {
-                accounts::end_sessions(&mut open.tx, ctx.now).await?;
-            }
-            let names = if enabled { ("disabled", "active") } else { ("active", "disabled") };
-            audit = audit.field("status", names.0, names.1);
+        let mut tx = self.store.write(AsUser(user_id)).await?;
+        if !accounts::set_enabled(&mut tx, enabled, ctx.now).await? {
+            return Ok(account.user);
         }
-        self.finish(open, ctx, audit, account.user).await
+        if !enabled {
+            accounts::end_sessions(&mut tx, ctx.now).await?;
+        }
+        let names = if enabled { ("disabled", "active") } else { ("active", "disabled") };
+        tx.commit(ctx, Audit::of(user_id.0).field("status", names.0, names.1)).await?;
+        Ok(account.user)
     }
 }

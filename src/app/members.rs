@@ -319,9 +319,7 @@ impl App {
             policy: t.policy,
             roles,
             member,
-            // The gate has asked just now, and nobody ends a session of a call that is under way.
             session_ended: false,
-            session_length: None,
             sso,
         };
         match judge(&standing, &t.ctx.caller, &t.needs, t.ctx.now).into_iter().next() {

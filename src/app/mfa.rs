@@ -121,7 +121,7 @@ impl App {
         if sessions::lock_account(&mut tx).await? != Some(waiting.epoch) {
             return Err(Error::MfaChallengeInvalid);
         }
-        let method = match self.use_code(&mut tx, (user_id, &user.email), (code, &counted), ctx.now).await {
+        let method = match self.use_code(&mut tx, (user_id, &user.email), code, ctx.now).await {
             Err(Error::MfaCodeWrong) => {
                 drop(tx);
                 return self.refuse_code(ctx, user_id).await;
@@ -131,6 +131,8 @@ impl App {
         if !mfa::use_challenge(&mut tx, &digest, ctx.now).await? {
             return Err(Error::MfaChallengeInvalid);
         }
+        // After the challenge, as where it was counted.
+        rates::uncount(&mut tx, (CODES, &counted), ctx.now).await?;
         let methods = waiting.methods.into_iter().chain([method]).collect();
         let sign_in = SignIn {
             user_id,
@@ -191,9 +193,9 @@ impl App {
         let mut proof = Proof::password(epoch);
         if mfa::find(&mut tx).await?.is_some_and(|row| row.confirmed_at.is_some()) {
             let code = code.ok_or(Error::MfaCodeWrong)?;
-            let counted = of_session(person);
-            proof.methods.push(self.use_code(&mut tx, (user_id, &person.user.email), (code, &counted), ctx.now).await?);
+            proof.methods.push(self.use_code(&mut tx, (user_id, &person.user.email), code, ctx.now).await?);
             proof.aal = 2;
+            rates::uncount(&mut tx, (CODES, &of_session(person)), ctx.now).await?;
         }
         let sign_in = SignIn {
             user_id,
@@ -294,8 +296,8 @@ impl App {
             Begun::Done(first) => return Ok(apart(&first.text)),
             Begun::Open(open) => open,
         };
-        let counted = of_session(person);
-        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), (code, &counted), ctx.now).await?;
+        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), code, ctx.now).await?;
+        rates::uncount(&mut open.tx, (CODES, &of_session(person)), ctx.now).await?;
         let codes = self.new_codes(&mut open.tx, ctx.now).await?;
         self.tell(&mut open.tx, user, "recovery_codes", ctx).await?;
         let audit = Audit::of(user.user_id.0).set("recovery_codes", "new").set("method", method.as_str());
@@ -321,8 +323,8 @@ impl App {
         };
         // First, as whoever signs in does.
         sessions::lock_account(&mut open.tx).await?;
-        let counted = of_session(person);
-        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), (code, &counted), ctx.now).await?;
+        let method = self.use_code(&mut open.tx, (user.user_id, &user.email), code, ctx.now).await?;
+        rates::uncount(&mut open.tx, (CODES, &of_session(person)), ctx.now).await?;
         mfa::delete(&mut open.tx).await?;
         self.tell(&mut open.tx, user, "disabled", ctx).await?;
         let audit = Audit::of(user.user_id.0).field("mfa", "on", "off").set("method", method.as_str());
@@ -364,12 +366,12 @@ impl App {
         Ok(MfaStatus { since, codes_left })
     }
 
-    /// Uses a code up, of whichever kind; then it does not count where it was counted.
+    /// Uses a code up, of whichever kind. Whoever had it counted takes that back, as the last thing of all.
     async fn use_code<S: Scope>(
         &self,
         tx: &mut Scoped<S>,
         whose: (UserId, &Email),
-        (code, counted): (&Code, &str),
+        code: &Code,
         now: Timestamp,
     ) -> Result<Method, Error>
     where
@@ -387,11 +389,7 @@ impl App {
                 None => (false, Method::RecoveryCode),
             },
         };
-        if !used {
-            return Err(Error::MfaCodeWrong);
-        }
-        rates::uncount(tx, (CODES, counted), now).await?;
-        Ok(method)
+        if used { Ok(method) } else { Err(Error::MfaCodeWrong) }
     }
 
     fn authenticator(&self, (user_id, email): (UserId, &Email), row: &TotpRow) -> Result<Authenticator, Error> {

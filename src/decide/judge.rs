@@ -38,13 +38,6 @@ pub fn is_stale(caller: &Caller, now: Timestamp) -> bool {
     caller.person().is_some_and(stale)
 }
 
-/// Whether a session has lasted for as long as it is good in the tenant. An operator in a person's place has none of theirs.
-fn is_too_old(standing: &Standing, person: &SignedIn, now: Timestamp) -> bool {
-    let session = &person.session;
-    let end = standing.session_length.map(|length| session.created_at.after(length));
-    session.operator.is_none() && end.is_some_and(|end| end <= now)
-}
-
 /// All that speaks against the call; empty when nothing does.
 #[must_use]
 pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Timestamp) -> Vec<Error> {
@@ -52,7 +45,7 @@ pub fn judge(standing: &Standing, caller: &Caller, needs: &Needs<'_>, now: Times
     if standing.member.as_ref().is_some_and(|member| member.status == MemberStatus::Suspended) {
         reasons.push(Error::MemberSuspended);
     }
-    if standing.session_ended || caller.person().is_some_and(|person| is_too_old(standing, person, now)) {
+    if standing.session_ended {
         reasons.push(Error::SessionEnded);
     }
     let tenant = &standing.tenant;

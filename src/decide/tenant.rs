@@ -44,10 +44,8 @@ pub struct Standing {
     pub roles: Arc<Roles>,
     /// The person's membership; none for services alone, operators and a tenant's own keys.
     pub member: Option<Membership>,
-    /// Whether the tenant has ended the person's session for itself.
+    /// Whether the tenant has ended the person's session for itself, or it is older than the tenant allows.
     pub session_ended: bool,
-    /// How long after it began a session is good here; none for as long as it lasts.
-    pub session_length: Option<TimeDelta>,
     /// The tenant's own identity provider, where there is one and the call is a person's, or by a key of theirs.
     pub sso: Option<SsoRule>,
 }
@@ -137,8 +135,12 @@ impl Plane {
         };
         let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
         let sso = found.sso.filter(|_| caller.user().is_some());
-        let session_ended = found.session_ended;
-        Ok(Standing { tenant, catalogue, policy, roles, member, session_ended, session_length, sso })
+        // An operator in a person's place is in no session of theirs.
+        let session = caller.person().map(|person| &person.session).filter(|session| session.operator.is_none());
+        let too_old =
+            session.zip(session_length).is_some_and(|(session, length)| session.created_at.after(length) <= now);
+        let session_ended = found.session_ended || too_old;
+        Ok(Standing { tenant, catalogue, policy, roles, member, session_ended, sso })
     }
 
     /// A tenant as it stands at `now`, with the catalogue in force.

@@ -10,7 +10,7 @@ use crate::error::Error;
 #[tonic::async_trait]
 impl v1::usage_service_server::UsageService for Services {
     async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<v1::ConsumeResponse>, Status> {
-        respond(async {
+        Box::pin(respond(async {
             let (t, m) = self.0.enter(request).await?;
             let mut f = Fields::default();
             let amounts = f.amounts(&m.amounts, 1);
@@ -18,7 +18,7 @@ impl v1::usage_service_server::UsageService for Services {
             let (Some(amounts), Some(key)) = (amounts, key) else { return Err(f.refuse()) };
             let usage = self.0.app.consume(&t.ctx, (&t.tenant, &t.catalogue), &amounts, key.as_deref()).await?;
             Ok(v1::ConsumeResponse { usage: usage.iter().map(convert::usage).collect() })
-        })
+        }))
         .await
     }
 

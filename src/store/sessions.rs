@@ -68,7 +68,7 @@ statements! {
            select session_id
            from session
            where user_id = $1 and kind = 1 and epoch = $3 and revoked_at is null and absolute_expires_at > $2
-             and idle_expires_at > $2 and bound_tenant_id is not distinct from $5
+             and idle_expires_at > $2 and coalesce(bound_tenant_id, $6) = $5
            order by refreshed_at desc, session_id desc
            limit 1000 offset $4)
          returning session_id",
@@ -320,7 +320,9 @@ pub async fn revoke_beyond<S: Scope>(
 where
     Statement<OfUser>: RunsIn<S>,
 {
-    let args = [now.into(), epoch.into(), keep.into(), bound.map(|tenant| tenant.0).into()];
+    // No tenant has the nil id: it stands for none.
+    let bound = bound.map_or(Uuid::nil(), |tenant| tenant.0);
+    let args = [now.into(), epoch.into(), keep.into(), bound.into(), Uuid::nil().into()];
     let revoked: Vec<SessionIdRow> = tx.all(&REVOKE_BEYOND, &args).await?;
     for row in &revoked {
         note(tx, row.session_id);

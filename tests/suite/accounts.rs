@@ -17,7 +17,6 @@ on_both_engines! {
     a_deleted_account_leaves_nothing_personal
     the_only_owner_of_a_tenant_stays
     a_disabled_account_is_out_until_it_is_enabled
-    a_repetition_switches_no_account_off_again
     a_repetition_asks_for_no_further_letter
     whatever_an_account_tells_has_an_etag_of_its_own
 }
@@ -245,17 +244,6 @@ async fn a_disabled_account_is_out_until_it_is_enabled(t: &Bed) {
     if let Some(second) = second {
         second.stop().await;
     }
-}
-
-async fn a_repetition_switches_no_account_off_again(t: &Bed) {
-    let ann = t.person("ann").await;
-    let mut operator = t.operator();
-    let off = v1::DisableAccountRequest { request_id: request_id(), user_id: ann.id.clone() };
-    let first = operator.auth.disable_account(off.clone()).await.expect("is off").into_inner();
-    let on = v1::EnableAccountRequest { request_id: request_id(), user_id: ann.id.clone() };
-    operator.auth.enable_account(on).await.expect("is on");
-    assert_eq!(operator.auth.disable_account(off).await.expect("the same answer").into_inner(), first);
-    t.login(&ann, "").await;
 }
 
 async fn a_repetition_asks_for_no_further_letter(t: &Bed) {

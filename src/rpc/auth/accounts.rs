@@ -1,6 +1,5 @@
 //! Accounts: shown, changed, ended, switched off and on.
 
-use prost::Message;
 use tonic::Request;
 
 use crate::app::account::ProfileChanges;
@@ -109,7 +108,9 @@ pub(super) async fn disable_account(
     request: Request<v1::DisableAccountRequest>,
 ) -> Result<v1::DisableAccountResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
-    let user = set_enabled(s, &ctx, (&m, &m.request_id, &m.user_id), false).await?;
+    let mut f = Fields::default();
+    f.request_key(&m.request_id, &m, &s.0.app.master);
+    let user = set_enabled(s, &ctx, (f, &m.user_id), false).await?;
     Ok(v1::DisableAccountResponse { user: Some(convert::user(&user)) })
 }
 
@@ -118,19 +119,13 @@ pub(super) async fn enable_account(
     request: Request<v1::EnableAccountRequest>,
 ) -> Result<v1::EnableAccountResponse, Error> {
     let (ctx, _, _, m) = s.0.open(request).await?;
-    let user = set_enabled(s, &ctx, (&m, &m.request_id, &m.user_id), true).await?;
+    let mut f = Fields::default();
+    f.request_key(&m.request_id, &m, &s.0.app.master);
+    let user = set_enabled(s, &ctx, (f, &m.user_id), true).await?;
     Ok(v1::EnableAccountResponse { user: Some(convert::user(&user)) })
 }
 
-async fn set_enabled(
-    s: &Services,
-    ctx: &Ctx,
-    (m, request_id, user_id): (&impl Message, &str, &str),
-    enabled: bool,
-) -> Result<User, Error> {
-    let mut f = Fields::default();
-    let key = f.request_key(request_id, m, &s.0.app.master);
-    let user_id = f.user_id("user_id", user_id);
-    let (Some(key), Some(user_id)) = (key, user_id) else { return Err(f.refuse()) };
-    s.0.app.set_account_enabled(ctx, (user_id, enabled), key).await
+async fn set_enabled(s: &Services, ctx: &Ctx, (mut f, user_id): (Fields, &str), enabled: bool) -> Result<User, Error> {
+    let (Some(user_id), true) = (f.user_id("user_id", user_id), f.is_clean()) else { return Err(f.refuse()) };
+    s.0.app.set_account_enabled(ctx, user_id, enabled).await
 }

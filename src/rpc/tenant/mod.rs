@@ -98,7 +98,7 @@ super::served! { v1::tenant_service_server::TenantService:
             &self,
             request: Request<v1::ExportTenantRequest>,
         ) -> Result<Response<Self::ExportTenantStream>, Status> {
-            respond(bulk::export_tenant(self, request)).await
+            Box::pin(respond(bulk::export_tenant(self, request))).await
         }
     }
 }
