@@ -23,6 +23,8 @@ start() {
   done
   echo ready
 }
+# What was built and set up just before goes to the disk now, and not while the first commits wait for theirs.
+sync -f "$DIR"
 stop() { kill -"$1" $pid; wait $pid; echo stopped; }
 start
 while read -r word; do
