@@ -11,7 +11,6 @@ use crate::domain::domain::DomainName;
 use crate::domain::invitation::{Invitation, InvitationStatus};
 use crate::domain::role::RoleNames;
 use crate::domain::settings::AutoJoin;
-use crate::domain::tenant::TenantStatus;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::store::audit::Audit;
@@ -37,11 +36,9 @@ impl App {
         let catalogue = self.plane.catalogues.newest(&self.store).await?;
         let mut tx = self.store.write(InTenantAsUser(tenant_id, user.user_id)).await?;
         let tenant = self.lock_settled(&mut tx, ctx, &catalogue).await?;
-        let open = matches!(tenant.status(ctx.now), TenantStatus::Trial | TenantStatus::Active);
         let is_pending = |invitation: Invitation| invitation.status(ctx.now) == InvitationStatus::Pending;
         // Who left or was removed does not come back by this. Who is invited says to that whether they come, and as what.
-        if !open
-            || tenant.flags.maintenance
+        if tenant.may_be_joined(ctx.now, false).is_err()
             || memberships::was_ever(&mut tx, user.user_id).await?
             || invitations::find_pending(&mut tx, &user.email).await?.is_some_and(is_pending)
         {

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::App;
 use super::mutation::{Begun, RequestKey};
 use super::sessions::{Opened, SignIn, Tokens};
-use super::sign_in::{LoggedIn, new_sign_in};
+use super::sign_in::LoggedIn;
 use crate::ctx::{Ctx, SignedIn, TenantCtx};
 use crate::domain::id::UserId;
 use crate::domain::mail::{Message, Template};
 use crate::domain::mfa::{Authenticator, CHALLENGE_LIFETIME, CODE_RATE, Challenge, recovery_codes, recovery_digest};
 use crate::domain::name::Email;
-use crate::domain::secret::{Secret, device_token, hex, sealed, sha256};
+use crate::domain::secret::{Secret, hex, sealed, sha256};
 use crate::domain::session::{Device, Method, Proof, SessionKind};
 use crate::domain::user::User;
 use crate::error::Error;
@@ -145,12 +145,7 @@ impl App {
             device: waiting.device.clone(),
         };
         let opened = self.open_session(&mut tx, ctx, sign_in).await?;
-        // The first sign-in after a sign-up is no news.
-        if !known && users::count_devices(&mut tx).await? > 0 {
-            self.post(&mut tx, new_sign_in(ctx, &user, &waiting.device), ctx.now).await?;
-        }
-        let device_token = if known { Secret::new(device.to_owned()) } else { device_token() };
-        users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
+        let device_token = self.keep_device(&mut tx, ctx, &user, (&waiting.device, device, known)).await?;
         let audit = Audit::of(user_id.0)
             .set("session_id", opened.session.session_id.to_string())
             .set("method", method.as_str());

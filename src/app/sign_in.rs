@@ -300,16 +300,30 @@ impl App {
                 return Ok(Login::Waits(challenge, until));
             }
         };
-        // The first sign-in after a sign-up is no news.
-        if !known && users::count_devices(&mut tx).await? > 0 {
-            self.post(&mut tx, new_sign_in(ctx, &account.user, &with.device), ctx.now).await?;
-        }
-        let device_token = if known { Secret::new(with.device_token) } else { device_token() };
-        users::keep_device(&mut tx, &sha256(device_token.expose().as_bytes()), ctx.now).await?;
+        let from = (&with.device, with.device_token.as_str(), known);
+        let device_token = self.keep_device(&mut tx, ctx, &account.user, from).await?;
         let audit = Audit::of(user_id.0).set("session_id", opened.session.session_id.to_string());
         tx.commit(ctx, audit).await?;
         let tokens = self.tokens(opened, ctx.now)?;
         Ok(Login::Done(Box::new(LoggedIn { user: account.user, tokens, device_token })))
+    }
+
+    /// Keeps the device of a sign-in that is complete, and tells the person of one that was not known; what tells it next
+    /// time.
+    pub(super) async fn keep_device(
+        &self,
+        tx: &mut Scoped<AsUser>,
+        ctx: &Ctx,
+        user: &User,
+        (device, token, known): (&Device, &str, bool),
+    ) -> Result<Secret<String>, Error> {
+        // The first sign-in after a sign-up is no news.
+        if !known && users::count_devices(tx).await? > 0 {
+            self.post(tx, new_sign_in(ctx, user, device), ctx.now).await?;
+        }
+        let token = if known { Secret::new(token.to_owned()) } else { device_token() };
+        users::keep_device(tx, &sha256(token.expose().as_bytes()), ctx.now).await?;
+        Ok(token)
     }
 
     /// What the tenants of a person ask of their password.
@@ -378,7 +392,7 @@ impl App {
 
 /// The letter to a person who, or in whose name somebody, has signed in on a device that was not known; one a day for the
 /// same device and address.
-pub(super) fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
+fn new_sign_in(ctx: &Ctx, user: &User, device: &Device) -> Message {
     let name = if device.display_name.is_empty() { &device.user_agent } else { &device.display_name };
     let source = ctx.source.map(|ip| ip.to_string());
     Message {

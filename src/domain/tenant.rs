@@ -205,6 +205,21 @@ impl Tenant {
         self.purge_at.is_some_and(|at| at <= now)
     }
 
+    /// Whether people may join now; `opens` is whether a pending one begins with that. Why not, is for its members.
+    ///
+    /// # Errors
+    /// `TenantInMaintenance`; `WrongState` when it is closed.
+    pub fn may_be_joined(&self, now: Timestamp, opens: bool) -> Result<(), Error> {
+        if self.flags.maintenance {
+            return Err(Error::TenantInMaintenance);
+        }
+        match self.status(now) {
+            TenantStatus::Trial | TenantStatus::Active => Ok(()),
+            TenantStatus::Pending if opens => Ok(()),
+            _ => Err(Error::WrongState { state: "closed", wanted: "a tenant that is open" }),
+        }
+    }
+
     /// Closes it.
     ///
     /// # Errors

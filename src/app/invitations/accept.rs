@@ -22,7 +22,7 @@ use crate::domain::role::Roles;
 use crate::domain::secret::Secret;
 use crate::domain::session::{Device, Proof};
 use crate::domain::settings::Branding;
-use crate::domain::tenant::{Tenant, TenantStatus};
+use crate::domain::tenant::Tenant;
 use crate::domain::user::{FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::store::audit::Audit;
@@ -253,7 +253,7 @@ impl App {
             return Ok(Admitted { tenant, membership: member.clone(), audit, mailed: invitation.mailed });
         }
         open(&invitation, ctx)?;
-        may_enter(&tenant, &invitation, ctx)?;
+        tenant.may_be_joined(ctx.now, invitation.opens_tenant)?;
         let roles = together(catalogue, &own_roles::list(tx).await?);
         self.still_stands(tx, (&invitation, ctx.now), &roles).await?;
         let (membership, audit) = if let Some(member) = there {
@@ -378,17 +378,5 @@ fn open(invitation: &Invitation, ctx: &Ctx) -> Result<(), Error> {
     match invitation.status(ctx.now) {
         InvitationStatus::Pending => Ok(()),
         finished => Err(Error::InvitationFinished(finished.as_str())),
-    }
-}
-
-/// Whether people may join the tenant now. Why not, is for its members.
-fn may_enter(tenant: &Tenant, invitation: &Invitation, ctx: &Ctx) -> Result<(), Error> {
-    if tenant.flags.maintenance {
-        return Err(Error::TenantInMaintenance);
-    }
-    match tenant.status(ctx.now) {
-        TenantStatus::Trial | TenantStatus::Active => Ok(()),
-        TenantStatus::Pending if invitation.opens_tenant => Ok(()),
-        _ => Err(Error::WrongState { state: "closed", wanted: "a tenant that is open" }),
     }
 }

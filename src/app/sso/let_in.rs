@@ -20,7 +20,7 @@ use crate::domain::name::{Email, display_name};
 use crate::domain::role::{RoleName, RoleNames, Roles};
 use crate::domain::session::{Method, Proof};
 use crate::domain::sso::{SsoConnection, groups};
-use crate::domain::tenant::{Tenant, TenantStatus};
+use crate::domain::tenant::Tenant;
 use crate::domain::user::{Account, AccountStatus, FIRST_EPOCH, User};
 use crate::error::Error;
 use crate::outside::oidc::Identity;
@@ -221,12 +221,7 @@ async fn may_join(
     tenant: &Tenant,
     catalogue: &Catalogue,
 ) -> Result<(), Error> {
-    if tenant.flags.maintenance {
-        return Err(Error::TenantInMaintenance);
-    }
-    if !matches!(tenant.status(ctx.now), TenantStatus::Trial | TenantStatus::Active) {
-        return Err(Error::WrongState { state: "closed", wanted: "a tenant that is open" });
-    }
+    tenant.may_be_joined(ctx.now, false)?;
     check_feature(tx, catalogue, tenant, ctx.now).await
 }
 
