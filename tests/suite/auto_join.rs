@@ -147,23 +147,13 @@ async fn who_left_or_is_invited_is_not_joined(t: &Bed) {
     assert_eq!(roles(t, &acme, &bob).await, Some(vec!["admin".to_owned()]));
 }
 
-async fn seats(t: &Bed, tenant: &Tenant, seats: i64) {
-    let request = v1::SetLimitOverrideRequest {
-        tenant: tenant.id.clone(),
-        metric: "members".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(seats)),
-        ..Default::default()
-    };
-    t.operator().tenants.set_limit_override(request).await.expect("sets");
-}
-
 async fn nobody_joins_beyond_the_seats(t: &Bed) {
     let (acme, domain) = joinable(t, None).await;
     let mut people = Vec::new();
     for _ in 0..6 {
         people.push(proven_person(t, &domain).await);
     }
-    seats(t, &acme, 3).await;
+    t.set_seats(&acme, 3).await;
     joins(t, &acme, "viewer").await;
     futures::future::join_all(people.iter().map(|person| sign_in(t, person))).await;
     let mut members = 0;
@@ -171,7 +161,7 @@ async fn nobody_joins_beyond_the_seats(t: &Bed) {
         members += i64::from(roles(t, &acme, person).await.is_some());
     }
     assert_eq!(members, 2, "two seats were left beside the owner's");
-    seats(t, &acme, 7).await;
+    t.set_seats(&acme, 7).await;
     for person in &people {
         sign_in(t, person).await;
         assert!(roles(t, &acme, person).await.is_some(), "a seat that there is later is had later");

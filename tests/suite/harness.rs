@@ -307,6 +307,17 @@ impl Bed {
         (Person { id: user.user_id, email, token, refresh }, done.tenant)
     }
 
+    /// Gives a tenant so many seats, beside its plan's.
+    pub(crate) async fn set_seats(&self, tenant: &Tenant, seats: i64) {
+        let request = v1::SetLimitOverrideRequest {
+            tenant: tenant.id.clone(),
+            metric: "members".to_owned(),
+            value: Some(v1::set_limit_override_request::Value::Limit(seats)),
+            ..Default::default()
+        };
+        self.operator().tenants.set_limit_override(request).await.expect("sets the seats");
+    }
+
     /// Makes somebody a member, by the operator, who is under no rate.
     pub(crate) async fn join(&self, tenant: &Tenant, person: &Person, role: &str) -> v1::Member {
         let request = v1::AddMemberRequest {

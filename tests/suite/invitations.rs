@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::api_keys;
 use crate::harness::{
-    Bed, Clients, PASSWORD, Tenant, assert_refused, on_both_engines, request_id, unique, until, wrong_fields,
+    Bed, Clients, PASSWORD, assert_refused, on_both_engines, request_id, unique, until, wrong_fields,
 };
 use crate::links::{prove, token_of};
 use crate::operator_keys;
@@ -74,16 +74,6 @@ fn resend(invitation: &v1::Invitation) -> v1::ResendInvitationRequest {
 
 fn revoke(invitation: &v1::Invitation) -> v1::RevokeInvitationRequest {
     v1::RevokeInvitationRequest { invitation_id: invitation.invitation_id.clone(), ..Default::default() }
-}
-
-async fn seats(t: &Bed, tenant: &Tenant, seats: i64) {
-    let limit = v1::SetLimitOverrideRequest {
-        tenant: tenant.id.clone(),
-        metric: "members".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(seats)),
-        ..Default::default()
-    };
-    t.operator().tenants.set_limit_override(limit).await.expect("sets the seats");
 }
 
 async fn listed(clients: &mut Clients, status: v1::InvitationStatus) -> Vec<v1::Invitation> {
@@ -187,7 +177,7 @@ async fn an_acceptance_is_repeated_by_its_request_id(t: &Bed) {
 async fn a_pending_invitation_holds_a_seat(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
-    seats(t, &acme, 2).await;
+    t.set_seats(&acme, 2).await;
     let (invitation, token) = invited(&mut owner, &address("ann"), "viewer").await;
     let full = owner.members.invite_member(invite(&address("bob"), "viewer")).await;
     assert_refused(full, Code::ResourceExhausted, "SEATS_EXHAUSTED");
@@ -201,16 +191,16 @@ async fn a_pending_invitation_holds_a_seat(t: &Bed) {
     t.anonymous().members.accept_invitation(accept_anew(&token)).await.expect("has a seat");
     let gone = owner.members.revoke_invitation(revoke(&invitation)).await;
     assert_refused(gone, Code::FailedPrecondition, "INVITATION_FINISHED");
-    seats(t, &acme, 3).await;
+    t.set_seats(&acme, 3).await;
     let (invitation, _) = invited(&mut owner, &address("dan"), "viewer").await;
     owner.members.revoke_invitation(revoke(&invitation)).await.unwrap();
     let (_, token) = invited(&mut owner, &address("eve"), "viewer").await;
     t.anonymous().members.decline_invitation(decline(&token)).await.unwrap();
     owner.members.add_member(add).await.expect("a seat is free");
     // Seats that were taken away meanwhile are missed when somebody accepts, and when one is sent again.
-    seats(t, &acme, 4).await;
+    t.set_seats(&acme, 4).await;
     let (invitation, token) = invited(&mut owner, &address("fay"), "viewer").await;
-    seats(t, &acme, 3).await;
+    t.set_seats(&acme, 3).await;
     let late = t.anonymous().members.accept_invitation(accept_anew(&token)).await;
     assert_refused(late, Code::ResourceExhausted, "SEATS_EXHAUSTED");
     let late = owner.members.resend_invitation(resend(&invitation)).await;
@@ -220,7 +210,7 @@ async fn a_pending_invitation_holds_a_seat(t: &Bed) {
 async fn one_who_is_added_holds_one_seat(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
-    seats(t, &acme, 2).await;
+    t.set_seats(&acme, 2).await;
     let bob = t.person("bob").await;
     let (_, token) = invited(&mut owner, &bob.email, "viewer").await;
     t.join(&acme, &bob, "manager").await;
@@ -287,7 +277,7 @@ async fn sent_again_only_the_newest_token_opens_it(t: &Bed) {
 async fn many_are_invited_and_answered_one_by_one(t: &Bed) {
     let acme = t.tenant("acme").await;
     let mut admin = t.with_token(&t.member(&acme, "admin").await.token);
-    seats(t, &acme, 5).await;
+    t.set_seats(&acme, 5).await;
     let emails: Vec<String> = (0..5).map(|i| address(&format!("p{i}"))).collect();
     let item = |email: &str, role: &str| v1::InvitationItem {
         email: email.to_owned(),
@@ -680,7 +670,7 @@ async fn an_invitation_of_another_tenant_is_none(t: &Bed) {
 async fn an_invitation_is_over_without_any_job(t: Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
-    seats(&t, &acme, 2).await;
+    t.set_seats(&acme, 2).await;
     let email = address("ann");
     let (first, token) = invited(&mut owner, &email, "viewer").await;
     let days = |invitation: &v1::Invitation| {

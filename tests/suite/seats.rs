@@ -33,16 +33,6 @@ seats = 7
 [plans.many]
 "#;
 
-async fn limit(t: &Bed, tenant: &Tenant, seats: i64) {
-    let limit = v1::SetLimitOverrideRequest {
-        tenant: tenant.id.clone(),
-        metric: "members".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(seats)),
-        ..Default::default()
-    };
-    t.operator().tenants.set_limit_override(limit).await.expect("sets the seats");
-}
-
 async fn change_plan(t: &Bed, tenant: &Tenant, plan: &str) -> Result<v1::ChangePlanResponse, String> {
     let change = v1::ChangePlanRequest {
         tenant: tenant.id.clone(),
@@ -127,16 +117,16 @@ async fn each_way_takes_a_seat_and_is_closed_when_there_is_none(t: &Bed) {
     let t = Bed::of_product(t.engine, PLANS).await;
     let (place, lives) = lives(&t, Way::ALL.len()).await;
     for (life, going) in lives.iter().zip(Going::ALL.into_iter().cycle()) {
-        limit(&t, &place.tenant, held(&t, &place.tenant).await).await;
+        t.set_seats(&place.tenant, held(&t, &place.tenant).await).await;
         assert!(!life.live(&t, &place, 1, going).await, "{:?} finds a seat where there is none", life.way);
-        limit(&t, &place.tenant, held(&t, &place.tenant).await + 2).await;
+        t.set_seats(&place.tenant, held(&t, &place.tenant).await + 2).await;
         assert!(life.live(&t, &place, 1, going).await, "{:?} finds no seat", life.way);
     }
 }
 
 async fn the_last_seat_is_had_once_on_every_path(t: &Bed) {
     let acme = t.tenant("acme").await;
-    limit(t, &acme, 2).await;
+    t.set_seats(&acme, 2).await;
     for round in 0..4 {
         let mut people = Vec::new();
         for _ in 0..6 {

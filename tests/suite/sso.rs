@@ -7,7 +7,7 @@ use tenantry::rpc::v1;
 use tonic::Code;
 
 use crate::auto_join;
-use crate::harness::{Bed, Clients, Headers, Person, Tenant, assert_refused, on_both_engines, refusal, wrong_fields};
+use crate::harness::{Bed, Clients, Headers, Person, assert_refused, on_both_engines, refusal, wrong_fields};
 use crate::oidc::{
     self, begin, browse, callback, complete, connect, connected, connection, crooked, proven, providers, sign_in,
     somebody, with,
@@ -258,26 +258,16 @@ async fn another_tenants_provider_says_nothing_here(t: &Bed) {
     assert_refused(sign_in(t, &globex.id, &ada).await, Code::PermissionDenied, "SSO_ADDRESS_REFUSED");
 }
 
-async fn set_seats(t: &Bed, tenant: &Tenant, seats: i64) {
-    let request = v1::SetLimitOverrideRequest {
-        tenant: tenant.id.clone(),
-        metric: "members".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(seats)),
-        ..Default::default()
-    };
-    t.operator().tenants.set_limit_override(request).await.expect("sets");
-}
-
 async fn nobody_joins_when_all_seats_are_taken(t: &Bed) {
     let (acme, domain) = connected(t, "acme").await;
     let (ada, bob) = (somebody(&domain), somebody(&domain));
     sign_in(t, &acme.id, &ada).await.expect("joins");
-    set_seats(t, &acme, 2).await;
+    t.set_seats(&acme, 2).await;
     assert_refused(sign_in(t, &acme.id, &bob).await, Code::ResourceExhausted, "SEATS_EXHAUSTED");
     sign_in(t, &acme.id, &ada).await.expect("who has a seat signs in");
     // Nothing of the refused one was left behind.
     sign_up(t, bob["email"].as_str().unwrap()).await;
-    set_seats(t, &acme, 3).await;
+    t.set_seats(&acme, 3).await;
     // Many at once for the one seat that is left: one joins.
     let many: Vec<_> = (0..8).map(|_| somebody(&domain)).collect();
     let all = many.iter().map(|person| sign_in(t, &acme.id, person));
