@@ -23,6 +23,7 @@ pub mod notice;
 pub mod password;
 pub mod period;
 pub mod plan;
+pub mod quota;
 pub mod refresh_token;
 pub mod role;
 pub mod seal;

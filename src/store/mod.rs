@@ -33,6 +33,7 @@ pub mod memberships;
 pub mod mfa;
 pub mod outbox;
 pub mod purge;
+pub mod quota;
 pub mod rates;
 pub mod roles;
 pub mod scoped;
@@ -283,6 +284,7 @@ pub fn statements() -> Vec<Listed> {
         mfa::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,
+        quota::STATEMENTS,
         rates::STATEMENTS,
         roles::STATEMENTS,
         sessions::STATEMENTS,

@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteConnection, SqliteRow, SqliteTyp
 use sqlx::{Decode, Encode, FromRow, Postgres, Sqlite, Type};
 use uuid::Uuid;
 
+use crate::domain::secret::hex;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -59,6 +60,9 @@ pub struct OfPlatform;
 /// Reads across tenants, as the role `tenantry_system`; only in `system` and `feed.rs`.
 #[derive(Debug)]
 pub struct AcrossTenants;
+/// Reads and writes usage across tenants, as the role `tenantry_meter`; only in `quota`.
+#[derive(Debug)]
+pub struct ByMeter;
 
 /// A statement as the tests see it.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +71,7 @@ pub struct Listed {
     pub file: &'static str,
     /// Its name there.
     pub name: &'static str,
-    /// `OfTenant`, `OfUser`, `OfCaller`, `OfPlatform` or `AcrossTenants`.
+    /// `OfTenant`, `OfUser`, `OfCaller`, `OfPlatform`, `AcrossTenants` or `ByMeter`.
     pub kind: &'static str,
     /// Its text for PostgreSQL.
     pub postgres: &'static str,
@@ -105,6 +109,53 @@ pub enum Value<'a> {
     Uuid(Option<Uuid>),
     /// `timestamptz`.
     Time(Option<Timestamp>),
+    /// Many rows: an array a column on PostgreSQL, so that they take as many numbers as there are columns; one JSON array of
+    /// arrays on SQLite, with bytes and ids in hexadecimal.
+    Rows(&'a [Column]),
+}
+
+/// One column of many rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Column {
+    /// `bigint[]`.
+    Ints(Vec<Option<i64>>),
+    /// `text[]`.
+    Texts(Vec<String>),
+    /// `bytea[]`.
+    Bytes(Vec<Vec<u8>>),
+    /// `uuid[]`.
+    Uuids(Vec<Option<Uuid>>),
+    /// `timestamptz[]`.
+    Times(Vec<Option<Timestamp>>),
+}
+
+impl Column {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ints(all) => all.len(),
+            Self::Texts(all) => all.len(),
+            Self::Bytes(all) => all.len(),
+            Self::Uuids(all) => all.len(),
+            Self::Times(all) => all.len(),
+        }
+    }
+
+    fn json(&self, row: usize) -> serde_json::Value {
+        match self {
+            Self::Ints(all) => all[row].into(),
+            Self::Texts(all) => all[row].as_str().into(),
+            Self::Bytes(all) => hex(&all[row]).into(),
+            Self::Uuids(all) => all[row].map(|id| hex(id.as_bytes())).into(),
+            Self::Times(all) => all[row].map(Timestamp::micros).into(),
+        }
+    }
+}
+
+/// Rows as SQLite gets them.
+fn json_rows(columns: &[Column]) -> String {
+    let count = columns.first().map_or(0, Column::len);
+    let row = |i: usize| serde_json::Value::Array(columns.iter().map(|column| column.json(i)).collect());
+    serde_json::Value::Array((0..count).map(row).collect()).to_string()
 }
 
 macro_rules! values {
@@ -125,7 +176,7 @@ macro_rules! values {
 values! { Int(i64) Text(&'a str) Bytes(&'a [u8]) Uuid(Uuid) Time(Timestamp) }
 
 macro_rules! bind {
-    ($query:expr, $args:expr) => {{
+    ($query:expr, $args:expr, $rows:expr) => {{
         let mut query = $query;
         for arg in $args {
             query = match *arg {
@@ -134,10 +185,25 @@ macro_rules! bind {
                 Value::Bytes(v) => query.bind(v),
                 Value::Uuid(v) => query.bind(v),
                 Value::Time(v) => query.bind(v),
+                Value::Rows(columns) => $rows(query, columns),
             };
         }
         query
     }};
+}
+
+macro_rules! bind_arrays {
+    () => {
+        |query, columns: &[Column]| {
+            columns.iter().fold(query, |query, column| match column {
+                Column::Ints(all) => query.bind(all.clone()),
+                Column::Texts(all) => query.bind(all.clone()),
+                Column::Bytes(all) => query.bind(all.clone()),
+                Column::Uuids(all) => query.bind(all.clone()),
+                Column::Times(all) => query.bind(all.iter().map(|at| at.map(Timestamp::utc)).collect::<Vec<_>>()),
+            })
+        }
+    };
 }
 
 /// A connection of either engine.
@@ -149,11 +215,25 @@ pub(super) enum Conn<'c> {
 impl Conn<'_> {
     /// All rows of a query.
     pub(super) async fn all<T: Record, K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Vec<T>, Error> {
+        self.query(sql, args).await.map_err(failed)
+    }
+
+    /// All rows of a query, or what the database said.
+    pub(super) async fn query<T: Record, K>(
+        self,
+        sql: &Statement<K>,
+        args: &[Value<'_>],
+    ) -> Result<Vec<T>, sqlx::Error> {
         match self {
-            Conn::Postgres(conn) => bind!(sqlx::query_as::<Postgres, T>(sql.postgres), args).fetch_all(conn).await,
-            Conn::Sqlite(conn) => bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), args).fetch_all(conn).await,
+            Conn::Postgres(conn) => {
+                let query = sqlx::query_as::<Postgres, T>(sql.postgres);
+                bind!(query, args, bind_arrays!()).fetch_all(conn).await
+            }
+            Conn::Sqlite(conn) => {
+                let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
+                bind!(query, args, |query, rows| query.bind(json_rows(rows))).fetch_all(conn).await
+            }
         }
-        .map_err(failed)
     }
 
     /// The only row of a query, if there is one.
@@ -163,8 +243,14 @@ impl Conn<'_> {
         args: &[Value<'_>],
     ) -> Result<Option<T>, Error> {
         match self {
-            Conn::Postgres(conn) => bind!(sqlx::query_as::<Postgres, T>(sql.postgres), args).fetch_optional(conn).await,
-            Conn::Sqlite(conn) => bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), args).fetch_optional(conn).await,
+            Conn::Postgres(conn) => {
+                let query = sqlx::query_as::<Postgres, T>(sql.postgres);
+                bind!(query, args, bind_arrays!()).fetch_optional(conn).await
+            }
+            Conn::Sqlite(conn) => {
+                let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
+                bind!(query, args, |query, rows| query.bind(json_rows(rows))).fetch_optional(conn).await
+            }
         }
         .map_err(failed)
     }
@@ -186,13 +272,17 @@ impl Conn<'_> {
         }
     }
 
-    async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
+    /// Runs a statement; how many rows it touched, or what the database said.
+    pub(super) async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
             Conn::Postgres(conn) => {
-                bind!(sqlx::query::<Postgres>(sql.postgres), args).execute(conn).await.map(|done| done.rows_affected())
+                let query = bind!(sqlx::query::<Postgres>(sql.postgres), args, bind_arrays!());
+                query.execute(conn).await.map(|done| done.rows_affected())
             }
             Conn::Sqlite(conn) => {
-                bind!(sqlx::query::<Sqlite>(sql.sqlite), args).execute(conn).await.map(|done| done.rows_affected())
+                let query = sqlx::query::<Sqlite>(sql.sqlite);
+                let query = bind!(query, args, |query, rows| query.bind(json_rows(rows)));
+                query.execute(conn).await.map(|done| done.rows_affected())
             }
         }
     }
