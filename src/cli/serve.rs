@@ -236,9 +236,10 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let given = given.transpose()?;
     let default_tenant = config.default_tenant.as_deref().map(TenantName::parse).transpose();
     let default_tenant = default_tenant.map_err(|e| CliError::Failed(format!("--default-tenant {e}")))?;
-    let store = match (&config.database_url, config.system_url()) {
-        (Some(app), Some(system)) => {
-            Store::open_postgres(app.reveal(), system.reveal(), config.database_connections).await
+    let store = match (&config.database_url, config.system_url(), config.meter_url()) {
+        (Some(app), Some(system), Some(meter)) => {
+            let (app, system, meter) = (app.reveal(), system.reveal(), meter.reveal());
+            Store::open_postgres(app, system, meter, config.database_connections).await
         }
         _ => Store::open_sqlite(&config.data_dir).await,
     };

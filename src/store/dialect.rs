@@ -36,9 +36,9 @@ statements! {
     /// Reads the account of one metric and period and keeps it from changing.
     pub(super) LOCK_QUOTA_ACCOUNT: OfTenant = Statement::each(
         "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3 for update",
+         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3 for update",
         "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3",
+         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3",
     );
 
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds

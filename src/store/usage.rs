@@ -4,29 +4,31 @@ use super::dialect::LOCK_QUOTA_ACCOUNT;
 use super::scoped::{RunsIn, Scope, Scoped};
 use super::tx::{OfTenant, Statement, statements};
 use crate::domain::period::Period;
+use crate::entropy;
 use crate::error::Error;
 use crate::time::Timestamp;
+use uuid::Uuid;
 
 statements! {
     ENSURE_ACCOUNT: OfTenant = Statement::new(
-        "insert into quota_account (tenant_id, metric, period_start, committed)
-         values ($1, $2, $3, 0)
-         on conflict (tenant_id, metric, period_start) do nothing",
+        "insert into quota_account (tenant_id, account_id, metric, scope, scope_id, period_start, committed)
+         values ($1, $4, $2, 2, $5, $3, 0)
+         on conflict (tenant_id, metric, scope, scope_id, period_start) do nothing",
     );
     ADD: OfTenant = Statement::new(
         "update quota_account
          set committed = committed + $4
-         where tenant_id = $1 and metric = $2 and period_start = $3 and committed + $4 <= $5",
+         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3 and committed + $4 <= $5",
     );
     FIND: OfTenant = Statement::new(
         "select committed
          from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3",
+         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3",
     );
     LIST: OfTenant = Statement::new(
         "select metric, period_start, committed
          from quota_account
-         where tenant_id = $1 and (metric > $2 or (metric = $2 and period_start > $3))
+         where tenant_id = $1 and scope = 2 and (metric > $2 or (metric = $2 and period_start > $3))
          order by metric, period_start
          limit $4",
     );
@@ -101,7 +103,8 @@ where
     Statement<OfTenant>: RunsIn<S>,
 {
     let key = [metric.into(), period.start.into()];
-    tx.execute(&ENSURE_ACCOUNT, &key).await?;
+    let account = entropy::id(period.start);
+    tx.execute(&ENSURE_ACCOUNT, &[metric.into(), period.start.into(), account.into(), Uuid::nil().into()]).await?;
     let row: Option<Account> = tx.optional(&LOCK_QUOTA_ACCOUNT, &key).await?;
     row.map(|row| row.committed).ok_or_else(|| Error::internal("a quota account vanished"))
 }

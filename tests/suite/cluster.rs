@@ -32,6 +32,8 @@ pub(crate) struct Database {
     pub(crate) app_url: String,
     /// As the system role.
     pub(crate) system_url: String,
+    /// As the role of the commit lanes.
+    pub(crate) meter_url: String,
     /// As superuser, in this database.
     pub(crate) admin_url: String,
     /// As the role that migrates.
@@ -122,6 +124,7 @@ impl Cluster {
         Database {
             app_url: self.url(name, "tenantry_app"),
             system_url: self.url(name, "tenantry_system"),
+            meter_url: self.url(name, "tenantry_meter"),
             migrate_url: self.url(name, "tenantry_migrate"),
             admin_url,
         }

@@ -149,11 +149,13 @@ async fn a_new_postgres_is_set_up_and_served_with_what_migrate_prints() {
     assert!(printed.contains("roles created: ") && printed.contains("migration 0001 house"), "{printed}");
     let app = exported(&printed, "TENANTRY_DATABASE_URL");
     let system = exported(&printed, "TENANTRY_SYSTEM_DATABASE_URL");
+    let meter = exported(&printed, "TENANTRY_METER_DATABASE_URL");
 
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut command = serve(&data, None);
     command.env("TENANTRY_DATABASE_URL", &app).env("TENANTRY_SYSTEM_DATABASE_URL", &system);
+    command.env("TENANTRY_METER_DATABASE_URL", &meter);
     command.args(["--sign-up", "immediate"]);
     let server = Program::start(&data, command);
     let request = v1::SignUpRequest {

@@ -386,6 +386,7 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
     if let Some(database) = database {
         args.push(format!("--database-url={}", database.app_url));
         args.push(format!("--system-database-url={}", database.system_url));
+        args.push(format!("--meter-database-url={}", database.meter_url));
     }
     args.extend(flags.iter().map(|&flag| flag.to_owned()));
     Serve::from_args(args).unwrap_or_else(|error| panic!("{error}"))
