@@ -2,6 +2,7 @@
 
 pub mod api_key;
 mod base62;
+pub mod bucket;
 pub mod catalogue;
 #[expect(clippy::module_inception, reason = "a tenant's domain, among the rules of the domain")]
 pub mod domain;

@@ -176,7 +176,7 @@ macro_rules! values {
 values! { Int(i64) Text(&'a str) Bytes(&'a [u8]) Uuid(Uuid) Time(Timestamp) }
 
 macro_rules! bind {
-    ($query:expr, $args:expr, $rows:expr) => {{
+    ($query:expr, $args:expr, |$rows:ident, $columns:ident| $bind_rows:expr) => {{
         let mut query = $query;
         for arg in $args {
             query = match *arg {
@@ -185,24 +185,39 @@ macro_rules! bind {
                 Value::Bytes(v) => query.bind(v),
                 Value::Uuid(v) => query.bind(v),
                 Value::Time(v) => query.bind(v),
-                Value::Rows(columns) => $rows(query, columns),
+                Value::Rows($columns) => {
+                    let $rows = query;
+                    $bind_rows
+                }
             };
         }
         query
     }};
 }
 
-macro_rules! bind_arrays {
-    () => {
-        |query, columns: &[Column]| {
-            columns.iter().fold(query, |query, column| match column {
-                Column::Ints(all) => query.bind(all.clone()),
-                Column::Texts(all) => query.bind(all.clone()),
-                Column::Bytes(all) => query.bind(all.clone()),
-                Column::Uuids(all) => query.bind(all.clone()),
-                Column::Times(all) => query.bind(all.iter().map(|at| at.map(Timestamp::utc)).collect::<Vec<_>>()),
-            })
-        }
+/// Binds many rows as an array a column.
+macro_rules! bind_postgres {
+    ($query:expr, $args:expr) => {
+        bind!($query, $args, |rows, columns| {
+            let mut rows = rows;
+            for column in columns {
+                rows = match column {
+                    Column::Ints(all) => rows.bind(all.clone()),
+                    Column::Texts(all) => rows.bind(all.clone()),
+                    Column::Bytes(all) => rows.bind(all.clone()),
+                    Column::Uuids(all) => rows.bind(all.clone()),
+                    Column::Times(all) => rows.bind(all.iter().map(|at| at.map(Timestamp::utc)).collect::<Vec<_>>()),
+                };
+            }
+            rows
+        })
+    };
+}
+
+/// Binds many rows as one JSON text.
+macro_rules! bind_sqlite {
+    ($query:expr, $args:expr) => {
+        bind!($query, $args, |rows, columns| rows.bind(json_rows(columns)))
     };
 }
 
@@ -227,11 +242,11 @@ impl Conn<'_> {
         match self {
             Conn::Postgres(conn) => {
                 let query = sqlx::query_as::<Postgres, T>(sql.postgres);
-                bind!(query, args, bind_arrays!()).fetch_all(conn).await
+                bind_postgres!(query, args).fetch_all(conn).await
             }
             Conn::Sqlite(conn) => {
                 let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
-                bind!(query, args, |query, rows| query.bind(json_rows(rows))).fetch_all(conn).await
+                bind_sqlite!(query, args).fetch_all(conn).await
             }
         }
     }
@@ -245,11 +260,11 @@ impl Conn<'_> {
         match self {
             Conn::Postgres(conn) => {
                 let query = sqlx::query_as::<Postgres, T>(sql.postgres);
-                bind!(query, args, bind_arrays!()).fetch_optional(conn).await
+                bind_postgres!(query, args).fetch_optional(conn).await
             }
             Conn::Sqlite(conn) => {
                 let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
-                bind!(query, args, |query, rows| query.bind(json_rows(rows))).fetch_optional(conn).await
+                bind_sqlite!(query, args).fetch_optional(conn).await
             }
         }
         .map_err(failed)
@@ -276,12 +291,12 @@ impl Conn<'_> {
     pub(super) async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
             Conn::Postgres(conn) => {
-                let query = bind!(sqlx::query::<Postgres>(sql.postgres), args, bind_arrays!());
+                let query = bind_postgres!(sqlx::query::<Postgres>(sql.postgres), args);
                 query.execute(conn).await.map(|done| done.rows_affected())
             }
             Conn::Sqlite(conn) => {
                 let query = sqlx::query::<Sqlite>(sql.sqlite);
-                let query = bind!(query, args, |query, rows| query.bind(json_rows(rows)));
+                let query = bind_sqlite!(query, args);
                 query.execute(conn).await.map(|done| done.rows_affected())
             }
         }

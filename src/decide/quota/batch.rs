@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::item::{Action, Outcome, Told};
 use super::ledger::{Entry, Op};
+use crate::domain::bucket::Bucket;
 use crate::domain::quota::{
     AccountKey, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow, Standing,
     Verdict,
@@ -604,7 +605,7 @@ impl Decider {
         if !event.kind.counts() {
             return;
         }
-        let bucket = crate::domain::bucket::start(event.event_at);
+        let bucket = Bucket::of(event.event_at).start();
         let of_tenant = charges.iter().filter(|c| c.account.scope == crate::domain::quota::Scope::Tenant && c.amount != 0);
         for charge in of_tenant {
             let d = &event.details;

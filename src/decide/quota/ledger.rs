@@ -276,7 +276,7 @@ impl Ledger {
             lane.drop_lease(*key, *epoch);
         }
         for granted in &plan.granted {
-            lane.granted(granted.lease, granted.epoch, granted.amount, now);
+            lane.granted(granted.lease, granted.grant, now);
         }
         for key in &plan.returned {
             lane.leases.remove(key);

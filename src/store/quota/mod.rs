@@ -23,7 +23,8 @@ use crate::time::Timestamp;
 pub use listen::Listener;
 pub use meter::QuotaRows;
 
-pub(super) use lanes::STATEMENTS;
+/// The statements of the commit lanes, for the tests.
+pub(super) const STATEMENTS: &[super::tx::Listed] = lanes::STATEMENTS;
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
