@@ -181,5 +181,7 @@ grant insert on quota_notice to tenantry_meter;
 grant select, insert, update, delete on quota_writer to tenantry_meter;
 grant select, insert, update on job to tenantry_meter;
 grant select on expected_policy to tenantry_meter;
+create policy system_read on quota_lease for select to tenantry_system using (true);
+grant select (tenant_id, account_id, settled) on quota_lease to tenantry_system;
 create policy system_read on usage_rollup for select to tenantry_system using (true);
 grant select on usage_rollup to tenantry_system;

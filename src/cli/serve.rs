@@ -23,9 +23,12 @@ use crate::app::first_start::{self, KeySettings};
 use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
+use crate::app::usage::accounts::Quota;
 use crate::app::sign_up::SignUpMode;
 use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
+use crate::decide::quota::timer::SystemTimer;
+use crate::decide::quota::{Engine, Settings};
 use crate::decide::catalogues::Catalogues;
 use crate::decide::roles::OwnRoles;
 use crate::decide::token::Audiences;
@@ -48,6 +51,7 @@ use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
 use crate::rpc::{self, DESCRIPTORS};
 use crate::store::Store;
+use crate::store::quota::QuotaRows;
 use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
 
@@ -86,6 +90,7 @@ pub struct Running {
     jobs: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
+    quota: Vec<JoinHandle<()>>,
     stop_lanes: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
@@ -145,6 +150,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     }));
 
     beat(&app.store, &ready, &reporter).await;
+    let quota = meter(&app).await?;
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
@@ -166,11 +172,28 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         jobs,
         upkeep,
         lanes,
+        quota,
         stop_lanes,
         ready,
         reporter,
         drain: config.drain,
     })
+}
+
+/// Sets the quota engine going: its lanes, what looks after its leases, and what hears other servers.
+async fn meter(app: &Arc<App>) -> Result<Vec<JoinHandle<()>>, CliError> {
+    let engine = &app.quota.engine;
+    engine.open().await.map_err(|fault| CliError::Failed(format!("the quota engine cannot begin: {fault:?}")))?;
+    let lane = |lane| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.run_lane(lane).await })
+    };
+    let mut tasks: Vec<JoinHandle<()>> = (0..engine.lanes()).map(lane).collect();
+    let (waiting, keeper, hearing) = (engine.clone(), engine.clone(), app.clone());
+    tasks.push(tokio::spawn(async move { waiting.run_waiting().await }));
+    tasks.push(tokio::spawn(async move { keeper.run_keeper().await }));
+    tasks.push(tokio::spawn(async move { hearing.quota.hear(&hearing.store).await }));
+    Ok(tasks)
 }
 
 impl Running {
@@ -215,6 +238,11 @@ impl Running {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         let _ = tokio::time::timeout(LANES_FINISH, lanes).await;
+        // What was promised is written, what is leased given back; what does not get that far others take back.
+        if tokio::time::timeout(LANES_FINISH, self.app.quota.engine.stop()).await.is_err() {
+            tracing::warn!("leases could not be given back; the other servers take them back in seconds");
+        }
+        self.quota.iter().for_each(JoinHandle::abort);
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
@@ -260,6 +288,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
     let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
+    let quota = quota(&store, &fittings.clock);
     let app = App {
         plane: Plane {
             store: store.clone(),
@@ -277,6 +306,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
             SignUp::Confirm => SignUpMode::Confirm,
         },
         attempts: attempt_limits(config),
+        quota,
         denials: Denials::default(),
         activity: Activity::default(),
         key_uses: KeyUses::default(),
@@ -290,6 +320,14 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// The quota engine, at rest. One process on SQLite has one writer, so one lane.
+fn quota(store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Quota {
+    let timer = SystemTimer::new(clock.clone());
+    let lanes = if store.is_embedded() { 1 } else { Settings::default().lanes };
+    let settings = Settings { lanes, ..Settings::default() };
+    Quota::new(Engine::new(QuotaRows(store.clone()), timer.clone(), settings), timer)
 }
 
 /// What shows the published keys.

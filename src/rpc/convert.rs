@@ -10,6 +10,8 @@ use crate::app::mutation::etag;
 use crate::app::sessions::Tokens;
 use crate::app::tenants::MyTenant;
 use crate::app::usage::UsageView;
+use crate::domain::entitlement::Source;
+use crate::domain::quota::Scope;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::api_key::{ApiKey, OperatorScope};
@@ -132,6 +134,14 @@ pub(super) fn my_tenant(mine: &MyTenant, now: Timestamp) -> v1::MyTenant {
     }
 }
 
+pub(super) const fn source(source: Source) -> v1::EntitlementSource {
+    match source {
+        Source::Plan => v1::EntitlementSource::Plan,
+        Source::Override => v1::EntitlementSource::Override,
+        Source::Tenant => v1::EntitlementSource::Tenant,
+    }
+}
+
 pub(super) fn usage(view: &UsageView) -> v1::Usage {
     v1::Usage {
         metric: view.metric.clone(),
@@ -139,8 +149,18 @@ pub(super) fn usage(view: &UsageView) -> v1::Usage {
         used: view.used,
         limit: view.limit,
         remaining: view.remaining(),
-        period_start_time: Some(time(view.period_start)),
-        reset_time: Some(time(view.resets_at)),
+        period_start_time: view.period_start.map(time),
+        reset_time: view.resets_at.map(time),
+        reserved: view.reserved,
+        percent: view.percent(),
+        source: source(view.source).into(),
+        scope: match Scope::of(view.scope) {
+            Scope::Key => v1::UsageScope::ApiKey,
+            Scope::Member => v1::UsageScope::Member,
+            Scope::Tenant => v1::UsageScope::Tenant,
+        }
+        .into(),
+        revision: view.revision,
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::v1;
 use crate::app::mutation::RequestKey;
-use crate::app::usage::Amounts;
+use crate::app::usage::{Amounts, OWN_KEYS};
 use crate::domain::catalogue::{MAX_AMOUNT, is_name};
 use crate::domain::id::UserId;
 use crate::domain::plan::Cycle;
@@ -169,6 +169,8 @@ impl Fields {
         }
         let ok = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         self.read("idempotency_key", if ok { Ok(()) } else { Err("must be 1 to 128 printable ASCII characters") })?;
+        let own = if text.starts_with(OWN_KEYS) { Err("must not begin with `tenantry:`, as the server's own do") } else { Ok(()) };
+        self.read("idempotency_key", own)?;
         Some(Some(text.to_owned()))
     }
 

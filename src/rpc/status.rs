@@ -21,6 +21,9 @@ const VIOLATIONS: usize = 20;
 /// When to try again what is only passing.
 const SHORTLY: Duration = Duration::from_secs(1);
 
+/// How long it takes at most until units come back from a server that is gone.
+const UNTIL_TAKEN_BACK: Duration = Duration::from_secs(4);
+
 tokio::task_local! {
     /// The server's id of the call that is being answered.
     pub(super) static REQUEST_ID: Uuid;
@@ -93,7 +96,9 @@ pub fn code(error: &Error) -> Code {
         | Error::ImpersonationNotFound
         | Error::ExternalIdUnknown
         | Error::LinkInvalid
-        | Error::AccountNotFound => Code::NotFound,
+        | Error::AccountNotFound
+        | Error::UsageEventNotFound
+        | Error::HoldNotFound => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
@@ -115,7 +120,9 @@ pub fn code(error: &Error) -> Code {
         | Error::FeatureNotInPlan(_)
         | Error::PlanExceeded(_)
         | Error::PasswordExpired
-        | Error::SoleOwner(_) => Code::FailedPrecondition,
+        | Error::SoleOwner(_)
+        | Error::HoldClosed(_)
+        | Error::BeyondAmount { .. } => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
         Error::QuotaExceeded(_)
         | Error::RateExceeded { .. }
@@ -123,6 +130,7 @@ pub fn code(error: &Error) -> Code {
         | Error::Overloaded
         | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_)
+        | Error::QuotaContended
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_)
         | Error::TenantInMaintenance => Code::Unavailable,
@@ -227,6 +235,11 @@ pub fn reason(error: &Error) -> &'static str {
         Error::QuotaExceeded(_) => R::QuotaExceeded,
         Error::RateExceeded { .. } => R::RateExceeded,
         Error::Overloaded => R::Overloaded,
+        Error::QuotaContended => R::QuotaContended,
+        Error::UsageEventNotFound => R::UsageEventNotFound,
+        Error::HoldNotFound => R::HoldNotFound,
+        Error::HoldClosed(_) => R::HoldClosed,
+        Error::BeyondAmount { .. } => R::BeyondAmount,
         Error::DatabaseUnavailable(_) => R::DatabaseUnavailable,
         Error::DeadlineExceeded => R::DeadlineExceeded,
         Error::Internal(_) => R::Internal,
@@ -264,6 +277,9 @@ pub fn status(error: &Error) -> Status {
         }
         Error::RateExceeded { retry_after, .. } | Error::TooManyAttempts { retry_after } => {
             details.set_retry_info(Some(wait(*retry_after)));
+        }
+        Error::QuotaContended => {
+            details.set_retry_info(Some(UNTIL_TAKEN_BACK));
         }
         Error::Overloaded
         | Error::DatabaseUnavailable(_)
@@ -331,6 +347,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
         Error::WrongState { state, .. } | Error::InvitationFinished(state) => vec![("state", (*state).to_owned())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
+        Error::HoldClosed(state) => vec![("state", state.as_str().to_owned())],
+        Error::BeyondAmount { metric, left } => vec![("metric", metric.clone()), ("left", left.to_string())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
         Error::DomainNotVerified(problem) | Error::SsoRefused(problem) | Error::SsoProviderUnavailable(problem) => {

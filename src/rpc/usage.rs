@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use super::fields::Fields;
 use super::status::respond;
 use super::{Services, convert, v1};
+use crate::app::usage::{Consumption, Who};
 use crate::error::Error;
 
 #[tonic::async_trait]
@@ -16,8 +17,10 @@ impl v1::usage_service_server::UsageService for Services {
             let amounts = f.amounts(&m.amounts, 1);
             let key = f.idempotency_key(&m.idempotency_key);
             let (Some(amounts), Some(key)) = (amounts, key) else { return Err(f.refuse()) };
-            let usage = self.0.app.consume(&t.ctx, (&t.tenant, &t.catalogue), &amounts, key.as_deref()).await?;
-            Ok(v1::ConsumeResponse { usage: usage.iter().map(convert::usage).collect() })
+            let who = Who::of(&t.ctx.caller);
+            let what = Consumption { amounts, key, who, ..Consumption::default() };
+            let consumed = self.0.app.consume(&t.ctx, (&t.tenant, &t.catalogue), what).await?;
+            Ok(v1::ConsumeResponse { usage: consumed.usage.iter().map(convert::usage).collect() })
         }))
         .await
     }

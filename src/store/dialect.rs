@@ -1,6 +1,7 @@
 //! The statements that the two engines spell differently, side by side. On SQLite the write transaction is the lock, so
 //! what is `for update` on PostgreSQL is a plain read there.
 
+use super::quota::account_columns;
 use super::tenants::tenant_columns;
 use super::tx::{OfPlatform, OfTenant, OfUser, Statement, statements};
 
@@ -33,12 +34,30 @@ statements! {
         concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"),
     );
 
-    /// Reads the account of one metric and period and keeps it from changing.
+    /// Reads the tenant and keeps its plan and limits from changing until the transaction ends; others may do the same.
+    pub(super) SHARE_TENANT: OfTenant = Statement::each(
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1 for share"),
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"),
+    );
+
+    /// Reads an account and keeps it from changing.
     pub(super) LOCK_QUOTA_ACCOUNT: OfTenant = Statement::each(
-        "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3 for update",
-        "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and scope = 2 and period_start = $3",
+        concat!(
+            "select ", account_columns!(),
+            " from quota_account a where a.tenant_id = $1 and a.account_id = $2 for update of a",
+        ),
+        concat!("select ", account_columns!(), " from quota_account a where a.tenant_id = $1 and a.account_id = $2"),
+    );
+
+    /// Reads the open leases of an account and keeps them from changing.
+    pub(super) LOCK_ACCOUNT_LEASES: OfTenant = Statement::each(
+        "select account_id, writer_id, class, epoch, granted, settled, forfeited
+         from quota_lease
+         where tenant_id = $1 and account_id = $2 and epoch <> 0
+         order by tenant_id, account_id, writer_id, class for update",
+        "select account_id, writer_id, class, epoch, granted, settled, forfeited
+         from quota_lease
+         where tenant_id = $1 and account_id = $2 and epoch <> 0",
     );
 
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds

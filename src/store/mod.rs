@@ -185,6 +185,12 @@ impl Store {
         Ok(guard::probe(&mut conn).await?)
     }
 
+    /// Whether it is the embedded database, which one process has to itself.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        matches!(self.engine, Engine::Sqlite { .. })
+    }
+
     /// Closes all connections, for a clean stop.
     pub async fn close(&self) {
         match &self.engine {
@@ -273,6 +279,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     let across = system::ALL.concat();
+    let quota = quota::STATEMENTS.concat();
     [
         accounts::STATEMENTS,
         attempts::STATEMENTS,
@@ -294,7 +301,7 @@ pub fn statements() -> Vec<Listed> {
         mfa::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,
-        quota::STATEMENTS,
+        &quota,
         rates::STATEMENTS,
         roles::STATEMENTS,
         sessions::STATEMENTS,

@@ -245,7 +245,7 @@ fn check_fences(cases: &mut [Case<'_>], leases: &[LeaseRow]) -> Vec<((AccountKey
         let row = leases.iter().find(|row| row.account == *account && row.class == *class);
         row.is_some_and(|row| {
             // Either guard alone keeps the limit; both are kept.
-            (cfg!(feature = "broken-fence") || (row.epoch == *epoch && row.granted - row.settled >= sum))
+            cfg!(feature = "broken-fence") || (row.epoch == *epoch && row.granted - row.settled >= sum)
         })
     };
     let broken: BTreeSet<_> = sums.iter().filter(|(key, sum)| !stands(key, **sum)).map(|(key, _)| *key).collect();

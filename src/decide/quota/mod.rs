@@ -15,6 +15,7 @@ mod item;
 mod keeper;
 mod lane;
 mod ledger;
+pub mod timer;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use uuid::Uuid;
 pub use item::{Action, Item, NewHold, Outcome, Told};
 use ledger::Ledger;
 
+use crate::domain::quota::AccountKey;
 use crate::store::quota::{Fault, Rows, WriterRow};
 use crate::time::Timestamp;
 
@@ -130,6 +132,12 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         Ok(())
     }
 
+    /// How many lanes it has.
+    #[must_use]
+    pub const fn lanes(&self) -> usize {
+        self.settings.lanes
+    }
+
     async fn enter(&self, lane: usize) -> Result<(), Fault> {
         let writer = WriterRow { writer: self.timer.id(), process: self.process, batch_no: 0, beat: 0 };
         self.rows.register(writer).await?;
@@ -170,13 +178,13 @@ impl<R: Rows, T: Timer> Engine<R, T> {
     }
 
     /// Others say that leases on these accounts are wanted back.
-    pub fn recall(&self, accounts: &[crate::domain::quota::AccountKey]) {
+    pub fn recall(&self, accounts: &[AccountKey]) {
         self.ledger().recall(accounts, self.timer.now());
         self.lanes.iter().for_each(Notify::notify_one);
     }
 
     /// Others say that leases on these accounts came back.
-    pub fn returned(&self, accounts: &[crate::domain::quota::AccountKey]) {
+    pub fn returned(&self, accounts: &[AccountKey]) {
         if self.ledger().returned(accounts, self.timer.now()) {
             self.lanes.iter().for_each(Notify::notify_one);
         }

@@ -85,10 +85,10 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Whether it is counted now: counters of a calendar month are.
+    /// Whether what is used of it is kept: rates are decided in memory.
     #[must_use]
-    pub fn is_counted(&self) -> bool {
-        self.kind == MetricKind::Counter && self.period == MetricPeriod::Month
+    pub fn is_kept(&self) -> bool {
+        self.kind != MetricKind::Rate
     }
 }
 

@@ -63,13 +63,7 @@ impl Book {
     /// Where an account stands now.
     #[must_use]
     pub fn standing(&self, key: &AccountKey) -> Option<Standing> {
-        let row = self.account(key)?;
-        Some(Standing {
-            used: row.used(),
-            limit: row.shown_limit,
-            resets_at: row.period_end.micros(),
-            revision: row.revision,
-        })
+        self.account(key).map(AccountRow::standing)
     }
 
     /// Counts what the lane settles on its own lease. The caller has checked epoch and room.
@@ -128,6 +122,9 @@ impl Book {
                 return Verdict::Refused;
             }
             if *amount > row.available() {
+                if cfg!(feature = "broken-recall") {
+                    return Verdict::Refused;
+                }
                 verdict = Verdict::Undecided;
             }
         }
@@ -225,15 +222,7 @@ impl Book {
         else {
             return;
         };
-        folio.row.committed += lease.settled;
-        folio.row.settled -= lease.settled;
-        folio.row.leased -= lease.granted;
-        let unsettled = lease.granted - lease.settled;
-        if forfeit {
-            lease.forfeited += unsettled;
-            folio.row.forfeited += unsettled;
-        }
-        (lease.epoch, lease.granted, lease.settled) = (0, 0, 0);
+        lease.close(&mut folio.row, forfeit);
         (folio.written, *written) = (true, true);
     }
 

@@ -71,6 +71,8 @@ pub struct AccountRow {
     pub key: AccountKey,
     /// The metric that it counts.
     pub metric: Arc<str>,
+    /// When its period began.
+    pub period_start: Timestamp,
     /// When its period ends.
     pub period_end: Timestamp,
     /// Up to where amounts are admitted; [`UNLIMITED`].
@@ -116,6 +118,19 @@ impl AccountRow {
     #[must_use]
     pub const fn used(&self) -> i64 {
         self.committed + self.settled
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        Standing {
+            used: self.used(),
+            reserved: self.reserved,
+            limit: self.shown_limit,
+            starts_at: self.period_start.micros(),
+            resets_at: self.period_end.micros(),
+            revision: self.revision,
+        }
     }
 }
 
@@ -170,6 +185,19 @@ impl LeaseRow {
     pub const fn closed(account: AccountKey, writer: Uuid, class: Class) -> Self {
         Self { account, writer, class, epoch: 0, granted: 0, settled: 0, forfeited: 0 }
     }
+
+    /// Closes it: what it settled is folded into its account, the rest goes back there, or is forfeited.
+    pub const fn close(&mut self, account: &mut AccountRow, forfeit: bool) {
+        account.committed += self.settled;
+        account.settled -= self.settled;
+        account.leased -= self.granted;
+        let unsettled = self.granted - self.settled;
+        if forfeit {
+            self.forfeited += unsettled;
+            account.forfeited += unsettled;
+        }
+        (self.epoch, self.granted, self.settled) = (0, 0, 0);
+    }
 }
 
 /// Where an account stood right after a decision; kept with the event, so that a repetition is told the same.
@@ -177,8 +205,12 @@ impl LeaseRow {
 pub struct Standing {
     /// Used.
     pub used: i64,
+    /// Set aside.
+    pub reserved: i64,
     /// The limit as people know it; none is unlimited.
     pub limit: Option<i64>,
+    /// When the period began, in microseconds.
+    pub starts_at: i64,
     /// When the next period begins, in microseconds.
     pub resets_at: i64,
     /// The revision of the limit.
@@ -200,17 +232,19 @@ pub struct Charge {
     pub standing: Standing,
 }
 
-/// As it is written in rows: metric, account, scope, amount, refunded, used, limit, `resets_at`, revision.
-type Line = (Arc<str>, Uuid, i64, i64, i64, i64, Option<i64>, i64, i64);
+/// As it is written in rows: metric, account, scope, amount, refunded, used, reserved, limit, `starts_at`, `resets_at`,
+/// revision.
+type Line = (Arc<str>, Uuid, i64, i64, i64, i64, i64, Option<i64>, i64, i64, i64);
 
 /// Charges as they are written in rows.
 #[must_use]
 pub fn charges_text(charges: &[Charge]) -> String {
     let line = |c: &Charge| -> Line {
         let s = &c.standing;
-        let account = c.account;
-        let scope = account.scope.number();
-        (c.metric.clone(), account.account, scope, c.amount, c.refunded, s.used, s.limit, s.resets_at, s.revision)
+        let (account, scope) = (c.account.account, c.account.scope.number());
+        let period = (s.starts_at, s.resets_at);
+        let (metric, limit) = (c.metric.clone(), s.limit);
+        (metric, account, scope, c.amount, c.refunded, s.used, s.reserved, limit, period.0, period.1, s.revision)
     };
     let lines: Vec<Line> = charges.iter().map(line).collect();
     serde_json::to_string(&lines).unwrap_or_default()
@@ -220,12 +254,15 @@ pub fn charges_text(charges: &[Charge]) -> String {
 #[must_use]
 pub fn read_charges(tenant: TenantId, text: &str) -> Vec<Charge> {
     let lines: Vec<Line> = serde_json::from_str(text).unwrap_or_default();
-    let charge = |(metric, account, scope, amount, refunded, used, limit, resets_at, revision): Line| Charge {
-        metric,
-        account: AccountKey { scope: Scope::of(scope), tenant, account },
-        amount,
-        refunded,
-        standing: Standing { used, limit, resets_at, revision },
+    let charge = |line: Line| {
+        let (metric, account, scope, amount, refunded, used, reserved, limit, starts_at, resets_at, revision) = line;
+        Charge {
+            metric,
+            account: AccountKey { scope: Scope::of(scope), tenant, account },
+            amount,
+            refunded,
+            standing: Standing { used, reserved, limit, starts_at, resets_at, revision },
+        }
     };
     lines.into_iter().map(charge).collect()
 }
@@ -271,6 +308,19 @@ impl EventKind {
             5 => Self::Commit,
             6 => Self::Set,
             _ => Self::Consume,
+        }
+    }
+
+    /// Its name in exports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consume => "consume",
+            Self::Reserve => "reserve",
+            Self::Record => "record",
+            Self::Refund => "refund",
+            Self::Commit => "commit",
+            Self::Set => "set",
         }
     }
 
@@ -376,6 +426,17 @@ impl HoldState {
             Self::Committed => 2,
             Self::Released => 3,
             Self::Expired => 4,
+        }
+    }
+
+    /// Its name in refusals.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Committed => "committed",
+            Self::Released => "released",
+            Self::Expired => "expired",
         }
     }
 

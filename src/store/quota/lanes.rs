@@ -88,7 +88,8 @@ macro_rules! find_events {
 macro_rules! lock_accounts {
     ($keys:expr, $lock:literal) => {
         concat!(
-            "select a.tenant_id, a.account_id, a.scope, a.metric, coalesce(a.period_end, a.period_start) as period_end,
+            "select a.tenant_id, a.account_id, a.scope, a.metric, a.period_start,
+                    coalesce(a.period_end, a.period_start) as period_end,
                     a.limit_value, a.shown_limit, a.revision, a.committed, a.reserved, a.leased, a.forfeited, a.recall_need,
                     a.next_epoch, a.thresholds, a.told_percent
              from quota_account a

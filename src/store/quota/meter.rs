@@ -215,6 +215,7 @@ struct Account {
     account_id: Uuid,
     scope: i64,
     metric: String,
+    period_start: Timestamp,
     period_end: Timestamp,
     limit_value: i64,
     shown_limit: Option<i64>,
@@ -234,6 +235,7 @@ impl From<Account> for AccountRow {
         Self {
             key: account_key(row.scope, row.tenant_id, row.account_id),
             metric: row.metric.into(),
+            period_start: row.period_start,
             period_end: row.period_end,
             limit: row.limit_value,
             shown_limit: row.shown_limit,

@@ -4,6 +4,7 @@
 //! [`Rows`] and [`Batch`] are the one place where the store is a trait: the engine's simulation puts rows in memory behind
 //! them, with locks, crashes and lost commits of its own making.
 
+pub mod accounts;
 mod lanes;
 mod listen;
 mod meter;
@@ -23,8 +24,10 @@ use crate::time::Timestamp;
 pub use listen::Listener;
 pub use meter::QuotaRows;
 
-/// The statements of the commit lanes, for the tests.
-pub(super) const STATEMENTS: &[super::tx::Listed] = lanes::STATEMENTS;
+pub(super) use accounts::account_columns;
+
+/// The statements of the engine, for the tests.
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 2] = [accounts::STATEMENTS, lanes::STATEMENTS];
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
