@@ -9,6 +9,7 @@ pub mod domain;
 pub mod entitlement;
 #[cfg(test)]
 pub(crate) mod fuzz;
+pub mod gcra;
 pub mod host;
 pub mod id;
 pub mod impersonation;
