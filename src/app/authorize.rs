@@ -161,7 +161,10 @@ impl App {
             return Ok(());
         }
         let tenant = (&standing.tenant, standing.catalogue.as_ref());
-        let who = Who { member: decision.user.as_ref().map(|u| u.user_id), api_key: decision.api_key.as_ref().map(|k| k.api_key_id) };
+        let who = Who {
+            member: decision.user.as_ref().map(|u| u.user_id),
+            api_key: decision.api_key.as_ref().map(|k| k.api_key_id),
+        };
         if consume && decision.reasons.is_empty() {
             let key = question.idempotency_key.as_deref();
             let what = Consumption {

@@ -169,7 +169,11 @@ impl Fields {
         }
         let ok = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         self.read("idempotency_key", if ok { Ok(()) } else { Err("must be 1 to 128 printable ASCII characters") })?;
-        let own = if text.starts_with(OWN_KEYS) { Err("must not begin with `tenantry:`, as the server's own do") } else { Ok(()) };
+        let own = if text.starts_with(OWN_KEYS) {
+            Err("must not begin with `tenantry:`, as the server's own do")
+        } else {
+            Ok(())
+        };
         self.read("idempotency_key", own)?;
         Some(Some(text.to_owned()))
     }

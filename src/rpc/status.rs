@@ -35,6 +35,7 @@ pub(super) async fn respond<T>(work: impl Future<Output = Result<T, Error>>) -> 
 }
 
 /// The code of an error.
+#[expect(clippy::too_many_lines, reason = "a table, one line an error")]
 #[must_use]
 pub fn code(error: &Error) -> Code {
     match error {
@@ -141,6 +142,7 @@ pub fn code(error: &Error) -> Code {
 }
 
 /// The reason of an error, as errors.proto names it.
+#[expect(clippy::too_many_lines, reason = "a table, one line an error")]
 #[must_use]
 pub fn reason(error: &Error) -> &'static str {
     use ErrorReason as R;

@@ -21,8 +21,8 @@ use crate::domain::quota::{AccountKey, Scope};
 use crate::domain::tenant::Tenant;
 use crate::entropy;
 use crate::error::Error;
-use crate::store::quota::{QuotaRows, Signal};
 use crate::store::quota::accounts::{self, Account, LimitWish, Owner};
+use crate::store::quota::{QuotaRows, Signal};
 use crate::store::{InTenant, Store, TenantTx, entitlements, settings, tenants};
 use crate::time::Timestamp;
 
@@ -122,14 +122,12 @@ impl App {
         let mut opened = Vec::with_capacity(1);
         for owner in owners(of, metric, who) {
             let key = (of.0.tenant_id, metric.to_owned(), owner);
-            let account = match self.quota.find(&key, &of.0.subscription.of, ctx.now) {
-                Some(account) => account,
-                None => {
-                    let account = Arc::new(self.open_account(ctx, of, metric, owner).await?);
-                    self.quota.remember(key, account.clone());
-                    account
-                }
-            };
+            if let Some(account) = self.quota.find(&key, &of.0.subscription.of, ctx.now) {
+                opened.push(account);
+                continue;
+            }
+            let account = Arc::new(self.open_account(ctx, of, metric, owner).await?);
+            self.quota.remember(key, account.clone());
             opened.push(account);
         }
         Ok(opened)
@@ -142,19 +140,22 @@ impl App {
         let tenant = tenants::share(&mut tx).await?.settled(catalogue, ctx.now);
         let wish = wish(&mut tx, (&tenant, catalogue), metric, owner, ctx.now).await?;
         let last = accounts::find_last(&mut tx, metric, owner).await?;
-        let period = period_of(&mut tx, (&tenant, catalogue), metric, last.as_ref(), ctx.now).await?;
-        let account = match last.filter(|last| last.period == period) {
-            Some(account) => {
-                if !wish.is_of(&account) {
-                    accounts::set_limit(&mut tx, &account, &wish).await?;
-                }
-                account
+        // Members' and keys' accounts run with the tenant's, which is opened first.
+        let leading = match owner {
+            Owner::TENANT => None,
+            _ => accounts::find_last(&mut tx, metric, Owner::TENANT).await?,
+        };
+        let leading = leading.as_ref().or(last.as_ref());
+        let period = period_of(&mut tx, (&tenant, catalogue), metric, leading, ctx.now).await?;
+        let account = if let Some(account) = last.filter(|last| last.period == period) {
+            if !wish.is_of(&account) {
+                accounts::set_limit(&mut tx, &account, &wish).await?;
             }
-            None => {
-                accounts::insert(&mut tx, (entropy::id(ctx.now), metric, owner), period, &wish).await?;
-                let opened = accounts::find_last(&mut tx, metric, owner).await?;
-                opened.ok_or_else(|| Error::internal("an account that was opened is not there"))?
-            }
+            account
+        } else {
+            accounts::insert(&mut tx, (entropy::id(ctx.now), metric, owner), period, &wish).await?;
+            let opened = accounts::find_last(&mut tx, metric, owner).await?;
+            opened.ok_or_else(|| Error::internal("an account that was opened is not there"))?
         };
         tx.commit_unaudited(ctx.now).await?;
         let (of, until) = (tenant.subscription.of, wish.until);
@@ -242,8 +243,15 @@ pub(super) async fn period_of(
         return Ok(last.period);
     }
     let calendar = calendar(tx, tenant, catalogue).await?;
-    let natural = Period::at(metric_period(catalogue, metric), &calendar, now);
-    Ok(Period::following(last.map(|last| last.period), natural, now))
+    let span = metric_period(catalogue, metric);
+    let natural = Period::at(span, &calendar, now);
+    let period = Period::following(last.map(|last| last.period), natural, now);
+    if period.end.since(period.start) >= natural.end.since(natural.start) / 2 {
+        return Ok(period);
+    }
+    // A remainder that a change has left belongs to the period after it: whoever changes the time zone to and fro gets no
+    // more limits than there are periods.
+    Ok(Period { end: Period::at(span, &calendar, natural.end).end, ..period })
 }
 
 /// Over which span a metric runs: what is held rather than counted has no end.
@@ -261,5 +269,5 @@ pub(super) async fn calendar(tx: &mut TenantTx, tenant: &Tenant, catalogue: &Cat
     let zone = holds.time_zone.as_deref().and_then(|name| name.parse().ok()).unwrap_or(chrono_tz::UTC);
     let subscription = &tenant.subscription;
     let anchor = subscription.anchor.unwrap_or(tenant.created_at);
-    Ok(Calendar { zone, anchor, cycle: subscription.cycle.unwrap_or(Cycle::Month) })
+    Ok(Calendar { zone, anchor, cycle: subscription.anchor.and(subscription.cycle).unwrap_or(Cycle::Month) })
 }

@@ -46,10 +46,7 @@ impl Who {
     /// The person or key that makes a call.
     #[must_use]
     pub fn of(caller: &Caller) -> Self {
-        Self {
-            member: caller.user().map(|user| user.user_id),
-            api_key: caller.api_key().map(|key| key.api_key_id),
-        }
+        Self { member: caller.user().map(|user| user.user_id), api_key: caller.api_key().map(|key| key.api_key_id) }
     }
 }
 
@@ -100,7 +97,7 @@ impl App {
             hash = sha256(&[&hash[..], b"best effort"].concat());
         }
         let item = Item {
-            key: self.event_key(of.0.tenant_id, what.key.as_deref(), ctx.now),
+            key: event_key(of.0.tenant_id, what.key.as_deref(), ctx.now),
             is_keyed: what.key.is_some(),
             payload_hash: hash,
             action: Action::Consume { best_effort: what.best_effort },
@@ -115,12 +112,6 @@ impl App {
         let refused = |charge: &&Charge| charge.amount == 0;
         let shortages = shortages(told.charges.iter().filter(refused), &what.amounts);
         Ok(Consumed { usage: views::told(of.1, &told.charges), shortages, promised: told.promised })
-    }
-
-    /// The key of an event: the caller's, or a new one.
-    fn event_key(&self, tenant: TenantId, key: Option<&str>, now: Timestamp) -> EventKey {
-        let key = key.map_or_else(|| format!("{OWN_KEYS}{}", entropy::id(now).simple()).into(), Arc::from);
-        EventKey { tenant, key }
     }
 
     /// Amounts as charges on the accounts that count them.
@@ -139,6 +130,12 @@ impl App {
         }
         Ok(charges)
     }
+}
+
+/// The key of an event: the caller's, or a new one.
+fn event_key(tenant: TenantId, key: Option<&str>, now: Timestamp) -> EventKey {
+    let key = key.map_or_else(|| format!("{OWN_KEYS}{}", entropy::id(now).simple()).into(), Arc::from);
+    EventKey { tenant, key }
 }
 
 /// Details with the person and key in them.

@@ -213,14 +213,12 @@ impl App {
         let mut tx = self.store.read(InTenant(of.0.tenant_id)).await?;
         let mut views = Vec::with_capacity(metrics.len());
         for metric in metrics {
-            let view = match used_of(&mut tx, of, metric, ctx.now).await? {
-                Some(view) => view,
-                None => {
-                    let (limit, source) = limit_of(&mut tx, of, metric, ctx.now).await?;
-                    UsageView { source, ..blank(of.1, metric, limit.as_ref(), None) }
-                }
-            };
-            views.push(view);
+            if let Some(view) = used_of(&mut tx, of, metric, ctx.now).await? {
+                views.push(view);
+                continue;
+            }
+            let (limit, source) = limit_of(&mut tx, of, metric, ctx.now).await?;
+            views.push(UsageView { source, ..blank(of.1, metric, limit.as_ref(), None) });
         }
         Ok(views)
     }

@@ -74,12 +74,7 @@ struct Case<'e> {
 }
 
 /// Runs everything of a batch but its beginning and commit.
-pub(super) async fn run<B: Batch>(
-    batch: &mut B,
-    runner: Runner,
-    entries: &[Entry],
-    ops: &[Op],
-) -> Result<Plan, Fault> {
+pub(super) async fn run<B: Batch>(batch: &mut B, runner: Runner, entries: &[Entry], ops: &[Op]) -> Result<Plan, Fault> {
     let case = |entry| Case::new(entry);
     let mut cases: Vec<Case<'_>> = entries.iter().map(case).collect();
     // 2 and 3: keys, then what was stored under those that were taken.
@@ -141,7 +136,8 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
         return Ok(HashMap::new());
     }
     let inserted: HashSet<EventKey> = inserted.into_iter().collect();
-    let taken: Vec<EventKey> = events.into_iter().map(|event| event.key).filter(|key| !inserted.contains(key)).collect();
+    let taken: Vec<EventKey> =
+        events.into_iter().map(|event| event.key).filter(|key| !inserted.contains(key)).collect();
     let stored = batch.find_events(&taken).await?;
     let stored: HashMap<EventKey, EventRow> = stored.into_iter().map(|event| (event.key.clone(), event)).collect();
     for case in cases.iter_mut() {
@@ -293,6 +289,9 @@ struct Decider {
     rollups: BTreeMap<RollupKey, RollupRow>,
 }
 
+/// Amounts by account.
+type Parts = Vec<(AccountKey, i64)>;
+
 type RollupKey = (Uuid, Timestamp, Arc<str>, Option<Uuid>, Option<Uuid>, Box<str>, Box<str>, i64);
 
 impl Decider {
@@ -300,8 +299,11 @@ impl Decider {
     /// given that no instant justifies.
     /// Gives the leases that were returned.
     fn decide(&mut self, cases: &mut [Case<'_>], ops: &[Op], now: Timestamp) -> Vec<(AccountKey, Class)> {
-        let fresh: HashSet<EventKey> =
-            cases.iter().filter(|case| case.is_open()).filter_map(|case| case.event.as_ref().map(|e| e.key.clone())).collect();
+        let fresh: HashSet<EventKey> = cases
+            .iter()
+            .filter(|case| case.is_open())
+            .filter_map(|case| case.event.as_ref().map(|e| e.key.clone()))
+            .collect();
         for case in cases.iter_mut().filter(|case| case.is_open()) {
             if case.late || matches!(case.entry.item.action, Action::Record) {
                 case.planned = Some(self.count(case));
@@ -344,7 +346,8 @@ impl Decider {
             }
         }
         if !counted {
-            return self.unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
+            return self
+                .unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
         }
         self.admit(case, charges, None)
     }
@@ -389,7 +392,9 @@ impl Decider {
                 self.admit(case, charges, hold)
             }
             Verdict::Refused => {
-                charges.iter_mut().for_each(|charge| charge.amount = 0);
+                for charge in &mut charges {
+                    charge.amount = 0;
+                }
                 self.refuse(case, charges)
             }
             Verdict::Undecided => {
@@ -403,10 +408,10 @@ impl Decider {
     /// key go together. No lease backs such items.
     fn take_each(&mut self, case: &mut Case<'_>, mut charges: Vec<Charge>) -> Planned {
         let metrics: BTreeSet<Arc<str>> = charges.iter().map(|charge| charge.metric.clone()).collect();
-        let parts_of = |metric: &Arc<str>| -> Vec<(AccountKey, i64)> {
+        let parts_of = |metric: &Arc<str>| -> Parts {
             case.direct().filter(|c| c.metric == *metric).map(|c| (c.account, c.amount)).collect()
         };
-        let weighed: Vec<(Arc<str>, Vec<(AccountKey, i64)>)> =
+        let weighed: Vec<(Arc<str>, Parts)> =
             metrics.into_iter().map(|metric| (metric.clone(), parts_of(&metric))).collect();
         if weighed.iter().any(|(_, parts)| self.book.weigh(parts) == Verdict::Undecided) {
             for (_, parts) in &weighed {
@@ -606,7 +611,8 @@ impl Decider {
             return;
         }
         let bucket = Bucket::of(event.event_at).start();
-        let of_tenant = charges.iter().filter(|c| c.account.scope == crate::domain::quota::Scope::Tenant && c.amount != 0);
+        let of_tenant =
+            charges.iter().filter(|c| c.account.scope == crate::domain::quota::Scope::Tenant && c.amount != 0);
         for charge in of_tenant {
             let d = &event.details;
             let key = (

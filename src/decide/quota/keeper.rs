@@ -56,10 +56,10 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         if !recalled.is_empty() {
             self.recall(&recalled);
         }
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             self.reclaim_dead(seen, &own).await?;
         }
-        if round % 4 == 0 {
+        if round.is_multiple_of(4) {
             self.expire_holds().await?;
             self.ledger().forget_idle(self.timer.now());
         }
@@ -110,12 +110,12 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         for (account, class) in keys {
             book.fence(&account, class);
         }
-        let writes = Writes {
+        let fenced = Writes {
             leases: book.written_leases().cloned().collect(),
             accounts: book.written_accounts().cloned().collect(),
             ..Writes::default()
         };
-        batch.write(writer, 0, self.timer.wall(), &writes).await?;
+        batch.write(writer, 0, self.timer.wall(), &fenced).await?;
         batch.commit().await?;
         Ok(accounts)
     }

@@ -102,20 +102,18 @@ impl<R: Rows, T: Timer> Engine<R, T> {
                     self.ledger().fail(lane, &mut entries, &told, now);
                     self.timer.sleep_until(now + PAUSE).await;
                 }
-                Err(Stop::Lost | Stop::Failed(Fault::Unknown(_))) => {
-                    match self.fate(writer, batch_no).await {
-                        Fate::Dead => self.ledger().skip(lane),
-                        Fate::Committed => {
-                            self.recover(lane, writer, &mut entries).await;
-                            ops.clear();
-                        }
-                        Fate::Gone => {
-                            Ledger::orphan(&mut entries);
-                            self.enter_again(lane).await;
-                            ops.clear();
-                        }
+                Err(Stop::Lost | Stop::Failed(Fault::Unknown(_))) => match self.fate(writer, batch_no).await {
+                    Fate::Dead => self.ledger().skip(lane),
+                    Fate::Committed => {
+                        self.recover(lane, writer, &mut entries).await;
+                        ops.clear();
                     }
-                }
+                    Fate::Gone => {
+                        Ledger::orphan(&mut entries);
+                        self.enter_again(lane).await;
+                        ops.clear();
+                    }
+                },
             }
         }
     }

@@ -386,7 +386,9 @@ impl Ledger {
     pub(super) fn recovered(&mut self, number: usize, entries: &mut [Entry], rows: &[LeaseRow], now: Micros) {
         let lane = &mut self.lanes[number];
         lane.batch_no += 1;
-        entries.iter_mut().for_each(|entry| lane.give_back(entry, false));
+        for entry in entries {
+            lane.give_back(entry, false);
+        }
         lane.reload(rows, now);
     }
 

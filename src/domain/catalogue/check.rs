@@ -223,6 +223,11 @@ impl<'t> Check<'t> {
         if limit.soft_percent > 1000 {
             self.says(&below("soft_percent"), "must be 0 to 1000");
         }
+        for (name, own) in [("per_member", limit.per_member), ("per_key", limit.per_key)] {
+            if let Some(own) = own {
+                self.amount(&below(name), own, 0);
+            }
+        }
         if limit.burst != 0 {
             self.amount(&below("burst"), limit.burst, 0);
             if of.is_some_and(|of| of.kind != MetricKind::Rate) {

@@ -39,9 +39,8 @@ impl Book {
     /// A book of these accounts and of the lane's own leases.
     #[must_use]
     pub fn new(accounts: Vec<AccountRow>, leases: Vec<LeaseRow>) -> Self {
-        let folio = |row: AccountRow| {
-            (row.key, Folio { row, written: false, undecided: 0, decided: false, largest: 0 })
-        };
+        let folio =
+            |row: AccountRow| (row.key, Folio { row, written: false, undecided: 0, decided: false, largest: 0 });
         Self {
             accounts: accounts.into_iter().map(folio).collect(),
             leases: leases.into_iter().map(|row| ((row.account, row.class), (row, false))).collect(),
@@ -274,8 +273,7 @@ fn tell(folio: &mut Folio, notices: &mut Vec<Notice>) {
     let Some(limit) = row.shown_limit.filter(|limit| *limit > 0) else { return };
     let percent = i128::from(row.used()) * 100 / i128::from(limit);
     let told = row.told_percent;
-    let reached: Vec<i64> =
-        row.thresholds.iter().copied().filter(|p| *p > told && i128::from(*p) <= percent).collect();
+    let reached: Vec<i64> = row.thresholds.iter().copied().filter(|p| *p > told && i128::from(*p) <= percent).collect();
     for percent in &reached {
         notices.push(Notice {
             account: row.key,

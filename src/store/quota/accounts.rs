@@ -9,7 +9,7 @@ use crate::domain::quota::{AccountKey, AccountRow, Class, LeaseRow, Scope, UNLIM
 use crate::error::Error;
 use crate::store::dialect::{LOCK_ACCOUNT_LEASES, LOCK_QUOTA_ACCOUNT};
 use crate::store::scoped::TenantTx;
-use crate::store::tx::{OfPlatform, OfTenant, Statement, statements};
+use crate::store::tx::{OfTenant, Statement, statements};
 use crate::time::Timestamp;
 
 macro_rules! account_columns {
@@ -67,8 +67,6 @@ statements! {
          set epoch = $5, granted = $6, settled = $7, forfeited = $8
          where tenant_id = $1 and account_id = $2 and writer_id = $3 and class = $4",
     );
-    SAVEPOINT: OfPlatform = Statement::new("savepoint leases");
-    BACK: OfPlatform = Statement::new("rollback to savepoint leases");
 }
 
 /// An account, and what of it the engine does not look at.
@@ -313,7 +311,7 @@ struct Whole {
 /// Locks all open leases of an account, then the account; and makes sure that none was granted in between.
 async fn lock_whole(tx: &mut TenantTx, key: AccountKey) -> Result<Whole, Error> {
     for _ in 0..20 {
-        tx.execute(&SAVEPOINT, &[]).await?;
+        tx.savepoint().await?;
         let leases: Vec<LeaseRecord> = tx.all(&LOCK_ACCOUNT_LEASES, &[key.account.into()]).await?;
         let row: Option<Record> = tx.optional(&LOCK_QUOTA_ACCOUNT, &[key.account.into()]).await?;
         let mut account = Account::from(row.ok_or(Error::TenantNotFound)?);
@@ -332,7 +330,7 @@ async fn lock_whole(tx: &mut TenantTx, key: AccountKey) -> Result<Whole, Error> 
             return Ok(Whole { account, leases });
         }
         // Granted meanwhile: let go of the account, and lock that lease too.
-        tx.execute(&BACK, &[]).await?;
+        tx.back_to_savepoint().await?;
     }
     Err(Error::DatabaseUnavailable("leases were granted faster than they could be taken back".into()))
 }
@@ -360,13 +358,7 @@ async fn fence_all(
         tx.execute(&PUT_LEASE, &args).await?;
     }
     row.committed = level.unwrap_or(row.committed);
-    let args = [
-        account.into(),
-        row.committed.into(),
-        row.leased.into(),
-        row.forfeited.into(),
-        sequence.into(),
-    ];
+    let args = [account.into(), row.committed.into(), row.leased.into(), row.forfeited.into(), sequence.into()];
     tx.execute(&PUT, &args).await?;
     Ok(row)
 }

@@ -23,9 +23,8 @@ pub(super) const fn channel(signal: Signal) -> &'static str {
 
 /// Accounts, as they are sent: scope, tenant and account in hexadecimal, one after the other with spaces.
 pub(super) fn text(accounts: &[AccountKey]) -> String {
-    let one = |key: &AccountKey| {
-        format!("{}{}{}", key.scope.number(), key.tenant.0.as_simple(), key.account.as_simple())
-    };
+    let one =
+        |key: &AccountKey| format!("{}{}{}", key.scope.number(), key.tenant.0.as_simple(), key.account.as_simple());
     accounts.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 

@@ -10,8 +10,8 @@ use super::lanes;
 use super::{Batch, Fate, Fault, RollupRow, Rows, Signal, WriterRow, Writes};
 use crate::domain::id::TenantId;
 use crate::domain::quota::{
-    AccountKey, AccountRow, Class, Details, EventKey, EventKind, EventRow, HoldKind, HoldRow, HoldState, LeaseRow, Notice,
-    Scope, charges_text, read_charges,
+    AccountKey, AccountRow, Class, Details, EventKey, EventKind, EventRow, HoldKind, HoldRow, HoldState, LeaseRow,
+    Notice, Scope, charges_text, read_charges,
 };
 use crate::entropy;
 use crate::store::tx::{ByMeter, Column, Conn, Record, Statement, Value};
@@ -92,7 +92,7 @@ struct Key {
 }
 
 #[derive(sqlx::FromRow)]
-struct Event {
+struct EventRecord {
     tenant_id: Uuid,
     key: String,
     payload_hash: Vec<u8>,
@@ -112,8 +112,8 @@ struct Event {
     subject: String,
 }
 
-impl From<Event> for EventRow {
-    fn from(row: Event) -> Self {
+impl From<EventRecord> for EventRow {
+    fn from(row: EventRecord) -> Self {
         let tenant = TenantId(row.tenant_id);
         let mut payload_hash = [0; 32];
         if let Ok(hash) = row.payload_hash.try_into() {
@@ -143,7 +143,7 @@ impl From<Event> for EventRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct Hold {
+struct HoldRecord {
     tenant_id: Uuid,
     hold_id: Uuid,
     kind: i64,
@@ -158,8 +158,8 @@ struct Hold {
     ended_at: Option<Timestamp>,
 }
 
-impl From<Hold> for HoldRow {
-    fn from(row: Hold) -> Self {
+impl From<HoldRecord> for HoldRow {
+    fn from(row: HoldRecord) -> Self {
         let tenant = TenantId(row.tenant_id);
         Self {
             tenant,
@@ -179,7 +179,7 @@ impl From<Hold> for HoldRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct Lease {
+struct LeaseRecord {
     tenant_id: Uuid,
     account_id: Uuid,
     scope: i64,
@@ -191,8 +191,8 @@ struct Lease {
     forfeited: i64,
 }
 
-impl From<Lease> for LeaseRow {
-    fn from(row: Lease) -> Self {
+impl From<LeaseRecord> for LeaseRow {
+    fn from(row: LeaseRecord) -> Self {
         Self {
             account: account_key(row.scope, row.tenant_id, row.account_id),
             writer: row.writer_id,
@@ -210,7 +210,7 @@ const fn account_key(scope: i64, tenant: Uuid, account: Uuid) -> AccountKey {
 }
 
 #[derive(sqlx::FromRow)]
-struct Account {
+struct AccountRecord {
     tenant_id: Uuid,
     account_id: Uuid,
     scope: i64,
@@ -230,8 +230,8 @@ struct Account {
     told_percent: i64,
 }
 
-impl From<Account> for AccountRow {
-    fn from(row: Account) -> Self {
+impl From<AccountRecord> for AccountRow {
+    fn from(row: AccountRecord) -> Self {
         Self {
             key: account_key(row.scope, row.tenant_id, row.account_id),
             metric: row.metric.into(),
@@ -419,23 +419,23 @@ impl Batch for MeterTx {
     }
 
     async fn find_events(&mut self, keys: &[EventKey]) -> Result<Vec<EventRow>, Fault> {
-        let rows: Vec<Event> = self.all(&lanes::FIND_EVENTS, &[Value::Rows(&event_keys(keys))]).await?;
+        let rows: Vec<EventRecord> = self.all(&lanes::FIND_EVENTS, &[Value::Rows(&event_keys(keys))]).await?;
         Ok(rows.into_iter().map(EventRow::from).collect())
     }
 
     async fn lock_events(&mut self, keys: &[EventKey]) -> Result<Vec<EventRow>, Fault> {
-        let rows: Vec<Event> = self.all(&lanes::LOCK_EVENTS, &[Value::Rows(&event_keys(keys))]).await?;
+        let rows: Vec<EventRecord> = self.all(&lanes::LOCK_EVENTS, &[Value::Rows(&event_keys(keys))]).await?;
         Ok(rows.into_iter().map(EventRow::from).collect())
     }
 
     async fn lock_holds(&mut self, keys: &[(TenantId, Uuid)]) -> Result<Vec<HoldRow>, Fault> {
         let columns = [ids(keys, |(tenant, _)| tenant.0), ids(keys, |(_, hold)| *hold)];
-        let rows: Vec<Hold> = self.all(&lanes::LOCK_HOLDS, &[Value::Rows(&columns)]).await?;
+        let rows: Vec<HoldRecord> = self.all(&lanes::LOCK_HOLDS, &[Value::Rows(&columns)]).await?;
         Ok(rows.into_iter().map(HoldRow::from).collect())
     }
 
     async fn lock_due_holds(&mut self, now: Timestamp, limit: i64) -> Result<Vec<HoldRow>, Fault> {
-        let rows: Vec<Hold> = self.all(&lanes::LOCK_DUE_HOLDS, &[now.into(), limit.into()]).await?;
+        let rows: Vec<HoldRecord> = self.all(&lanes::LOCK_DUE_HOLDS, &[now.into(), limit.into()]).await?;
         Ok(rows.into_iter().map(HoldRow::from).collect())
     }
 
@@ -445,18 +445,18 @@ impl Batch for MeterTx {
             ids(keys, |(account, _)| account.account),
             ints(keys, |(_, class)| class.number()),
         ];
-        let rows: Vec<Lease> = self.all(&lanes::LOCK_LEASES, &[Value::Rows(&columns), writer.into()]).await?;
+        let rows: Vec<LeaseRecord> = self.all(&lanes::LOCK_LEASES, &[Value::Rows(&columns), writer.into()]).await?;
         Ok(rows.into_iter().map(LeaseRow::from).collect())
     }
 
     async fn lock_leases_of(&mut self, writer: Uuid, limit: i64) -> Result<Vec<LeaseRow>, Fault> {
-        let rows: Vec<Lease> = self.all(&lanes::LOCK_LEASES_OF, &[writer.into(), limit.into()]).await?;
+        let rows: Vec<LeaseRecord> = self.all(&lanes::LOCK_LEASES_OF, &[writer.into(), limit.into()]).await?;
         Ok(rows.into_iter().map(LeaseRow::from).collect())
     }
 
     async fn lock_accounts(&mut self, keys: &[AccountKey]) -> Result<Vec<AccountRow>, Fault> {
         let columns = [ids(keys, |key| key.tenant.0), ids(keys, |key| key.account)];
-        let rows: Vec<Account> = self.all(&lanes::LOCK_ACCOUNTS, &[Value::Rows(&columns)]).await?;
+        let rows: Vec<AccountRecord> = self.all(&lanes::LOCK_ACCOUNTS, &[Value::Rows(&columns)]).await?;
         let mut rows: Vec<AccountRow> = rows.into_iter().map(AccountRow::from).collect();
         let leased: Vec<AccountKey> = rows.iter().filter(|row| row.leased > 0).map(|row| row.key).collect();
         if !leased.is_empty() {
@@ -575,7 +575,7 @@ impl Rows for QuotaRows {
     }
 
     async fn leases_of(&self, writer: Uuid) -> Result<Vec<LeaseRow>, Fault> {
-        let rows: Vec<Lease> = self.list(&lanes::LIST_LEASES_OF, &[writer.into(), i64::MAX.into()]).await?;
+        let rows: Vec<LeaseRecord> = self.list(&lanes::LIST_LEASES_OF, &[writer.into(), i64::MAX.into()]).await?;
         Ok(rows.into_iter().map(LeaseRow::from).collect())
     }
 

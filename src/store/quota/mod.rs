@@ -126,13 +126,13 @@ pub trait Batch: Send {
     /// The same, locked.
     fn lock_events(&mut self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventRow>, Fault>> + Send;
     /// Holds, locked.
-    fn lock_holds(
-        &mut self,
-        keys: &[(TenantId, Uuid)],
-    ) -> impl Future<Output = Result<Vec<HoldRow>, Fault>> + Send;
+    fn lock_holds(&mut self, keys: &[(TenantId, Uuid)]) -> impl Future<Output = Result<Vec<HoldRow>, Fault>> + Send;
     /// Holds that should have ended by now, locked; those that somebody else has locked are passed over.
-    fn lock_due_holds(&mut self, now: Timestamp, limit: i64)
-    -> impl Future<Output = Result<Vec<HoldRow>, Fault>> + Send;
+    fn lock_due_holds(
+        &mut self,
+        now: Timestamp,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<HoldRow>, Fault>> + Send;
     /// A writer's leases on these accounts, locked; only those that have a row.
     fn lock_leases(
         &mut self,

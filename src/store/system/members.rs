@@ -276,13 +276,15 @@ impl Store {
         now: Timestamp,
     ) -> Result<HashMap<(TenantId, String), (Period, i64)>, Error> {
         let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(HashMap::new()) };
-        let args =
-            [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into(), now.into()];
+        let args = [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into(), now.into()];
         let rows: Vec<UsedRow> = self.across_tenants().await?.all(&LIST_USED_OF_USER, &args).await?;
         let period = |row: &UsedRow| Period {
             start: row.period_start,
             end: row.period_end.unwrap_or_else(|| Period::month_of(row.period_start).end),
         };
-        Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric.clone()), (period(&row), row.used))).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| ((TenantId(row.tenant_id), row.metric.clone()), (period(&row), row.used)))
+            .collect())
     }
 }

@@ -74,7 +74,7 @@ impl Lane {
                 let known = self.leases.get(&(account, class)).map_or(0, |lease| lease.epoch);
                 Op::Grant { account, class, wanted, known }
             }
-            other => other,
+            Op::Return { .. } => op,
         };
         ops.into_iter().map(with_epoch).collect()
     }
