@@ -38,6 +38,7 @@ mod links;
 mod mail;
 mod matrix;
 mod members;
+mod metering;
 mod mfa;
 mod node;
 mod oidc;

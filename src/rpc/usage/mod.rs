@@ -1,39 +1,33 @@
 //! `UsageService`: decodes, calls the use case, encodes.
 
-use tonic::{Request, Response, Status};
+mod consume;
+mod holds;
+mod record;
 
-use super::fields::Fields;
-use super::status::respond;
-use super::{Services, convert, v1};
-use crate::app::usage::{Consumption, Who};
-use crate::error::Error;
+use tonic::{Request, Response, Status, Streaming};
 
-#[tonic::async_trait]
-impl v1::usage_service_server::UsageService for Services {
-    async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<v1::ConsumeResponse>, Status> {
-        Box::pin(respond(async {
-            let (t, m) = self.0.enter(request).await?;
-            let mut f = Fields::default();
-            let amounts = f.amounts(&m.amounts, 1);
-            let key = f.idempotency_key(&m.idempotency_key);
-            let (Some(amounts), Some(key)) = (amounts, key) else { return Err(f.refuse()) };
-            let who = Who::of(&t.ctx.caller);
-            let what = Consumption { amounts, key, who, ..Consumption::default() };
-            let consumed = self.0.app.consume(&t.ctx, (&t.tenant, &t.catalogue), what).await?;
-            Ok(v1::ConsumeResponse { usage: consumed.usage.iter().map(convert::usage).collect() })
-        }))
-        .await
-    }
+use super::{Services, served, v1};
 
-    async fn get_usage(&self, request: Request<v1::GetUsageRequest>) -> Result<Response<v1::GetUsageResponse>, Status> {
-        respond(async {
-            let (t, m) = self.0.enter(request).await?;
-            if m.metrics.len() > 100 || m.metrics.iter().any(|metric| metric.len() > 64) {
-                return Err(Error::field("metrics", "must be at most 100 names of metrics"));
-            }
-            let usage = self.0.app.get_usage(&t.ctx, (&t.tenant, &t.catalogue), &m.metrics).await?;
-            Ok(v1::GetUsageResponse { usage: usage.iter().map(convert::usage).collect() })
-        })
-        .await
+served! { v1::usage_service_server::UsageService:
+    consume(ConsumeRequest) -> ConsumeResponse = consume;
+    check_quota(CheckQuotaRequest) -> CheckQuotaResponse = consume;
+    get_usage(GetUsageRequest) -> GetUsageResponse = consume;
+    reserve(ReserveRequest) -> ReserveResponse = holds;
+    commit_reservation(CommitReservationRequest) -> CommitReservationResponse = holds;
+    release_reservation(ReleaseReservationRequest) -> ReleaseReservationResponse = holds;
+    extend_reservation(ExtendReservationRequest) -> ExtendReservationResponse = holds;
+    acquire_slot(AcquireSlotRequest) -> AcquireSlotResponse = holds;
+    heartbeat_slots(HeartbeatSlotsRequest) -> HeartbeatSlotsResponse = holds;
+    release_slot(ReleaseSlotRequest) -> ReleaseSlotResponse = holds;
+    refund(RefundRequest) -> RefundResponse = record;
+    set_gauge(SetGaugeRequest) -> SetGaugeResponse = record;
+    record_usage(RecordUsageRequest) -> RecordUsageResponse = record;
+    {
+        async fn stream_usage(
+            &self,
+            request: Request<Streaming<v1::StreamUsageRequest>>,
+        ) -> Result<Response<v1::StreamUsageResponse>, Status> {
+            Box::pin(super::status::respond(record::stream_usage(self, request))).await
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! them, with locks, crashes and lost commits of its own making.
 
 pub mod accounts;
+mod events;
 mod lanes;
 mod listen;
 mod meter;
@@ -21,13 +22,14 @@ use crate::domain::quota::{
 };
 use crate::time::Timestamp;
 
+pub use events::{insert_event, insert_rollup};
 pub use listen::Listener;
 pub use meter::QuotaRows;
 
 pub(super) use accounts::account_columns;
 
 /// The statements of the engine, for the tests.
-pub(super) const STATEMENTS: [&[super::tx::Listed]; 2] = [accounts::STATEMENTS, lanes::STATEMENTS];
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 3] = [accounts::STATEMENTS, events::STATEMENTS, lanes::STATEMENTS];
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
