@@ -1,6 +1,6 @@
 //! A commit lane in memory: its writer, its queue, its leases.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
@@ -27,8 +27,8 @@ pub(super) struct Lane {
     pub(super) writer: Uuid,
     pub(super) batch_no: i64,
     pub(super) queue: VecDeque<Entry>,
-    pub(super) leases: HashMap<(AccountKey, Class), Lease>,
-    pub(super) ops: HashMap<(AccountKey, Class), Op>,
+    pub(super) leases: BTreeMap<(AccountKey, Class), Lease>,
+    pub(super) ops: BTreeMap<(AccountKey, Class), Op>,
     /// When it last reached the database.
     pub(super) reached: Option<Micros>,
     /// When its leases are looked through next.
@@ -68,7 +68,7 @@ impl Lane {
 
     /// The operations that are due, with the epochs that are known now.
     pub(super) fn take_ops(&mut self) -> Vec<Op> {
-        let ops: Vec<Op> = self.ops.drain().map(|(_, op)| op).collect();
+        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().collect();
         let with_epoch = |op| match op {
             Op::Grant { account, class, wanted, .. } => {
                 let known = self.leases.get(&(account, class)).map_or(0, |lease| lease.epoch);
