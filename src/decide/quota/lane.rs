@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::batch::{self, Plan, Planned, Runner};
 use super::item::Outcome;
-use super::ledger::{Entry, Ledger, Op, Work};
+use super::ledger::{Entry, Op, Work};
 use super::{Engine, Timer};
 use crate::store::quota::{Batch, Fate, Fault, Rows, Signal};
 
@@ -18,8 +18,10 @@ const TRIES: u32 = 50;
 enum Stop {
     /// It will never be: the same again.
     Failed(Fault),
-    /// The writer is gone or elsewhere.
+    /// The writer was declared dead.
     Lost,
+    /// Whether it was is not known; this is what follows if so.
+    Unknown(Plan),
 }
 
 impl From<Fault> for Stop {
@@ -95,27 +97,28 @@ impl<R: Rows, T: Timer> Engine<R, T> {
                     return Some((entries, ops));
                 }
                 Err(Stop::Failed(Fault::Retry(_))) if tries < TRIES => tries += 1,
-                Err(Stop::Failed(Fault::Away(reason) | Fault::Retry(reason))) => {
+                Err(Stop::Failed(Fault::Away(reason) | Fault::Retry(reason) | Fault::Unknown(reason))) => {
                     tracing::debug!(reason, "a batch could not be committed");
                     let now = self.timer.now();
                     let told = Outcome::Away(reason);
                     self.ledger().fail(lane, &mut entries, &told, now);
                     self.timer.sleep_until(now + PAUSE).await;
                 }
-                Err(Stop::Lost | Stop::Failed(Fault::Unknown(_))) => {
-                    match self.fate(writer, batch_no).await {
-                        Fate::Dead => self.ledger().skip(lane),
-                        Fate::Committed => {
-                            self.recover(lane, writer, &mut entries).await;
-                            ops.clear();
-                        }
-                        Fate::Gone => {
-                            Ledger::orphan(&mut entries);
-                            self.enter_again(lane).await;
-                            ops.clear();
-                        }
-                    }
+                Err(Stop::Lost) => {
+                    self.enter_again(lane).await;
+                    ops.clear();
                 }
+                Err(Stop::Unknown(plan)) => match self.fate(writer, batch_no).await {
+                    Fate::Committed => {
+                        self.booked(lane, entries, plan).await;
+                        return None;
+                    }
+                    Fate::Dead => self.ledger().skip(lane),
+                    Fate::Gone => {
+                        self.enter_again(lane).await;
+                        ops.clear();
+                    }
+                },
             }
         }
     }
@@ -129,15 +132,13 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             return Err(Stop::Lost);
         }
         if entries.is_empty() && ops.is_empty() {
-            batch.commit().await?;
-            return Ok(Plan::default());
+            return committed(batch.commit().await, Plan::default());
         }
         let plan = batch::run(&mut batch, runner, entries, ops).await?;
         if cfg!(feature = "broken-ack") {
             answer_early(entries, &plan);
         }
-        batch.commit().await?;
-        Ok(plan)
+        committed(batch.commit().await, plan)
     }
 
     /// What became of a batch, asked until somebody knows.
@@ -158,21 +159,11 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         }
     }
 
-    /// Enters a lane anew after it was declared dead, however long that takes.
+    /// Enters a lane anew after it was declared dead, however long that takes. Its leases are closed: what they backed is
+    /// found out by the fence, and what was promised of them uses up what they forfeited.
     async fn enter_again(&self, lane: usize) {
+        self.ledger().skip(lane);
         while self.enter(lane).await.is_err() {
-            self.timer.sleep_until(self.timer.now() + PAUSE).await;
-        }
-    }
-
-    /// After a batch that was committed without an answer: leases are what their rows say, and the items are run once more.
-    /// Their keys tell what was written of them.
-    async fn recover(&self, lane: usize, writer: Uuid, entries: &mut [Entry]) {
-        loop {
-            if let Ok(leases) = self.rows.leases_of(writer).await {
-                let now = self.timer.now();
-                return self.ledger().recovered(lane, entries, &leases, now);
-            }
             self.timer.sleep_until(self.timer.now() + PAUSE).await;
         }
     }
@@ -198,6 +189,15 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         if !returned.is_empty() {
             self.rows.tell(Signal::Returned, &returned).await;
         }
+    }
+}
+
+/// What follows a commit.
+fn committed(told: Result<(), Fault>, plan: Plan) -> Result<Plan, Stop> {
+    match told {
+        Ok(()) => Ok(plan),
+        Err(Fault::Unknown(_)) => Err(Stop::Unknown(plan)),
+        Err(fault) => Err(Stop::Failed(fault)),
     }
 }
 

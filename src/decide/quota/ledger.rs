@@ -14,7 +14,7 @@ use self::lane::Lane;
 use super::batch::{Plan, Planned};
 use super::item::{Action, Item, Outcome, Told};
 use super::{Micros, Settings};
-use crate::domain::quota::{AccountKey, Class, EventKey, LeaseRow, Standing};
+use crate::domain::quota::{AccountKey, Class, EventKey, Standing};
 
 /// A part of an item that a lease of its lane backs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,16 +94,16 @@ pub(super) enum Work {
 }
 
 impl Ledger {
-    pub(super) fn new(settings: Settings) -> Self {
-        let lanes = (0..settings.lanes).map(|_| Lane::default()).collect();
+    pub(super) fn new(settings: Settings, writers: Vec<Uuid>) -> Self {
+        let lanes = writers.into_iter().map(|writer| Lane { writer, ..Lane::default() }).collect();
         let (accounts, inflight) = (HashMap::new(), HashMap::new());
         Self { settings, accounts, inflight, lanes, waiting: Vec::new(), stopping: false }
     }
 
-    /// Gives a lane its writer; what it held as another one is gone.
-    pub(super) fn enter(&mut self, lane: usize, writer: Uuid, now: Micros) {
+    /// A lane's writer was entered; what it held before is gone.
+    pub(super) fn enter(&mut self, lane: usize, now: Micros) {
         let lane = &mut self.lanes[lane];
-        (lane.writer, lane.batch_no, lane.reached) = (writer, 0, Some(now));
+        lane.reached = Some(now);
         lane.leases.clear();
         lane.ops.clear();
     }
@@ -355,19 +355,9 @@ impl Ledger {
         }
     }
 
-    /// Notes that a batch number is used up by a batch that will never be committed.
+    /// Leaves out the number of a batch that will never be committed, and the one by which its row says so.
     pub(super) fn skip(&mut self, number: usize) {
-        self.lanes[number].batch_no += 1;
-    }
-
-    /// Items of a lane that was declared dead: nothing backs them any more.
-    pub(super) fn orphan(entries: &mut [Entry]) {
-        entries.iter_mut().flat_map(|entry| &mut entry.held).for_each(|held| {
-            if let Some(held) = held {
-                // No lease ever had this epoch: the fence refuses it, and promises are counted as late.
-                held.epoch = -1;
-            }
-        });
+        self.lanes[number].batch_no += 2;
     }
 
     /// Fails items that were not written; promises stay.
@@ -379,15 +369,6 @@ impl Ledger {
             self.lanes[number].give_back(&mut entry, true);
             self.answer(entry, outcome.clone(), None);
         }
-    }
-
-    /// After a batch that was committed and not answered: its items hold nothing, and the lane's leases are what their rows
-    /// say.
-    pub(super) fn recovered(&mut self, number: usize, entries: &mut [Entry], rows: &[LeaseRow], now: Micros) {
-        let lane = &mut self.lanes[number];
-        lane.batch_no += 1;
-        entries.iter_mut().for_each(|entry| lane.give_back(entry, false));
-        lane.reload(rows, now);
     }
 
     // ---- waiting -------------------------------------------------------------------------------------------------

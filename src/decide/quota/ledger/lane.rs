@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Entry, Op};
 use crate::decide::quota::item::Item;
 use crate::decide::quota::{Micros, Settings};
-use crate::domain::quota::{AccountKey, Class, LeaseRow};
+use crate::domain::quota::{AccountKey, Class};
 
 /// A lease, as far as this server knows. `free + pending` is what its row has granted and not settled.
 #[derive(Debug, Clone, Copy)]
@@ -148,22 +148,5 @@ impl Lane {
             self.look_at = 0;
         }
         Some(lease)
-    }
-
-    /// Sets leases to what their rows say.
-    pub(super) fn reload(&mut self, rows: &[LeaseRow], now: Micros) {
-        let row_of = |key: &(AccountKey, Class)| rows.iter().find(|row| (row.account, row.class) == *key);
-        self.leases.retain(|key, lease| row_of(key).is_some_and(|row| row.epoch == lease.epoch));
-        for row in rows.iter().filter(|row| row.epoch != 0) {
-            let lease = self.leases.entry((row.account, row.class)).or_insert(Lease {
-                epoch: row.epoch,
-                free: 0,
-                pending: 0,
-                closing: false,
-                used_at: now,
-                settled: true,
-            });
-            lease.free = row.granted - row.settled - lease.pending;
-        }
     }
 }
