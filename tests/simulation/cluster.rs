@@ -115,13 +115,12 @@ impl Cluster {
     pub(crate) fn engine(&self, number: usize) -> Option<(Process, Arc<SimEngine>)> {
         let servers = self.servers();
         let server = &servers[number];
-        Some((server.process, server.engine.clone()?))
+        let is_dead = self.world.state().dead.contains(&server.process);
+        Some((server.process, server.engine.clone().filter(|_| !is_dead)?))
     }
 
     /// Ends a server as `kill -9` does.
     pub(crate) fn kill(&self, number: usize) {
-        let engine = self.servers()[number].engine.take();
-        drop(engine);
         self.world.kill(self.process(number));
     }
 
@@ -143,7 +142,7 @@ impl Cluster {
 
     /// Waits until every server serves.
     pub(crate) async fn all_serve(&self) {
-        while self.servers().iter().any(|server| server.engine.is_none()) {
+        while (0..self.count()).any(|number| self.engine(number).is_none()) {
             self.world.sleep(5_000).await;
         }
     }

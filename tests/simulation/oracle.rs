@@ -205,9 +205,9 @@ impl State {
     /// What must hold of an answer when it is given (S2, S3, S5).
     pub(crate) fn answered(&mut self, attempt: usize, item: &Item, outcome: &Outcome) {
         let wrong = self.wrong_about(attempt, item, outcome);
-        self.note(|| format!("{} {:?} {outcome:?}", item.key.key, item.action));
+        self.note(|| format!("{:?} {:?} {outcome:?}", item.key.key, item.action));
         if let Some(wrong) = wrong {
-            self.violated(format!("{wrong}: {} {:?} was told {outcome:?}", item.key.key, item.action));
+            self.violated(format!("{wrong}: {:?} {:?} was told {outcome:?}", item.key.key, item.action));
         }
     }
 

@@ -471,7 +471,7 @@ impl Rows for SimRows {
         let process = self.process;
         self.once(Lock::Writer(writer.writer), |state, _| {
             state.oracle.writers.insert(writer.writer, process);
-            state.db.tables.writers.entry(writer.writer).or_insert(writer);
+            state.db.tables.writers.entry(writer.writer).or_insert(writer).batch_no = writer.batch_no;
         })
         .await
     }
@@ -480,15 +480,19 @@ impl Rows for SimRows {
         if self.world.pass(Point::ResolveBefore, self.process).await {
             return Err(cut());
         }
-        self.once(Lock::Writer(writer), |state, _| match state.db.tables.writers.get_mut(&writer) {
-            None => Fate::Gone,
-            Some(row) if row.batch_no == batch_no - 1 => {
-                (row.batch_no, row.beat) = (batch_no, row.beat + 1);
-                Fate::Dead
+        self.once(Lock::Writer(writer), |state, _| {
+            if let Some(row) = state.db.tables.writers.get_mut(&writer).filter(|row| row.batch_no == batch_no - 1) {
+                (row.batch_no, row.beat) = (batch_no + 1, row.beat + 1);
             }
-            Some(_) => Fate::Committed,
         })
-        .await
+        .await?;
+        self.enter().await?;
+        let row = self.world.state().db.tables.writers.get(&writer).copied();
+        Ok(match row {
+            None => Fate::Gone,
+            Some(row) if row.batch_no == batch_no => Fate::Committed,
+            Some(_) => Fate::Dead,
+        })
     }
 
     async fn writers(&self) -> Result<Vec<WriterRow>, Fault> {
@@ -507,13 +511,6 @@ impl Rows for SimRows {
             dies
         })
         .await
-    }
-
-    async fn leases_of(&self, writer: Uuid) -> Result<Vec<LeaseRow>, Fault> {
-        self.enter().await?;
-        let state = self.world.state();
-        let open = state.db.tables.leases.iter().filter(|(key, row)| key.1 == writer && row.epoch != 0);
-        Ok(open.map(|(_, row)| row.clone()).collect())
     }
 
     async fn recalled(&self, writers: &[Uuid]) -> Result<Vec<AccountKey>, Fault> {
