@@ -60,13 +60,10 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         while let Some((entries, ops)) = batches.pop() {
             let Some((mut entries, ops)) = self.commit_whole(lane, entries, ops).await else { continue };
             if entries.len() <= 1 {
-                let told = Outcome::Broken("the database does not take it".to_owned());
-                self.ledger().fail(lane, &mut entries, &told, u64::MAX);
-                for entry in &entries {
-                    tracing::error!(key = %entry.item.key.key, "what was promised cannot be written");
-                }
                 metrics::counter!("tenantry_quota_poison_total").increment(1);
-                if !ops.is_empty() {
+                // Operations alone that the database does not take are given up: leases are looked through again.
+                if let Some(entry) = entries.pop() {
+                    self.ledger().spoil(lane, entry);
                     batches.push((Vec::new(), ops));
                 }
                 continue;

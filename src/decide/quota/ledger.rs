@@ -360,10 +360,20 @@ impl Ledger {
         self.lanes[number].batch_no += 2;
     }
 
-    /// Fails items that were not written; promises stay.
-    pub(super) fn fail(&mut self, number: usize, entries: &mut Vec<Entry>, outcome: &Outcome, late_at: Micros) {
+    /// Answers an item that the database does not take.
+    pub(super) fn spoil(&mut self, number: usize, mut entry: Entry) {
+        if entry.promised {
+            tracing::error!(key = %entry.item.key.key, "what was promised cannot be written");
+        }
+        let reuse = !entry.promised;
+        self.lanes[number].give_back(&mut entry, reuse);
+        self.answer(entry, Outcome::Broken("the database does not take it".to_owned()), None);
+    }
+
+    /// Fails items whose time is over and that were not written; promises stay.
+    pub(super) fn fail(&mut self, number: usize, entries: &mut Vec<Entry>, outcome: &Outcome, now: Micros) {
         let (failed, kept): (Vec<Entry>, Vec<Entry>) =
-            std::mem::take(entries).into_iter().partition(|entry| !entry.promised && entry.item.deadline <= late_at);
+            std::mem::take(entries).into_iter().partition(|entry| !entry.promised && entry.item.deadline <= now);
         *entries = kept;
         for mut entry in failed {
             self.lanes[number].give_back(&mut entry, true);
