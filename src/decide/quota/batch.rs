@@ -336,15 +336,14 @@ impl Decider {
     /// Counts what cannot be refused.
     fn count(&mut self, case: &mut Case<'_>) -> Planned {
         let charges = case.entry.item.charges.clone();
-        let mut counted = true;
+        if !case.direct().all(|charge| self.book.can_force(&charge.account, charge.amount)) {
+            return self.unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
+        }
         for (charge, held) in charges.iter().zip(&case.held) {
             match held {
                 Some(class) => self.book.settle(&charge.account, *class, charge.amount),
-                None => counted &= self.book.force(&charge.account, charge.amount, case.entry.promised),
+                None => self.book.force(&charge.account, charge.amount, case.entry.promised),
             }
-        }
-        if !counted {
-            return self.unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
         }
         self.admit(case, charges, None)
     }

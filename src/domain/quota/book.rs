@@ -83,13 +83,16 @@ impl Book {
         }
     }
 
+    /// Whether an amount can be counted at all: its account is there, and the sum stays in the range of amounts.
+    #[must_use]
+    pub fn can_force(&self, key: &AccountKey, amount: i64) -> bool {
+        self.account(key).is_some_and(|row| row.committed <= UNLIMITED - amount)
+    }
+
     /// Counts what happened already, above the limit if need be. Of a promise, the part that its lane forfeited is taken from
-    /// there. False when the sum would leave the range of amounts: nothing is counted then.
-    pub fn force(&mut self, key: &AccountKey, amount: i64, promised: bool) -> bool {
-        let Some(folio) = self.accounts.get_mut(key) else { return false };
-        if folio.row.committed > UNLIMITED - amount {
-            return false;
-        }
+    /// there.
+    pub fn force(&mut self, key: &AccountKey, amount: i64, promised: bool) {
+        let Some(folio) = self.accounts.get_mut(key) else { return };
         folio.row.committed += amount;
         folio.written = true;
         if let Some((lease, written)) = self.leases.get_mut(&(*key, Class::Leased)).filter(|_| promised) {
@@ -98,7 +101,6 @@ impl Book {
             folio.row.forfeited -= covered;
             *written |= covered > 0;
         }
-        true
     }
 
     /// Gives used units back.
