@@ -52,6 +52,7 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             let _ = self.rows.bury(writer, own.beat).await;
         }
         self.stopped.add_permits(1);
+        self.keeper.notify_one();
     }
 
     /// Commits items and operations, in halves when the database does not take one of them.

@@ -431,10 +431,6 @@ impl Ledger {
         woken
     }
 
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Forgets accounts that nobody asked of for a while.
     pub(super) fn forget_idle(&mut self, now: Micros) {
         let before = now.saturating_sub(self.settings.forget);
