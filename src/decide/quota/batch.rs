@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 pub(super) enum Planned {
     /// It was written: what its leases backed is used.
     Settled(Outcome),
-    /// An earlier request with its key was found, with this payload.
+    /// What is stored under its key is this, with this payload: not always the item's own.
     Stored(Outcome, [u8; 32]),
     /// It is answered, and nothing of it is written.
     Unsettled(Outcome),
@@ -154,13 +154,11 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
     Ok(stored)
 }
 
-/// Answers items whose key was taken with what is stored.
+/// Answers items whose key was taken with what is stored; who asked for something else is told so later.
 fn repeat(cases: &mut [Case<'_>], stored: &HashMap<EventKey, EventRow>, holds: &HashMap<Uuid, HoldRow>) {
     for case in cases.iter_mut().filter(|case| case.is_open()) {
         let Some(row) = case.event.as_ref().and_then(|event| stored.get(&event.key)) else { continue };
-        let outcome = if row.payload_hash != case.entry.item.payload_hash {
-            Outcome::Conflict
-        } else if row.admitted {
+        let outcome = if row.admitted {
             let hold = hold_id(row).and_then(|id| holds.get(&id)).cloned();
             Outcome::Admitted(Told { charges: row.charges.clone(), promised: false, is_repetition: true, hold })
         } else {

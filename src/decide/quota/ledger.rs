@@ -335,23 +335,23 @@ impl Ledger {
         followers.is_some_and(|all| all.iter().any(|one| !one.answer.is_closed()))
     }
 
-    /// Answers an item and those of the same key, which are compared with what was stored and not with the item: another
-    /// server's may have been first.
+    /// Answers an item and those of the same key, each compared with what was stored and not with another: another server's
+    /// may have been first. When nothing was stored there is no answer for those that ask for something else.
     fn answer(&mut self, entry: Entry, outcome: Outcome, stored: Option<[u8; 32]>) {
         let followers = if entry.item.is_keyed { self.inflight.remove(&entry.item.key) } else { None };
         for follower in followers.into_iter().flatten() {
-            let told = match stored {
-                Some(hash) if hash != follower.payload_hash => Outcome::Conflict,
-                // The leader had another payload than what is stored, the follower has not.
-                Some(_) if outcome == Outcome::Conflict => {
-                    Outcome::Away("the same key is being used for something else: ask again".to_owned())
-                }
-                _ => repeated(outcome.clone()),
+            let told = if follower.payload_hash == stored.unwrap_or(entry.item.payload_hash) {
+                repeated(outcome.clone())
+            } else if stored.is_some() {
+                Outcome::Conflict
+            } else {
+                Outcome::Away("the same key was being used for something else: ask again".to_owned())
             };
             let _ = follower.answer.send(told);
         }
         if let Some(answer) = entry.answer {
-            let _ = answer.send(outcome);
+            let is_other = stored.is_some_and(|hash| hash != entry.item.payload_hash);
+            let _ = answer.send(if is_other { Outcome::Conflict } else { outcome });
         }
     }
 
