@@ -308,7 +308,8 @@ impl Ledger {
                 self.answer(entry, outcome, Some(stored));
             }
             Planned::Unsettled(outcome) => {
-                self.lanes[number].give_back(&mut entry, true);
+                let reuse = !entry.promised;
+                self.lanes[number].give_back(&mut entry, reuse);
                 self.answer(entry, outcome, None);
             }
             Planned::Waits => {
@@ -322,6 +323,8 @@ impl Ledger {
                 entry.tries += 1;
                 self.waiting.push((wake, entry));
             }
+            // What backs a promise must not back anything else.
+            Planned::Again if entry.promised => self.lanes[number].queue.push_back(entry),
             Planned::Again => {
                 self.lanes[number].give_back(&mut entry, true);
                 entry.tries += 1;
