@@ -238,11 +238,15 @@ impl World {
         .await;
     }
 
-    /// A moment: others go first, now and then the clock moves.
+    /// A moment: others may go first, now and then the clock moves.
     pub(crate) async fn moment(self: &Arc<Self>) {
         let span = {
             let mut state = self.state();
-            if state.dice.one_in(4) { 1 + state.dice.below(1_500) } else { 0 }
+            match state.dice.below(8) {
+                0 | 1 => 1 + state.dice.below(1_500),
+                2..=4 => 0,
+                _ => return,
+            }
         };
         if span == 0 { self.yields().await } else { self.sleep(span).await }
     }
