@@ -306,10 +306,11 @@ impl Decider {
             }
         }
         // Nothing of this batch is backed by them: they were settled before they were given back.
-        let returned = ops.iter().filter(|op| matches!(op, Op::Return { .. })).map(Op::lease);
-        let returned: Vec<(AccountKey, Class)> = returned.collect();
-        for (account, class) in &returned {
-            self.book.give_back(account, *class);
+        let mut returned = Vec::new();
+        for op in ops {
+            let Op::Return { account, class, spent } = *op else { continue };
+            self.book.give_back(&account, class, spent);
+            returned.push((account, class));
         }
         for case in cases.iter_mut().filter(|case| case.is_open()) {
             case.planned = match &case.entry.item.action {

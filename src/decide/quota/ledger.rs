@@ -41,14 +41,14 @@ pub(super) struct Entry {
 pub(super) enum Op {
     /// Fold, then top up by as much, if the lease is still the one with the known epoch.
     Grant { account: AccountKey, class: Class, wanted: i64, known: i64 },
-    /// Close and return.
-    Return { account: AccountKey, class: Class },
+    /// Close and return, but for what promises spent that are not written.
+    Return { account: AccountKey, class: Class, spent: i64 },
 }
 
 impl Op {
     pub(super) const fn lease(&self) -> (AccountKey, Class) {
         match self {
-            Self::Grant { account, class, .. } | Self::Return { account, class } => (*account, *class),
+            Self::Grant { account, class, .. } | Self::Return { account, class, .. } => (*account, *class),
         }
     }
 }

@@ -211,18 +211,18 @@ impl Book {
         Some((lease.epoch, given))
     }
 
-    /// Closes the lane's own lease and returns what it has not used.
-    pub fn give_back(&mut self, key: &AccountKey, class: Class) {
-        self.close(key, class, false);
+    /// Closes the lane's own lease and returns what it has not used. What was promised and never written is forfeited.
+    pub fn give_back(&mut self, key: &AccountKey, class: Class, spent: i64) {
+        self.close(key, class, spent);
     }
 
     /// Closes a lease from outside: its holder may have promised what it has not settled, and of the leased class that is
     /// forfeited until the period ends.
     pub fn fence(&mut self, key: &AccountKey, class: Class) {
-        self.close(key, class, class == Class::Leased);
+        self.close(key, class, if class == Class::Leased { i64::MAX } else { 0 });
     }
 
-    fn close(&mut self, key: &AccountKey, class: Class, forfeit: bool) {
+    fn close(&mut self, key: &AccountKey, class: Class, forfeit: i64) {
         let (Some(folio), Some((lease, written))) = (self.accounts.get_mut(key), self.leases.get_mut(&(*key, class)))
         else {
             return;
@@ -230,11 +230,9 @@ impl Book {
         folio.row.committed += lease.settled;
         folio.row.settled -= lease.settled;
         folio.row.leased -= lease.granted;
-        let unsettled = lease.granted - lease.settled;
-        if forfeit {
-            lease.forfeited += unsettled;
-            folio.row.forfeited += unsettled;
-        }
+        let forfeited = forfeit.min(lease.granted - lease.settled);
+        lease.forfeited += forfeited;
+        folio.row.forfeited += forfeited;
         (lease.epoch, lease.granted, lease.settled) = (0, 0, 0);
         (folio.written, *written) = (true, true);
     }

@@ -9,13 +9,15 @@ use crate::decide::quota::item::Item;
 use crate::decide::quota::{Micros, Settings};
 use crate::domain::quota::{AccountKey, Class};
 
-/// A lease, as far as this server knows. `free + pending` is what its row has granted and not settled.
+/// A lease, as far as this server knows. `free + pending + spent` is what its row has granted and not settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lease {
     pub(super) epoch: i64,
     pub(super) free: i64,
     /// Held by items that are not settled.
     pub(super) pending: i64,
+    /// Promised, and never to be settled.
+    spent: i64,
     pub(super) closing: bool,
     pub(super) used_at: Micros,
     /// Whether something was settled that is not folded.
@@ -59,7 +61,7 @@ impl Lane {
             lease.closing |= stopping || lease.used_at + settings.idle_return < now;
             let (account, class) = (*account, *class);
             if lease.closing && lease.pending == 0 {
-                self.ops.insert((account, class), Op::Return { account, class });
+                self.ops.insert((account, class), Op::Return { account, class, spent: lease.spent });
             } else if lease.settled && !lease.closing {
                 self.ops.entry((account, class)).or_insert(Op::Grant { account, class, wanted: 0, known: 0 });
             }
@@ -105,7 +107,7 @@ impl Lane {
                 lease.settled = false;
             }
             None if amount > 0 => {
-                let lease = Lease { epoch, free: amount, pending: 0, closing: false, used_at: now, settled: false };
+                let lease = Lease { epoch, free: amount, pending: 0, spent: 0, closing: false, used_at: now, settled: false };
                 self.leases.insert(key, lease);
             }
             None => {
@@ -125,19 +127,14 @@ impl Lane {
         }
     }
 
-    /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are only
-    /// let go.
+    /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are spent:
+    /// somebody was told that he has them.
     pub(super) fn give_back(&mut self, entry: &mut Entry, reuse: bool) {
         for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
             let Some(held) = held.take() else { continue };
             if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
                 lease.pending -= charge.amount;
-                if reuse {
-                    lease.free += charge.amount;
-                }
-                if lease.closing {
-                    self.look_at = 0;
-                }
+                *(if reuse { &mut lease.free } else { &mut lease.spent }) += charge.amount;
             }
         }
     }
