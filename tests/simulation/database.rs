@@ -93,6 +93,16 @@ impl Database {
         self.locks.get(lock).is_some_and(|(by, _)| *by != tx)
     }
 
+    /// Who waits for whom, for people.
+    pub(crate) fn state_of_locks(&self) -> String {
+        let waits = |tx: &TxId| self.waiting.get(tx).map(|(lock, _)| (lock, self.waits_for(*tx)));
+        let line = |(tx, open): (&TxId, &Tx)| {
+            let (process, is_orphan) = (open.process, open.is_orphan);
+            format!("\n  {tx} of {process}, orphan {is_orphan}, has {:?}, waits {:?}", open.locks, waits(tx))
+        };
+        self.open.iter().map(line).collect()
+    }
+
     /// Marks a row that was locked as written.
     pub(crate) fn mark_written(&mut self, lock: &Lock) {
         if let Some((_, mode)) = self.locks.get_mut(lock) {
@@ -181,7 +191,8 @@ impl State {
     /// Ends a transaction: what it wrote is seen by all, or by nobody; who waits for its rows goes on.
     pub(crate) fn end(&mut self, tx: TxId, commit: bool) {
         let Some(open) = self.db.open.remove(&tx) else { return };
-        self.db.waiting.remove(&tx);
+        // Whoever waited in it is told.
+        self.db.waiting.remove(&tx).into_iter().for_each(|(_, waker)| waker.wake());
         if commit {
             self.commit(&open);
         }
@@ -224,10 +235,7 @@ impl State {
         if let Some(open) = self.db.open.get_mut(&tx) {
             open.is_orphan = true;
         }
-        // Whoever waited in it is told.
-        if let Some((_, waker)) = self.db.waiting.remove(&tx) {
-            waker.wake();
-        }
+        self.db.waiting.remove(&tx).into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Ends what a process that was stopped had begun.

@@ -7,13 +7,17 @@
 
 mod clients;
 mod cluster;
+mod crashes;
 mod database;
 mod dice;
 mod faults;
+mod keys;
 mod operator;
 mod oracle;
 mod rows;
 mod schedule;
+mod stage;
+mod units;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

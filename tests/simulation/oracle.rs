@@ -99,12 +99,16 @@ impl State {
         self.see("promised");
         let amounts: Vec<_> = item.charges.iter().map(|charge| (charge.account, charge.amount)).collect();
         self.oracle.promised.insert(item.key.clone());
-        // A promise that the database does not take is lost: nothing bad comes this far in the program.
-        if !item.key.key.contains('\0') && self.db.tables.events.get(&item.key).is_none_or(|row| !row.admitted) {
+        if self.db.tables.events.get(&item.key).is_none_or(|row| !row.admitted) {
             self.oracle.yes.insert(item.key.clone(), amounts.clone());
             self.oracle.promises.insert(item.key.clone(), (process, amounts));
         }
         self.judge();
+    }
+
+    /// Whether a server that lives has promised what it has not written.
+    pub(crate) fn is_anything_promised(&self) -> bool {
+        self.oracle.promises.values().any(|(process, _)| !self.dead.contains(process))
     }
 
     pub(crate) fn see(&mut self, what: &'static str) {

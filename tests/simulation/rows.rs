@@ -488,6 +488,7 @@ impl Rows for SimRows {
         .await?;
         self.enter().await?;
         let row = self.world.state().db.tables.writers.get(&writer).copied();
+        self.world.state().note(|| format!("{} asks for batch {batch_no}: {row:?}", self.process));
         Ok(match row {
             None => Fate::Gone,
             Some(row) if row.batch_no == batch_no => Fate::Committed,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::clients::{Account, Ask, Known, Mix, account, client};
 use crate::cluster::{Cluster, TTL, settings};
 use crate::dice::Dice;
-use crate::faults::Faults;
+use crate::faults::{Armed, Faults, Point};
 use crate::operator::{Lowering, set_gauge, set_limit};
 use crate::world::World;
 
@@ -31,8 +31,16 @@ impl Default for Rules {
 
 /// Runs the schedule of a seed. The error is what should not be.
 pub(crate) fn run(seed: u64, rules: Rules) -> Result<Seen, String> {
+    run_with(seed, rules, None).map(|(seen, _)| seen)
+}
+
+/// The same with a fault of the caller's instead of random ones; gives the points too where something happened.
+pub(crate) fn run_with(seed: u64, rules: Rules, fault: Option<Armed>) -> Result<(Seen, Vec<Point>), String> {
     let mut dice = Dice::new(seed);
-    let faults = Faults::random(&mut dice, TTL);
+    let mut faults = Faults::random(&mut dice, TTL);
+    if let Some(fault) = fault {
+        faults = Faults { armed: vec![fault], losses: if fault.point == Point::ResolveBefore { 4 } else { 0 }, ..Faults::default() };
+    }
     let world = World::new(dice.roll(), faults);
     world.state().db.forgets_to_wait = !rules.waits_for_keys;
     let told = world.run(story(world.clone(), dice, rules));
@@ -40,7 +48,7 @@ pub(crate) fn run(seed: u64, rules: Rules) -> Result<Seen, String> {
     for point in &state.faults.happened {
         state.note(|| format!("{point:?} happened"));
     }
-    told.map(|()| state.oracle.seen.clone())
+    told.map(|()| (state.oracle.seen.clone(), state.faults.happened.clone()))
 }
 
 async fn story(world: Arc<World>, mut dice: Dice, rules: Rules) {
@@ -110,6 +118,10 @@ pub(crate) async fn peace(world: &Arc<World>, cluster: &Arc<Cluster>, accounts: 
     }
     // What clients did not wait for is decided meanwhile.
     world.sleep(TTL / 4).await;
+    if world.state().is_anything_promised() {
+        // What was promised and cannot be written any more is forfeited when its lease is returned.
+        world.sleep(TTL).await;
+    }
     for account in accounts {
         let number = world.state().dice.index(cluster.count());
         let name = format!("probe {:?} {}", account.key.scope, account.metric);

@@ -80,7 +80,7 @@ impl State {
     /// Notes what should not be; the schedule ends with the first.
     pub(crate) fn violated(&mut self, what: impl Into<String>) {
         let what = what.into();
-        self.note(|| format!("VIOLATION {what}"));
+        self.note(|| format!("VIOLATION {what}{}", self.db.state_of_locks()));
         self.violation.get_or_insert(what);
     }
 
