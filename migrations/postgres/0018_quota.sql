@@ -128,6 +128,12 @@ create table quota_notice (
   primary key (tenant_id, notice_id)
 );
 
+-- What retention has forgotten: events that happened, and were decided, before this may be gone.
+create table usage_horizon (
+  tenant_id       uuid        primary key,
+  forgotten_until timestamptz not null                 -- the beginning of a quarter of an hour
+);
+
 -- ---- locks ------------------------------------------------------------------------------------------------------
 
 alter table quota_lease enable row level security;
@@ -165,6 +171,13 @@ create policy tenant_only on quota_notice for all to tenantry_app
   with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
 grant select, insert, update, delete on quota_notice to tenantry_app;
 
+alter table usage_horizon enable row level security;
+alter table usage_horizon force row level security;
+create policy tenant_only on usage_horizon for all to tenantry_app
+  using      (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid)
+  with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
+grant select, insert, update, delete on usage_horizon to tenantry_app;
+
 -- The commit lanes write rows of many tenants in one transaction: these tables alone are open to tenantry_meter.
 create policy meter_all on quota_account for all to tenantry_meter using (true) with check (true);
 grant select, update on quota_account to tenantry_meter;
@@ -178,6 +191,8 @@ create policy meter_all on usage_rollup for all to tenantry_meter using (true) w
 grant select, insert, update on usage_rollup to tenantry_meter;
 create policy meter_all on quota_notice for all to tenantry_meter using (true) with check (true);
 grant insert on quota_notice to tenantry_meter;
+create policy meter_all on usage_horizon for all to tenantry_meter using (true) with check (true);
+grant select on usage_horizon to tenantry_meter;
 grant select, insert, update, delete on quota_writer to tenantry_meter;
 grant select, insert, update on job to tenantry_meter;
 grant select on expected_policy to tenantry_meter;

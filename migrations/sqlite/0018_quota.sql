@@ -137,3 +137,9 @@ create table quota_notice (
   told_at integer,
   primary key (tenant_id, notice_id)
 ) strict;
+
+-- What retention has forgotten: events that happened, and were decided, before this may be gone.
+create table usage_horizon (
+  tenant_id blob primary key,
+  forgotten_until integer not null -- the beginning of a quarter of an hour
+) strict;

@@ -9,6 +9,7 @@ mod catalogue;
 mod completions;
 mod confirm;
 mod connect;
+mod doctor;
 mod domain;
 mod error;
 mod expiry;
@@ -111,6 +112,8 @@ enum Command {
     SigningKey(signing_key::SigningKey),
     /// The audit log of a tenant or of the platform
     Audit(audit::Audit),
+    /// Prove that the books agree
+    Doctor(doctor::Doctor),
     /// Print what a shell needs to complete command lines
     Completions(completions::Completions),
 }
@@ -153,6 +156,7 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::PlatformKey(key)) => key.run(out).await,
         Some(Command::SigningKey(key)) => key.run(out).await,
         Some(Command::Audit(audit)) => audit.run(out).await,
+        Some(Command::Doctor(doctor)) => doctor.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),
     }
 }

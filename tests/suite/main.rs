@@ -18,6 +18,7 @@ mod cluster;
 mod commands;
 mod concurrency;
 mod dns;
+mod doctor;
 mod domains;
 mod entitlements;
 mod export;

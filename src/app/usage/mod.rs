@@ -2,6 +2,7 @@
 //! become items of the quota engine (`decide/quota`), which decides and writes them, and its outcomes become answers.
 
 pub mod accounts;
+pub mod verify;
 mod views;
 
 use std::collections::BTreeMap;

@@ -1,15 +1,27 @@
 //! `UsageService`: decodes, calls the use case, encodes.
 
+mod reports;
+
 use tonic::{Request, Response, Status};
 
 use super::fields::Fields;
 use super::status::respond;
+use super::stream::Answers;
 use super::{Services, convert, v1};
 use crate::app::usage::{Consumption, Who};
 use crate::error::Error;
 
 #[tonic::async_trait]
 impl v1::usage_service_server::UsageService for Services {
+    type VerifyUsageStream = Answers<v1::VerifyUsageResponse>;
+
+    async fn verify_usage(
+        &self,
+        request: Request<v1::VerifyUsageRequest>,
+    ) -> Result<Response<Self::VerifyUsageStream>, Status> {
+        Box::pin(respond(reports::verify_usage(self, request))).await
+    }
+
     async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<v1::ConsumeResponse>, Status> {
         Box::pin(respond(async {
             let (t, m) = self.0.enter(request).await?;

@@ -8,6 +8,7 @@ pub mod accounts;
 mod lanes;
 mod listen;
 mod meter;
+pub mod proof;
 
 use std::future::Future;
 
@@ -27,7 +28,7 @@ pub use meter::QuotaRows;
 pub(super) use accounts::account_columns;
 
 /// The statements of the engine, for the tests.
-pub(super) const STATEMENTS: [&[super::tx::Listed]; 2] = [accounts::STATEMENTS, lanes::STATEMENTS];
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 3] = [accounts::STATEMENTS, lanes::STATEMENTS, proof::STATEMENTS];
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
