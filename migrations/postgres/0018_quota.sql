@@ -29,6 +29,7 @@ alter table quota_account
   add column archived     bigint      not null default 0,                 -- charges of events that are no longer kept
   add primary key (tenant_id, account_id);
 create unique index quota_account_period on quota_account (tenant_id, metric, scope, scope_id, period_start);
+create index quota_account_top on quota_account (metric, period_end) where scope = 2;   -- who uses most
 alter table quota_account set (fillfactor = 50);
 
 -- What a commit lane holds of an account. Closed: epoch 0, granted 0, settled 0.
@@ -69,7 +70,7 @@ alter table usage_event
   add column latency_us bigint      not null default 0,
   add column attributes text        not null default '',  -- json object
   add column subject    text        not null default '';  -- key of the event refunded, or id of the reservation
-create index usage_event_at on usage_event (tenant_id, event_at, key);
+create index usage_event_at on usage_event (tenant_id, coalesce(event_at, decided_at), key);
 
 -- Reservations and slots: units set aside until they are committed, released, or expire. The state decides, not the clock.
 create table quota_hold (

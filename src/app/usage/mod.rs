@@ -2,6 +2,10 @@
 //! become items of the quota engine (`decide/quota`), which decides and writes them, and its outcomes become answers.
 
 pub mod accounts;
+pub mod events;
+pub mod reports;
+mod retention;
+pub mod thresholds;
 pub mod verify;
 mod views;
 

@@ -1,5 +1,6 @@
 //! `UsageService`: decodes, calls the use case, encodes.
 
+mod events;
 mod reports;
 
 use tonic::{Request, Response, Status};
@@ -13,6 +14,50 @@ use crate::error::Error;
 
 #[tonic::async_trait]
 impl v1::usage_service_server::UsageService for Services {
+    async fn query_usage(
+        &self,
+        request: Request<v1::QueryUsageRequest>,
+    ) -> Result<Response<v1::QueryUsageResponse>, Status> {
+        Box::pin(respond(reports::query_usage(self, request))).await
+    }
+
+    async fn list_usage_events(
+        &self,
+        request: Request<v1::ListUsageEventsRequest>,
+    ) -> Result<Response<v1::ListUsageEventsResponse>, Status> {
+        Box::pin(respond(events::list_usage_events(self, request))).await
+    }
+
+    async fn get_thresholds(
+        &self,
+        request: Request<v1::GetThresholdsRequest>,
+    ) -> Result<Response<v1::GetThresholdsResponse>, Status> {
+        Box::pin(respond(reports::get_thresholds(self, request))).await
+    }
+
+    async fn set_thresholds(
+        &self,
+        request: Request<v1::SetThresholdsRequest>,
+    ) -> Result<Response<v1::SetThresholdsResponse>, Status> {
+        Box::pin(respond(reports::set_thresholds(self, request))).await
+    }
+
+    async fn top_tenants(
+        &self,
+        request: Request<v1::TopTenantsRequest>,
+    ) -> Result<Response<v1::TopTenantsResponse>, Status> {
+        Box::pin(respond(reports::top_tenants(self, request))).await
+    }
+
+    type ExportUsageStream = Answers<v1::ExportUsageResponse>;
+
+    async fn export_usage(
+        &self,
+        request: Request<v1::ExportUsageRequest>,
+    ) -> Result<Response<Self::ExportUsageStream>, Status> {
+        Box::pin(respond(events::export_usage(self, request))).await
+    }
+
     type VerifyUsageStream = Answers<v1::VerifyUsageResponse>;
 
     async fn verify_usage(

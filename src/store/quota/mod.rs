@@ -8,7 +8,10 @@ pub mod accounts;
 mod lanes;
 mod listen;
 mod meter;
+pub mod notices;
 pub mod proof;
+pub mod reports;
+pub mod retention;
 
 use std::future::Future;
 
@@ -28,7 +31,14 @@ pub use meter::QuotaRows;
 pub(super) use accounts::account_columns;
 
 /// The statements of the engine, for the tests.
-pub(super) const STATEMENTS: [&[super::tx::Listed]; 3] = [accounts::STATEMENTS, lanes::STATEMENTS, proof::STATEMENTS];
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 6] = [
+    accounts::STATEMENTS,
+    lanes::STATEMENTS,
+    notices::STATEMENTS,
+    proof::STATEMENTS,
+    reports::STATEMENTS,
+    retention::STATEMENTS,
+];
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
