@@ -41,7 +41,7 @@ pub enum Change {
     ApiKey(TenantId, ApiKeyId, String),
     /// The keys that sign access tokens.
     SigningKeys,
-    /// A threshold that an account of a tenant has reached.
+    /// A threshold of a tenant that was reached, by the notice of it.
     Quota(TenantId, Uuid),
     /// The catalogue.
     Catalogue,
@@ -85,7 +85,7 @@ impl Change {
             Self::Invitation(_, invitation) => (Some(invitation.0), None),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::ApiKey(_, key, _) => (Some(key.0), None),
-            Self::Quota(_, account) => (Some(*account), None),
+            Self::Quota(_, notice) => (Some(*notice), None),
             Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }

@@ -13,8 +13,8 @@ pub use keys::{Digests, StoredApiKey, StoredKey};
 pub use members::{MyInvitation, MyTenant};
 pub use people::{ImportedUserRow, PasswordPolicy};
 pub use plans::Over;
-pub use usage::TopTenant;
 pub use tenants::{GuardedTenant, ImportedPlaceRow, TenantFilter};
+pub use usage::TopTenant;
 
 use super::Store;
 use super::tx::{AcrossTenants, Listed, Statement, statements};

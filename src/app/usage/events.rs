@@ -6,8 +6,8 @@ use crate::ctx::{Caller, TenantCtx};
 use crate::error::Error;
 use crate::store::InTenant;
 use crate::store::audit::Audit;
-pub use crate::store::quota::reports::{EventFilter, EventPlace, KeptEvent};
 use crate::store::quota::reports::list_events;
+pub use crate::store::quota::reports::{EventFilter, EventPlace, KeptEvent};
 use crate::time::Timestamp;
 
 /// Events in one message of an export.

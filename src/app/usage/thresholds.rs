@@ -75,8 +75,7 @@ impl App {
         let before = Thresholds::new(metric, usage::find_thresholds(&mut open.tx, metric).await?);
         reports::put_thresholds(&mut open.tx, metric, &percents).await?;
         apply_limits(&mut open.tx, (&tenant, &t.catalogue), Some(metric), t.ctx.now).await?;
-        let audit =
-            Audit::of(tenant_id.0).set("metric", metric).field("percents", before.percents, percents.clone());
+        let audit = Audit::of(tenant_id.0).set("metric", metric).field("percents", before.percents, percents.clone());
         self.finish(open, &t.ctx, audit, Thresholds::new(metric, Some(percents))).await
     }
 

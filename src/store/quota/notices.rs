@@ -57,6 +57,6 @@ pub async fn list_untold(tx: &mut TenantTx, limit: i64) -> Result<Vec<NoticeRow>
 pub async fn note(tx: &mut TenantTx, notice: &NoticeRow, now: Timestamp) -> Result<(), Error> {
     tx.execute(&NOTE, &[notice.notice_id.into(), now.into()]).await?;
     let tenant = tx.scope().0;
-    tx.changed(Change::Quota(tenant, notice.account_id));
+    tx.changed(Change::Quota(tenant, notice.notice_id));
     Ok(())
 }
