@@ -3,7 +3,6 @@
 
 use chrono::TimeDelta;
 
-use crate::domain::quota::HoldState;
 use crate::time::Timestamp;
 
 /// A field that is wrong, and why.
@@ -237,8 +236,8 @@ pub enum Error {
     UsageEventNotFound,
     #[error("there is no such reservation or slot, or somebody else opened it")]
     HoldNotFound,
-    #[error("it is {}: nothing is set aside by it any more", .0.as_str())]
-    HoldClosed(HoldState),
+    #[error("it is {0}: nothing is set aside by it any more")]
+    HoldClosed(&'static str),
     #[error("of `{metric}` no more than {left} can be given back or used")]
     BeyondAmount { metric: String, left: i64 },
 

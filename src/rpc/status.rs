@@ -347,9 +347,10 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
-        Error::WrongState { state, .. } | Error::InvitationFinished(state) => vec![("state", (*state).to_owned())],
+        Error::WrongState { state, .. } | Error::InvitationFinished(state) | Error::HoldClosed(state) => {
+            vec![("state", (*state).to_owned())]
+        }
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
-        Error::HoldClosed(state) => vec![("state", state.as_str().to_owned())],
         Error::BeyondAmount { metric, left } => vec![("metric", metric.clone()), ("left", left.to_string())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],

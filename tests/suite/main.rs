@@ -14,6 +14,7 @@ mod bad_headers;
 mod bad_input;
 mod bad_tokens;
 mod catalogue;
+#[path = "../cluster/mod.rs"]
 mod cluster;
 mod commands;
 mod concurrency;
@@ -39,6 +40,7 @@ mod links;
 mod mail;
 mod matrix;
 mod members;
+mod metering;
 mod mfa;
 mod node;
 mod oidc;

@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::store::guard::{self, Finding, GuardError, Role};
 use tenantry::store::{Store, setup};
 
-use crate::cluster::{Cluster, Database, binaries, unique_name, wish};
+use crate::cluster::server::binaries;
+use crate::cluster::{Cluster, Database, unique_name, wish};
 
 /// Connects, or says why not.
 pub(crate) async fn connect(url: &str) -> PgConnection {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::people::People;
 use super::{Of, Who};
 use crate::app::App;
 use crate::ctx::Ctx;
@@ -39,6 +40,8 @@ const REMEMBERED: usize = 200_000;
 pub struct Quota {
     /// What decides.
     pub engine: Arc<Engine<QuotaRows, SystemTimer>>,
+    /// Who is known to be of which tenant.
+    pub(super) people: People,
     timer: SystemTimer,
     opened: Mutex<HashMap<(TenantId, String, Owner), Arc<Opened>>>,
 }
@@ -67,7 +70,7 @@ impl Quota {
     /// An engine that nobody has asked anything yet.
     #[must_use]
     pub fn new(engine: Arc<Engine<QuotaRows, SystemTimer>>, timer: SystemTimer) -> Self {
-        Self { engine, timer, opened: Mutex::default() }
+        Self { engine, people: People::default(), timer, opened: Mutex::default() }
     }
 
     /// The instant after a while, on the engine's clock.

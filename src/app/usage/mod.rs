@@ -3,6 +3,9 @@
 
 pub mod accounts;
 pub mod events;
+pub mod holds;
+mod people;
+pub mod record;
 pub mod reports;
 mod retention;
 pub mod thresholds;
@@ -96,21 +99,22 @@ impl App {
     /// `QuotaExceeded`, `MetricUnknown`, `IdempotencyKeyReused`, `QuotaContended`, `Overloaded`.
     pub async fn consume(&self, ctx: &Ctx, of: Of<'_>, what: Consumption) -> Result<Consumed, Error> {
         consumable(of.1, what.amounts.keys())?;
-        let charges = self.charges(ctx, of, &what.amounts, what.who).await?;
-        let mut hash = payload_hash(&what.amounts);
+        let who = self.known(of.0.tenant_id, what.who).await?;
+        let charges = self.charges(ctx, of, &what.amounts, who).await?;
+        let mut payload_hash = payload_hash(&what.amounts);
         if what.best_effort {
-            hash = sha256(&[&hash[..], b"best effort"].concat());
+            payload_hash = sha256(&[&payload_hash[..], b"best effort"].concat());
         }
         let item = Item {
             key: event_key(of.0.tenant_id, what.key.as_deref(), ctx.now),
             is_keyed: what.key.is_some(),
-            payload_hash: hash,
+            payload_hash,
             action: Action::Consume { best_effort: what.best_effort },
             charges,
             leased: what.leased,
             at: ctx.now,
             event_at: what.event_at.unwrap_or(ctx.now),
-            details: Arc::new(details(what.details, what.who)),
+            details: Arc::new(details(what.details, who)),
             deadline: self.quota.deadline(PATIENCE),
         };
         let told = told(self.quota.engine.submit(item).await, &what.amounts)?;
@@ -155,7 +159,7 @@ fn told(outcome: Outcome, amounts: &Amounts) -> Result<Told, Error> {
         Outcome::Refused(charges) => Error::QuotaExceeded(shortages(charges.iter(), amounts)),
         Outcome::Conflict => Error::IdempotencyKeyReused,
         Outcome::NotFound => Error::UsageEventNotFound,
-        Outcome::Closed(state) => Error::HoldClosed(state),
+        Outcome::Closed(state) => Error::HoldClosed(state.as_str()),
         Outcome::Beyond(metric, left) => Error::BeyondAmount { metric: metric.to_string(), left },
         Outcome::Contended => Error::QuotaContended,
         Outcome::Overloaded => Error::Overloaded,

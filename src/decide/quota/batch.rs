@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 pub(super) enum Planned {
     /// It was written: what its leases backed is used.
     Settled(Outcome),
-    /// An earlier request with its key was found, with this payload.
+    /// What is stored under its key is this, with this payload: not always the item's own.
     Stored(Outcome, [u8; 32]),
     /// It is answered, and nothing of it is written.
     Unsettled(Outcome),
@@ -150,13 +150,11 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
     Ok(stored)
 }
 
-/// Answers items whose key was taken with what is stored.
+/// Answers items whose key was taken with what is stored; who asked for something else is told so later.
 fn repeat(cases: &mut [Case<'_>], stored: &HashMap<EventKey, EventRow>, holds: &HashMap<Uuid, HoldRow>) {
     for case in cases.iter_mut().filter(|case| case.is_open()) {
         let Some(row) = case.event.as_ref().and_then(|event| stored.get(&event.key)) else { continue };
-        let outcome = if row.payload_hash != case.entry.item.payload_hash {
-            Outcome::Conflict
-        } else if row.admitted {
+        let outcome = if row.admitted {
             let hold = hold_id(row).and_then(|id| holds.get(&id)).cloned();
             Outcome::Admitted(Told { charges: row.charges.clone(), promised: false, is_repetition: true, hold })
         } else {
@@ -310,10 +308,11 @@ impl Decider {
             }
         }
         // Nothing of this batch is backed by them: they were settled before they were given back.
-        let returned = ops.iter().filter(|op| matches!(op, Op::Return { .. })).map(Op::lease);
-        let returned: Vec<(AccountKey, Class)> = returned.collect();
-        for (account, class) in &returned {
-            self.book.give_back(account, *class);
+        let mut returned = Vec::new();
+        for op in ops {
+            let Op::Return { account, class, spent } = *op else { continue };
+            self.book.give_back(&account, class, spent);
+            returned.push((account, class));
         }
         for case in cases.iter_mut().filter(|case| case.is_open()) {
             case.planned = match &case.entry.item.action {
@@ -338,16 +337,15 @@ impl Decider {
     /// Counts what cannot be refused.
     fn count(&mut self, case: &mut Case<'_>) -> Planned {
         let charges = case.entry.item.charges.clone();
-        let mut counted = true;
+        if !case.direct().all(|charge| self.book.can_force(&charge.account, charge.amount)) {
+            return self
+                .unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
+        }
         for (charge, held) in charges.iter().zip(&case.held) {
             match held {
                 Some(class) => self.book.settle(&charge.account, *class, charge.amount),
-                None => counted &= self.book.force(&charge.account, charge.amount, case.entry.promised),
+                None => self.book.force(&charge.account, charge.amount, case.entry.promised),
             }
-        }
-        if !counted {
-            return self
-                .unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
         }
         self.admit(case, charges, None)
     }

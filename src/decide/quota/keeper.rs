@@ -13,13 +13,13 @@ use crate::store::quota::{Batch, Fault, Rows, Signal, WriterRow, Writes};
 const AT_ONCE: i64 = 200;
 
 impl<R: Rows, T: Timer> Engine<R, T> {
-    /// Wakes items that wait, until the engine has stopped.
+    /// Wakes items that wait, until the lanes have stopped: until then one may come to wait.
     pub async fn run_waiting(&self) {
         loop {
             let (woken, next, over) = {
                 let mut ledger = self.ledger();
                 let (woken, next) = ledger.wake(self.timer.now());
-                (woken, next, ledger.is_stopping() && !ledger.has_waiting())
+                (woken, next, self.stopped.available_permits() >= self.settings.lanes)
             };
             if woken {
                 self.lanes.iter().for_each(tokio::sync::Notify::notify_one);

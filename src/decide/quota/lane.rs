@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::batch::{self, Plan, Planned, Runner};
 use super::item::Outcome;
-use super::ledger::{Entry, Ledger, Op, Work};
+use super::ledger::{Entry, Op, Work};
 use super::{Engine, Timer};
 use crate::store::quota::{Batch, Fate, Fault, Rows, Signal};
 
@@ -18,8 +18,10 @@ const TRIES: u32 = 50;
 enum Stop {
     /// It will never be: the same again.
     Failed(Fault),
-    /// The writer is gone or elsewhere.
+    /// The writer was declared dead.
     Lost,
+    /// Whether it was is not known; this is what follows if so.
+    Unknown(Box<Plan>),
 }
 
 impl From<Fault> for Stop {
@@ -50,6 +52,7 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             let _ = self.rows.bury(writer, own.beat).await;
         }
         self.stopped.add_permits(1);
+        self.keeper.notify_one();
     }
 
     /// Commits items and operations, in halves when the database does not take one of them.
@@ -58,13 +61,10 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         while let Some((entries, ops)) = batches.pop() {
             let Some((mut entries, ops)) = self.commit_whole(lane, entries, ops).await else { continue };
             if entries.len() <= 1 {
-                let told = Outcome::Broken("the database does not take it".to_owned());
-                self.ledger().fail(lane, &mut entries, &told, u64::MAX);
-                for entry in &entries {
-                    tracing::error!(key = %entry.item.key.key, "what was promised cannot be written");
-                }
                 metrics::counter!("tenantry_quota_poison_total").increment(1);
-                if !ops.is_empty() {
+                // Operations alone that the database does not take are given up: leases are looked through again.
+                if let Some(entry) = entries.pop() {
+                    self.ledger().spoil(lane, entry);
                     batches.push((Vec::new(), ops));
                 }
                 continue;
@@ -95,21 +95,24 @@ impl<R: Rows, T: Timer> Engine<R, T> {
                     return Some((entries, ops));
                 }
                 Err(Stop::Failed(Fault::Retry(_))) if tries < TRIES => tries += 1,
-                Err(Stop::Failed(Fault::Away(reason) | Fault::Retry(reason))) => {
+                Err(Stop::Failed(Fault::Away(reason) | Fault::Retry(reason) | Fault::Unknown(reason))) => {
                     tracing::debug!(reason, "a batch could not be committed");
                     let now = self.timer.now();
                     let told = Outcome::Away(reason);
                     self.ledger().fail(lane, &mut entries, &told, now);
                     self.timer.sleep_until(now + PAUSE).await;
                 }
-                Err(Stop::Lost | Stop::Failed(Fault::Unknown(_))) => match self.fate(writer, batch_no).await {
-                    Fate::Dead => self.ledger().skip(lane),
+                Err(Stop::Lost) => {
+                    self.enter_again(lane).await;
+                    ops.clear();
+                }
+                Err(Stop::Unknown(plan)) => match self.fate(writer, batch_no).await {
                     Fate::Committed => {
-                        self.recover(lane, writer, &mut entries).await;
-                        ops.clear();
+                        self.booked(lane, entries, *plan).await;
+                        return None;
                     }
+                    Fate::Dead => self.ledger().skip(lane),
                     Fate::Gone => {
-                        Ledger::orphan(&mut entries);
                         self.enter_again(lane).await;
                         ops.clear();
                     }
@@ -127,15 +130,13 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             return Err(Stop::Lost);
         }
         if entries.is_empty() && ops.is_empty() {
-            batch.commit().await?;
-            return Ok(Plan::default());
+            return committed(batch.commit().await, Plan::default());
         }
         let plan = batch::run(&mut batch, runner, entries, ops).await?;
         if cfg!(feature = "broken-ack") {
             answer_early(entries, &plan);
         }
-        batch.commit().await?;
-        Ok(plan)
+        committed(batch.commit().await, plan)
     }
 
     /// What became of a batch, asked until somebody knows.
@@ -156,21 +157,11 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         }
     }
 
-    /// Enters a lane anew after it was declared dead, however long that takes.
+    /// Enters a lane anew after it was declared dead, however long that takes. Its leases are closed: what they backed is
+    /// found out by the fence, and what was promised of them uses up what they forfeited.
     async fn enter_again(&self, lane: usize) {
+        self.ledger().skip(lane);
         while self.enter(lane).await.is_err() {
-            self.timer.sleep_until(self.timer.now() + PAUSE).await;
-        }
-    }
-
-    /// After a batch that was committed without an answer: leases are what their rows say, and the items are run once more.
-    /// Their keys tell what was written of them.
-    async fn recover(&self, lane: usize, writer: Uuid, entries: &mut [Entry]) {
-        loop {
-            if let Ok(leases) = self.rows.leases_of(writer).await {
-                let now = self.timer.now();
-                return self.ledger().recovered(lane, entries, &leases, now);
-            }
             self.timer.sleep_until(self.timer.now() + PAUSE).await;
         }
     }
@@ -183,11 +174,12 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         let recalled = plan.recalled.clone();
         let returned: Vec<_> = plan.returned.iter().map(|(account, _)| *account).collect();
         let waits = plan.planned.iter().any(|planned| matches!(planned, Planned::Waits));
+        let again = plan.planned.iter().any(|planned| matches!(planned, Planned::Again));
         self.ledger().finish(lane, entries, plan, self.timer.now());
         if waits {
             self.keeper.notify_one();
         }
-        if !recalled.is_empty() || !returned.is_empty() {
+        if again || !recalled.is_empty() || !returned.is_empty() {
             self.lanes.iter().for_each(tokio::sync::Notify::notify_one);
         }
         if !recalled.is_empty() {
@@ -196,6 +188,15 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         if !returned.is_empty() {
             self.rows.tell(Signal::Returned, &returned).await;
         }
+    }
+}
+
+/// What follows a commit.
+fn committed(told: Result<(), Fault>, plan: Plan) -> Result<Plan, Stop> {
+    match told {
+        Ok(()) => Ok(plan),
+        Err(Fault::Unknown(_)) => Err(Stop::Unknown(Box::new(plan))),
+        Err(fault) => Err(Stop::Failed(fault)),
     }
 }
 

@@ -14,7 +14,7 @@ use self::lane::Lane;
 use super::batch::{Plan, Planned};
 use super::item::{Action, Item, Outcome, Told};
 use super::{Micros, Settings};
-use crate::domain::quota::{AccountKey, Class, EventKey, LeaseRow, Standing};
+use crate::domain::quota::{AccountKey, Class, EventKey, Standing};
 
 /// A part of an item that a lease of its lane backs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +41,14 @@ pub(super) struct Entry {
 pub(super) enum Op {
     /// Fold, then top up by as much, if the lease is still the one with the known epoch.
     Grant { account: AccountKey, class: Class, wanted: i64, known: i64 },
-    /// Close and return.
-    Return { account: AccountKey, class: Class },
+    /// Close and return, but for what promises spent that are not written.
+    Return { account: AccountKey, class: Class, spent: i64 },
 }
 
 impl Op {
     pub(super) const fn lease(&self) -> (AccountKey, Class) {
         match self {
-            Self::Grant { account, class, .. } | Self::Return { account, class } => (*account, *class),
+            Self::Grant { account, class, .. } | Self::Return { account, class, .. } => (*account, *class),
         }
     }
 }
@@ -94,16 +94,16 @@ pub(super) enum Work {
 }
 
 impl Ledger {
-    pub(super) fn new(settings: Settings) -> Self {
-        let lanes = (0..settings.lanes).map(|_| Lane::default()).collect();
+    pub(super) fn new(settings: Settings, writers: Vec<Uuid>) -> Self {
+        let lanes = writers.into_iter().map(|writer| Lane { writer, ..Lane::default() }).collect();
         let (accounts, inflight) = (HashMap::new(), HashMap::new());
         Self { settings, accounts, inflight, lanes, waiting: Vec::new(), stopping: false }
     }
 
-    /// Gives a lane its writer; what it held as another one is gone.
-    pub(super) fn enter(&mut self, lane: usize, writer: Uuid, now: Micros) {
+    /// A lane's writer was entered; what it held before is gone.
+    pub(super) fn enter(&mut self, lane: usize, now: Micros) {
         let lane = &mut self.lanes[lane];
-        (lane.writer, lane.batch_no, lane.reached) = (writer, 0, Some(now));
+        lane.reached = Some(now);
         lane.leases.clear();
         lane.ops.clear();
     }
@@ -308,7 +308,8 @@ impl Ledger {
                 self.answer(entry, outcome, Some(stored));
             }
             Planned::Unsettled(outcome) => {
-                self.lanes[number].give_back(&mut entry, true);
+                let reuse = !entry.promised;
+                self.lanes[number].give_back(&mut entry, reuse);
                 self.answer(entry, outcome, None);
             }
             Planned::Waits => {
@@ -322,6 +323,8 @@ impl Ledger {
                 entry.tries += 1;
                 self.waiting.push((wake, entry));
             }
+            // What backs a promise must not back anything else.
+            Planned::Again if entry.promised => self.lanes[number].queue.push_back(entry),
             Planned::Again => {
                 self.lanes[number].give_back(&mut entry, true);
                 entry.tries += 1;
@@ -335,61 +338,50 @@ impl Ledger {
         followers.is_some_and(|all| all.iter().any(|one| !one.answer.is_closed()))
     }
 
-    /// Answers an item and those of the same key, which are compared with what was stored and not with the item: another
-    /// server's may have been first.
+    /// Answers an item and those of the same key, each compared with what was stored and not with another: another server's
+    /// may have been first. When nothing was stored there is no answer for those that ask for something else.
     fn answer(&mut self, entry: Entry, outcome: Outcome, stored: Option<[u8; 32]>) {
         let followers = if entry.item.is_keyed { self.inflight.remove(&entry.item.key) } else { None };
         for follower in followers.into_iter().flatten() {
-            let told = match stored {
-                Some(hash) if hash != follower.payload_hash => Outcome::Conflict,
-                // The leader had another payload than what is stored, the follower has not.
-                Some(_) if outcome == Outcome::Conflict => {
-                    Outcome::Away("the same key is being used for something else: ask again".to_owned())
-                }
-                _ => repeated(outcome.clone()),
+            let told = if follower.payload_hash == stored.unwrap_or(entry.item.payload_hash) {
+                repeated(outcome.clone())
+            } else if stored.is_some() {
+                Outcome::Conflict
+            } else {
+                Outcome::Away("the same key was being used for something else: ask again".to_owned())
             };
             let _ = follower.answer.send(told);
         }
         if let Some(answer) = entry.answer {
-            let _ = answer.send(outcome);
+            let is_other = stored.is_some_and(|hash| hash != entry.item.payload_hash);
+            let _ = answer.send(if is_other { Outcome::Conflict } else { outcome });
         }
     }
 
-    /// Notes that a batch number is used up by a batch that will never be committed.
+    /// Leaves out the number of a batch that will never be committed, and the one by which its row says so.
     pub(super) fn skip(&mut self, number: usize) {
-        self.lanes[number].batch_no += 1;
+        self.lanes[number].batch_no += 2;
     }
 
-    /// Items of a lane that was declared dead: nothing backs them any more.
-    pub(super) fn orphan(entries: &mut [Entry]) {
-        entries.iter_mut().flat_map(|entry| &mut entry.held).for_each(|held| {
-            if let Some(held) = held {
-                // No lease ever had this epoch: the fence refuses it, and promises are counted as late.
-                held.epoch = -1;
-            }
-        });
+    /// Answers an item that the database does not take.
+    pub(super) fn spoil(&mut self, number: usize, mut entry: Entry) {
+        if entry.promised {
+            tracing::error!(key = %entry.item.key.key, "what was promised cannot be written");
+        }
+        let reuse = !entry.promised;
+        self.lanes[number].give_back(&mut entry, reuse);
+        self.answer(entry, Outcome::Broken("the database does not take it".to_owned()), None);
     }
 
-    /// Fails items that were not written; promises stay.
-    pub(super) fn fail(&mut self, number: usize, entries: &mut Vec<Entry>, outcome: &Outcome, late_at: Micros) {
+    /// Fails items whose time is over and that were not written; promises stay.
+    pub(super) fn fail(&mut self, number: usize, entries: &mut Vec<Entry>, outcome: &Outcome, now: Micros) {
         let (failed, kept): (Vec<Entry>, Vec<Entry>) =
-            std::mem::take(entries).into_iter().partition(|entry| !entry.promised && entry.item.deadline <= late_at);
+            std::mem::take(entries).into_iter().partition(|entry| !entry.promised && entry.item.deadline <= now);
         *entries = kept;
         for mut entry in failed {
             self.lanes[number].give_back(&mut entry, true);
             self.answer(entry, outcome.clone(), None);
         }
-    }
-
-    /// After a batch that was committed and not answered: its items hold nothing, and the lane's leases are what their rows
-    /// say.
-    pub(super) fn recovered(&mut self, number: usize, entries: &mut [Entry], rows: &[LeaseRow], now: Micros) {
-        let lane = &mut self.lanes[number];
-        lane.batch_no += 1;
-        for entry in entries {
-            lane.give_back(entry, false);
-        }
-        lane.reload(rows, now);
     }
 
     // ---- waiting -------------------------------------------------------------------------------------------------
@@ -440,10 +432,6 @@ impl Ledger {
             self.enqueue(entry, now);
         }
         woken
-    }
-
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
     }
 
     /// Forgets accounts that nobody asked of for a while.

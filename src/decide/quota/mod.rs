@@ -108,13 +108,14 @@ impl<R: Rows, T: Timer> Engine<R, T> {
     /// An engine at rest; its lanes and keeper are futures that the caller runs.
     pub fn new(rows: R, timer: T, settings: Settings) -> Arc<Self> {
         let process = timer.id();
+        let writers = (0..settings.lanes).map(|_| timer.id()).collect();
         let lanes = (0..settings.lanes).map(|_| Notify::new()).collect();
         Arc::new(Self {
             rows,
             timer,
             settings,
             process,
-            ledger: Mutex::new(Ledger::new(settings)),
+            ledger: Mutex::new(Ledger::new(settings, writers)),
             lanes,
             keeper: Notify::new(),
             stopped: tokio::sync::Semaphore::new(0),
@@ -138,10 +139,11 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         self.settings.lanes
     }
 
+    /// Enters a lane's writer; again under the same id when it was declared dead, so that it has at hand what it forfeited.
     async fn enter(&self, lane: usize) -> Result<(), Fault> {
-        let writer = WriterRow { writer: self.timer.id(), process: self.process, batch_no: 0, beat: 0 };
-        self.rows.register(writer).await?;
-        self.ledger().enter(lane, writer.writer, self.timer.now());
+        let (writer, next) = self.ledger().writer(lane);
+        self.rows.register(WriterRow { writer, process: self.process, batch_no: next - 1, beat: 0 }).await?;
+        self.ledger().enter(lane, self.timer.now());
         Ok(())
     }
 

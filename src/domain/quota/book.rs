@@ -76,13 +76,16 @@ impl Book {
         }
     }
 
+    /// Whether an amount can be counted at all: its account is there, and the sum stays in the range of amounts.
+    #[must_use]
+    pub fn can_force(&self, key: &AccountKey, amount: i64) -> bool {
+        self.account(key).is_some_and(|row| row.committed <= UNLIMITED - amount)
+    }
+
     /// Counts what happened already, above the limit if need be. Of a promise, the part that its lane forfeited is taken from
-    /// there. False when the sum would leave the range of amounts: nothing is counted then.
-    pub fn force(&mut self, key: &AccountKey, amount: i64, promised: bool) -> bool {
-        let Some(folio) = self.accounts.get_mut(key) else { return false };
-        if folio.row.committed > UNLIMITED - amount {
-            return false;
-        }
+    /// there.
+    pub fn force(&mut self, key: &AccountKey, amount: i64, promised: bool) {
+        let Some(folio) = self.accounts.get_mut(key) else { return };
         folio.row.committed += amount;
         folio.written = true;
         if let Some((lease, written)) = self.leases.get_mut(&(*key, Class::Leased)).filter(|_| promised) {
@@ -91,7 +94,6 @@ impl Book {
             folio.row.forfeited -= covered;
             *written |= covered > 0;
         }
-        true
     }
 
     /// Gives used units back.
@@ -205,18 +207,18 @@ impl Book {
         Some((lease.epoch, given))
     }
 
-    /// Closes the lane's own lease and returns what it has not used.
-    pub fn give_back(&mut self, key: &AccountKey, class: Class) {
-        self.close(key, class, false);
+    /// Closes the lane's own lease and returns what it has not used. What was promised and never written is forfeited.
+    pub fn give_back(&mut self, key: &AccountKey, class: Class, spent: i64) {
+        self.close(key, class, spent);
     }
 
     /// Closes a lease from outside: its holder may have promised what it has not settled, and of the leased class that is
     /// forfeited until the period ends.
     pub fn fence(&mut self, key: &AccountKey, class: Class) {
-        self.close(key, class, class == Class::Leased);
+        self.close(key, class, if class == Class::Leased { i64::MAX } else { 0 });
     }
 
-    fn close(&mut self, key: &AccountKey, class: Class, forfeit: bool) {
+    fn close(&mut self, key: &AccountKey, class: Class, forfeit: i64) {
         let (Some(folio), Some((lease, written))) = (self.accounts.get_mut(key), self.leases.get_mut(&(*key, class)))
         else {
             return;

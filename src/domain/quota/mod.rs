@@ -186,16 +186,15 @@ impl LeaseRow {
         Self { account, writer, class, epoch: 0, granted: 0, settled: 0, forfeited: 0 }
     }
 
-    /// Closes it: what it settled is folded into its account, the rest goes back there, or is forfeited.
-    pub const fn close(&mut self, account: &mut AccountRow, forfeit: bool) {
+    /// Closes it: what it settled is folded into its account, the rest goes back there, but for what is forfeited: up to so
+    /// much.
+    pub fn close(&mut self, account: &mut AccountRow, forfeit: i64) {
         account.committed += self.settled;
         account.settled -= self.settled;
         account.leased -= self.granted;
-        let unsettled = self.granted - self.settled;
-        if forfeit {
-            self.forfeited += unsettled;
-            account.forfeited += unsettled;
-        }
+        let forfeited = forfeit.min(self.granted - self.settled);
+        self.forfeited += forfeited;
+        account.forfeited += forfeited;
         (self.epoch, self.granted, self.settled) = (0, 0, 0);
     }
 }

@@ -345,7 +345,8 @@ async fn fence_all(
     let Whole { account: Account { mut row, .. }, leases } = whole;
     let account = row.key.account;
     for mut lease in leases {
-        lease.close(&mut row, lease.class == Class::Leased);
+        let forfeit = if lease.class == Class::Leased { i64::MAX } else { 0 };
+        lease.close(&mut row, forfeit);
         let args = [
             account.into(),
             lease.writer.into(),

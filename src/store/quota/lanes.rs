@@ -105,12 +105,20 @@ macro_rules! lock_accounts {
 statements! {
     pub(super) REGISTER: ByMeter = Statement::new(
         "insert into quota_writer (writer_id, process_id, batch_no, beat)
-         values ($1, $2, $3, $4)",
+         values ($1, $2, $3, $4)
+         on conflict (writer_id) do update
+         set batch_no = excluded.batch_no",
     );
     /// Counts a batch, if the one before was the last.
     pub(super) BEAT: ByMeter = Statement::new(
         "update quota_writer
          set batch_no = $2, beat = beat + 1
+         where writer_id = $1 and batch_no = $2 - 1",
+    );
+    /// Makes sure that a batch which was not committed never will be.
+    pub(super) RESOLVE: ByMeter = Statement::new(
+        "update quota_writer
+         set batch_no = $2 + 1, beat = beat + 1
          where writer_id = $1 and batch_no = $2 - 1",
     );
     pub(super) LIST_WRITERS: ByMeter = Statement::new("select writer_id, process_id, batch_no, beat from quota_writer");
@@ -243,7 +251,6 @@ statements! {
     );
     pub(super) LOCK_LEASES_OF: ByMeter =
         Statement::each(lock_leases_of!(" for update of l skip locked"), lock_leases_of!(""));
-    pub(super) LIST_LEASES_OF: ByMeter = Statement::new(lock_leases_of!(""));
     pub(super) PUT_LEASES: ByMeter = Statement::each(
         "insert into quota_lease (tenant_id, account_id, writer_id, class, epoch, granted, settled, forfeited)
          select *

@@ -573,11 +573,13 @@ impl Rows for QuotaRows {
 
     async fn resolve(&self, writer: Uuid, batch_no: i64) -> Result<Fate, Fault> {
         // Waits for the lost connection's transaction, if that still holds the row; afterwards it cannot commit any more.
-        if self.once(&lanes::BEAT, &[writer.into(), batch_no.into()]).await? == 1 {
-            return Ok(Fate::Dead);
-        }
+        self.once(&lanes::RESOLVE, &[writer.into(), batch_no.into()]).await?;
         let found: Vec<WriterRecord> = self.list(&lanes::FIND_WRITER, &[writer.into()]).await?;
-        Ok(if found.is_empty() { Fate::Gone } else { Fate::Committed })
+        Ok(match found.first() {
+            None => Fate::Gone,
+            Some(row) if row.batch_no == batch_no => Fate::Committed,
+            Some(_) => Fate::Dead,
+        })
     }
 
     async fn writers(&self) -> Result<Vec<WriterRow>, Fault> {
@@ -593,11 +595,6 @@ impl Rows for QuotaRows {
 
     async fn bury(&self, writer: Uuid, beat: i64) -> Result<bool, Fault> {
         Ok(self.once(&lanes::BURY, &[writer.into(), beat.into()]).await? == 1)
-    }
-
-    async fn leases_of(&self, writer: Uuid) -> Result<Vec<LeaseRow>, Fault> {
-        let rows: Vec<LeaseRecord> = self.list(&lanes::LIST_LEASES_OF, &[writer.into(), i64::MAX.into()]).await?;
-        Ok(rows.into_iter().map(LeaseRow::from).collect())
     }
 
     async fn recalled(&self, writers: &[Uuid]) -> Result<Vec<AccountKey>, Fault> {

@@ -5,6 +5,7 @@
 //! them, with locks, crashes and lost commits of its own making.
 
 pub mod accounts;
+mod events;
 mod lanes;
 mod listen;
 mod meter;
@@ -25,14 +26,16 @@ use crate::domain::quota::{
 };
 use crate::time::Timestamp;
 
+pub use events::{insert_event, insert_rollup};
 pub use listen::Listener;
 pub use meter::QuotaRows;
 
 pub(super) use accounts::account_columns;
 
 /// The statements of the engine, for the tests.
-pub(super) const STATEMENTS: [&[super::tx::Listed]; 6] = [
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 7] = [
     accounts::STATEMENTS,
+    events::STATEMENTS,
     lanes::STATEMENTS,
     notices::STATEMENTS,
     proof::STATEMENTS,
@@ -173,16 +176,15 @@ pub trait Rows: Send + Sync + 'static {
     type Batch: Batch;
     /// Begins one.
     fn begin(&self) -> impl Future<Output = Result<Self::Batch, Fault>> + Send;
-    /// Enters a new writer.
+    /// Enters a writer, whether or not it is there already, with its number.
     fn register(&self, writer: WriterRow) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Finds out, on another connection, what became of a batch, and makes sure that it stays so.
+    /// Finds out, on another connection, what became of a batch, and makes sure that it stays so: of one that is dead the
+    /// next number is used up too, so that asking again gives the same answer.
     fn resolve(&self, writer: Uuid, batch_no: i64) -> impl Future<Output = Result<Fate, Fault>> + Send;
     /// All writers.
     fn writers(&self) -> impl Future<Output = Result<Vec<WriterRow>, Fault>> + Send;
     /// Removes a writer that is still at this beat and has no open lease; whether it did.
     fn bury(&self, writer: Uuid, beat: i64) -> impl Future<Output = Result<bool, Fault>> + Send;
-    /// Open leases of a writer, as they are.
-    fn leases_of(&self, writer: Uuid) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
     /// Accounts that these writers have leases on and that somebody waits for.
     fn recalled(&self, writers: &[Uuid]) -> impl Future<Output = Result<Vec<AccountKey>, Fault>> + Send;
     /// Tells other servers; may be lost.

@@ -1,21 +1,23 @@
 //! A commit lane in memory: its writer, its queue, its leases.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
 use super::{Entry, Op};
 use crate::decide::quota::item::Item;
 use crate::decide::quota::{Micros, Settings};
-use crate::domain::quota::{AccountKey, Class, LeaseRow};
+use crate::domain::quota::{AccountKey, Class};
 
-/// A lease, as far as this server knows. `free + pending` is what its row has granted and not settled.
+/// A lease, as far as this server knows. `free + pending + spent` is what its row has granted and not settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lease {
     pub(super) epoch: i64,
     pub(super) free: i64,
     /// Held by items that are not settled.
     pub(super) pending: i64,
+    /// Promised, and never to be settled.
+    spent: i64,
     pub(super) closing: bool,
     pub(super) used_at: Micros,
     /// Whether something was settled that is not folded.
@@ -27,8 +29,8 @@ pub(super) struct Lane {
     pub(super) writer: Uuid,
     pub(super) batch_no: i64,
     pub(super) queue: VecDeque<Entry>,
-    pub(super) leases: HashMap<(AccountKey, Class), Lease>,
-    pub(super) ops: HashMap<(AccountKey, Class), Op>,
+    pub(super) leases: BTreeMap<(AccountKey, Class), Lease>,
+    pub(super) ops: BTreeMap<(AccountKey, Class), Op>,
     /// When it last reached the database.
     pub(super) reached: Option<Micros>,
     /// When its leases are looked through next.
@@ -59,7 +61,7 @@ impl Lane {
             lease.closing |= stopping || lease.used_at + settings.idle_return < now;
             let (account, class) = (*account, *class);
             if lease.closing && lease.pending == 0 {
-                self.ops.insert((account, class), Op::Return { account, class });
+                self.ops.insert((account, class), Op::Return { account, class, spent: lease.spent });
             } else if lease.settled && !lease.closing {
                 self.ops.entry((account, class)).or_insert(Op::Grant { account, class, wanted: 0, known: 0 });
             }
@@ -68,7 +70,7 @@ impl Lane {
 
     /// The operations that are due, with the epochs that are known now.
     pub(super) fn take_ops(&mut self) -> Vec<Op> {
-        let ops: Vec<Op> = self.ops.drain().map(|(_, op)| op).collect();
+        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().collect();
         let with_epoch = |op| match op {
             Op::Grant { account, class, wanted, .. } => {
                 let known = self.leases.get(&(account, class)).map_or(0, |lease| lease.epoch);
@@ -105,7 +107,8 @@ impl Lane {
                 lease.settled = false;
             }
             None if amount > 0 => {
-                let lease = Lease { epoch, free: amount, pending: 0, closing: false, used_at: now, settled: false };
+                let lease =
+                    Lease { epoch, free: amount, pending: 0, spent: 0, closing: false, used_at: now, settled: false };
                 self.leases.insert(key, lease);
             }
             None => {
@@ -125,19 +128,14 @@ impl Lane {
         }
     }
 
-    /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are only
-    /// let go.
+    /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are spent:
+    /// somebody was told that he has them.
     pub(super) fn give_back(&mut self, entry: &mut Entry, reuse: bool) {
         for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
             let Some(held) = held.take() else { continue };
             if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
                 lease.pending -= charge.amount;
-                if reuse {
-                    lease.free += charge.amount;
-                }
-                if lease.closing {
-                    self.look_at = 0;
-                }
+                *(if reuse { &mut lease.free } else { &mut lease.spent }) += charge.amount;
             }
         }
     }
@@ -148,22 +146,5 @@ impl Lane {
             self.look_at = 0;
         }
         Some(lease)
-    }
-
-    /// Sets leases to what their rows say.
-    pub(super) fn reload(&mut self, rows: &[LeaseRow], now: Micros) {
-        let row_of = |key: &(AccountKey, Class)| rows.iter().find(|row| (row.account, row.class) == *key);
-        self.leases.retain(|key, lease| row_of(key).is_some_and(|row| row.epoch == lease.epoch));
-        for row in rows.iter().filter(|row| row.epoch != 0) {
-            let lease = self.leases.entry((row.account, row.class)).or_insert(Lease {
-                epoch: row.epoch,
-                free: 0,
-                pending: 0,
-                closing: false,
-                used_at: now,
-                settled: true,
-            });
-            lease.free = row.granted - row.settled - lease.pending;
-        }
     }
 }

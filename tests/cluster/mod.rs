@@ -1,7 +1,7 @@
 //! A PostgreSQL for tests: a real one, of this run's own, from the binaries that are installed, or the one that
 //! `TEST_DATABASE_URL` (an administrator's address) names. Missing binaries are an error, never a skipped test.
 
-mod server;
+pub(crate) mod server;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -12,7 +12,6 @@ use tenantry::store::setup::{self, Bootstrap};
 use tokio::sync::OnceCell;
 
 use server::Supervisor;
-pub(crate) use server::binaries;
 
 /// Of every role that tests create, on every cluster.
 const PASSWORD: &str = "for tests: ' & $";
