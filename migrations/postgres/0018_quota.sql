@@ -29,6 +29,7 @@ alter table quota_account
   add column archived     bigint      not null default 0,                 -- charges of events that are no longer kept
   add primary key (tenant_id, account_id);
 create unique index quota_account_period on quota_account (tenant_id, metric, scope, scope_id, period_start);
+create index quota_account_top on quota_account (metric, period_end) where scope = 2;   -- who uses most
 alter table quota_account set (fillfactor = 50);
 
 -- What a commit lane holds of an account. Closed: epoch 0, granted 0, settled 0.
@@ -69,7 +70,7 @@ alter table usage_event
   add column latency_us bigint      not null default 0,
   add column attributes text        not null default '',  -- json object
   add column subject    text        not null default '';  -- key of the event refunded, or id of the reservation
-create index usage_event_at on usage_event (tenant_id, event_at, key);
+create index usage_event_at on usage_event (tenant_id, coalesce(event_at, decided_at), key);
 
 -- Reservations and slots: units set aside until they are committed, released, or expire. The state decides, not the clock.
 create table quota_hold (
@@ -128,6 +129,12 @@ create table quota_notice (
   primary key (tenant_id, notice_id)
 );
 
+-- What retention has forgotten: events that happened, and were decided, before this may be gone.
+create table usage_horizon (
+  tenant_id       uuid        primary key,
+  forgotten_until timestamptz not null                 -- the beginning of a quarter of an hour
+);
+
 -- ---- locks ------------------------------------------------------------------------------------------------------
 
 alter table quota_lease enable row level security;
@@ -165,6 +172,13 @@ create policy tenant_only on quota_notice for all to tenantry_app
   with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
 grant select, insert, update, delete on quota_notice to tenantry_app;
 
+alter table usage_horizon enable row level security;
+alter table usage_horizon force row level security;
+create policy tenant_only on usage_horizon for all to tenantry_app
+  using      (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid)
+  with check (tenant_id = nullif(current_setting('tenantry.tenant', true), '')::uuid);
+grant select, insert, update, delete on usage_horizon to tenantry_app;
+
 -- The commit lanes write rows of many tenants in one transaction: these tables alone are open to tenantry_meter.
 create policy meter_all on quota_account for all to tenantry_meter using (true) with check (true);
 grant select, update on quota_account to tenantry_meter;
@@ -178,6 +192,8 @@ create policy meter_all on usage_rollup for all to tenantry_meter using (true) w
 grant select, insert, update on usage_rollup to tenantry_meter;
 create policy meter_all on quota_notice for all to tenantry_meter using (true) with check (true);
 grant insert on quota_notice to tenantry_meter;
+create policy meter_all on usage_horizon for all to tenantry_meter using (true) with check (true);
+grant select on usage_horizon to tenantry_meter;
 grant select, insert, update, delete on quota_writer to tenantry_meter;
 grant select, insert, update on job to tenantry_meter;
 grant select on expected_policy to tenantry_meter;

@@ -30,6 +30,7 @@ select tenant_id, randomblob(16), metric, 2, zeroblob(16), period_start, committ
 drop table quota_account;
 alter table new_quota_account rename to quota_account;
 create unique index quota_account_period on quota_account (tenant_id, metric, scope, scope_id, period_start);
+create index quota_account_top on quota_account (metric, period_end) where scope = 2;   -- who uses most
 
 -- What a commit lane holds of an account. Closed: epoch 0, granted 0, settled 0.
 create table quota_lease (
@@ -79,7 +80,7 @@ insert into new_usage_event (tenant_id, key, payload_hash, verdict, charges, ans
 select tenant_id, key, payload_hash, verdict, charges, answer, decided_at from usage_event;
 drop table usage_event;
 alter table new_usage_event rename to usage_event;
-create index usage_event_at on usage_event (tenant_id, event_at, key);
+create index usage_event_at on usage_event (tenant_id, coalesce(event_at, decided_at), key);
 
 -- Reservations and slots: units set aside until they are committed, released, or expire. The state decides, not the clock.
 create table quota_hold (
@@ -136,4 +137,10 @@ create table quota_notice (
   at integer not null,
   told_at integer,
   primary key (tenant_id, notice_id)
+) strict;
+
+-- What retention has forgotten: events that happened, and were decided, before this may be gone.
+create table usage_horizon (
+  tenant_id blob primary key,
+  forgotten_until integer not null -- the beginning of a quarter of an hour
 ) strict;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
+use uuid::Uuid;
 
 use super::CliError;
 use super::pulse::{beat, pulse, tell, write_noted};
@@ -25,6 +26,7 @@ use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
 use crate::app::sign_up::SignUpMode;
 use crate::app::usage::accounts::Quota;
+use crate::app::usage::verify::{ToVerify, Verified};
 use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
@@ -33,6 +35,7 @@ use crate::decide::quota::{Engine, Settings};
 use crate::decide::roles::OwnRoles;
 use crate::decide::token::Audiences;
 use crate::domain::host::OwnHosts;
+use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
@@ -211,6 +214,21 @@ impl Running {
             match inside + outside {
                 0 => return Ok(total),
                 some => total += some,
+            }
+        }
+    }
+
+    /// Looks at the books of all tenants, or of one; for whoever has used something, and wants to see what does not agree.
+    ///
+    /// # Errors
+    /// That the database does not answer.
+    pub async fn verify_usage(&self, tenant: Option<TenantId>) -> Result<Vec<Verified>, CliError> {
+        let mut left = tenant.map_or(ToVerify::After(TenantId(Uuid::nil())), ToVerify::One);
+        let mut all = Vec::new();
+        loop {
+            match self.app.verify_next(&mut left).await.map_err(|e| CliError::Failed(e.to_string()))? {
+                Some(verified) => all.push(verified),
+                None => return Ok(all),
             }
         }
     }

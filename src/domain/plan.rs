@@ -47,6 +47,9 @@ pub struct Plan {
     /// Features that it includes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// Days for which usage events are kept, one by one; 400 when absent. Sums are kept for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_retention_days: Option<u16>,
     /// Limits by metric; what is absent is unlimited.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Limit>,
@@ -281,6 +284,12 @@ impl Plan {
             Prices { year: Some(_), .. } => Some(Cycle::Year),
             Prices { month: None, year: None } => None,
         }
+    }
+
+    /// For how many days usage events are kept.
+    #[must_use]
+    pub fn retention_days(&self) -> u16 {
+        self.usage_retention_days.unwrap_or(400)
     }
 
     /// What it costs at the least, for sorting price lists; plans without a price first.

@@ -154,13 +154,16 @@ pub(super) fn usage(view: &UsageView) -> v1::Usage {
         reserved: view.reserved,
         percent: view.percent(),
         source: source(view.source).into(),
-        scope: match Scope::of(view.scope) {
-            Scope::Key => v1::UsageScope::ApiKey,
-            Scope::Member => v1::UsageScope::Member,
-            Scope::Tenant => v1::UsageScope::Tenant,
-        }
-        .into(),
+        scope: scope(Scope::of(view.scope)).into(),
         revision: view.revision,
+    }
+}
+
+pub(super) const fn scope(scope: Scope) -> v1::UsageScope {
+    match scope {
+        Scope::Key => v1::UsageScope::ApiKey,
+        Scope::Member => v1::UsageScope::Member,
+        Scope::Tenant => v1::UsageScope::Tenant,
     }
 }
 

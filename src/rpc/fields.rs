@@ -162,6 +162,17 @@ impl Fields {
         (self.violations.len() == before).then_some(amounts)
     }
 
+    /// The name of a metric that there may be.
+    pub(super) fn metric(&mut self, field: &str, name: &str) -> Option<()> {
+        self.read(field, if is_name(name) { Ok(()) } else { Err("must name a metric") })
+    }
+
+    /// Names of metrics, at most 100; none stands for all.
+    pub(super) fn metrics(&mut self, names: &[String]) -> Option<()> {
+        let sound = names.len() <= 100 && names.iter().all(|name| is_name(name));
+        self.read("metrics", if sound { Ok(()) } else { Err("must be at most 100 names of metrics") })
+    }
+
     /// An idempotency key: 1 to 128 printable ASCII characters; none when empty.
     pub(super) fn idempotency_key(&mut self, text: &str) -> Option<Option<String>> {
         if text.is_empty() {

@@ -26,7 +26,68 @@ macro_rules! claim_jobs {
     };
 }
 
+/// Sums roll-ups over spans of time: `$2` to `$6` say what is grouped by, `$7` whether `$10` narrows the metrics, `$8` is
+/// no id.
+macro_rules! sum_usage {
+    ($metrics:literal, $spans:literal) => {
+        concat!(
+            "select s.span, r.metric,
+                    case when $2 = 1 then r.member_id else $8 end as member_id,
+                    case when $3 = 1 then r.api_key_id else $8 end as api_key_id,
+                    case when $4 = 1 then r.endpoint else '' end as endpoint,
+                    case when $5 = 1 then r.method else '' end as method,
+                    case when $6 = 1 then r.status else 0 end as status,
+                    cast(sum(r.events) as bigint) as events, cast(sum(r.amount) as bigint) as amount
+             from usage_rollup r
+             join ",
+            $spans,
+            " on r.bucket >= s.start_at and r.bucket < s.end_at
+             where r.tenant_id = $1 and ($7 = 0 or r.metric ",
+            $metrics,
+            ")
+             group by 1, 2, 3, 4, 5, 6, 7
+             order by 1, 2, 3, 4, 5, 6, 7
+             limit $9"
+        )
+    };
+}
+
+macro_rules! lock_old_events {
+    ($lock:literal) => {
+        concat!(
+            "select key, verdict, kind, charges
+             from usage_event
+             where tenant_id = $1 and coalesce(event_at, decided_at) < $2 and decided_at < $2
+             order by coalesce(event_at, decided_at), key
+             limit $3",
+            $lock
+        )
+    };
+}
+
 statements! {
+    /// What was used over spans, by group.
+    pub(super) SUM_USAGE: OfTenant = Statement::each(
+        sum_usage!(
+            "= any ($10::text[])",
+            "unnest($11::bigint[], $12::timestamptz[], $13::timestamptz[]) as s (span, start_at, end_at)"
+        ),
+        sum_usage!(
+            "in (select value ->> 0 from json_each($10))",
+            "(select value ->> 0 as span, value ->> 1 as start_at, value ->> 2 as end_at from json_each($11)) s"
+        ),
+    );
+
+    /// Reads events that are to be forgotten and keeps them from changing; those that somebody has locked are passed over.
+    pub(super) LOCK_OLD_EVENTS: OfTenant =
+        Statement::each(lock_old_events!(" for update skip locked"), lock_old_events!(""));
+
+    /// Deletes events by their keys.
+    pub(super) DELETE_EVENTS: OfTenant = Statement::each(
+        "delete from usage_event where tenant_id = $1 and key = any ($2::text[])",
+        "delete from usage_event where tenant_id = $1 and key in (select value ->> 0 from json_each($2))",
+    );
+
     /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
     /// update`: that would wait for, and stop, every insert that refers to the tenant.
     pub(super) LOCK_TENANT: OfTenant = Statement::each(
@@ -63,8 +124,8 @@ statements! {
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
     /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", " for update skip locked"),
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", ""),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention')", " for update skip locked"),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention')", ""),
     );
 
     /// `CLAIM_JOBS` for one kind.

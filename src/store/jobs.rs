@@ -82,11 +82,15 @@ pub enum JobKind {
     Webhook,
     /// Tells that a key of a tenant or a member ends soon.
     ApiKey,
+    /// Tells a tenant which thresholds of its limits it has reached.
+    QuotaNotice,
+    /// Forgets what a tenant used long ago.
+    UsageRetention,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Tenant,
         Self::Purge,
         Self::Domain,
@@ -97,6 +101,8 @@ impl JobKind {
         Self::Link,
         Self::Webhook,
         Self::ApiKey,
+        Self::QuotaNotice,
+        Self::UsageRetention,
     ];
 
     /// Its name in rows and metrics.
@@ -113,6 +119,8 @@ impl JobKind {
             Self::Link => "link",
             Self::Webhook => "webhook",
             Self::ApiKey => "api_key",
+            Self::QuotaNotice => "quota_notice",
+            Self::UsageRetention => "usage_retention",
         }
     }
 }

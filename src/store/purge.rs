@@ -45,6 +45,10 @@ statements! {
            where tenant_id = $1
            limit $2)",
     );
+    DELETE_USAGE_HORIZON: OfTenant = Statement::new(
+        "delete from usage_horizon
+         where tenant_id = $1 and $2 > 0",
+    );
     DELETE_OUTBOX: OfTenant = Statement::new(
         "delete from outbox
          where tenant_id = $1 and message_id in (select message_id from outbox where tenant_id = $1 limit $2)",
@@ -140,6 +144,7 @@ statements! {
     COUNT_QUOTA_THRESHOLD: OfTenant = Statement::new("select count(*) as rows from quota_threshold where tenant_id = $1");
     COUNT_QUOTA_NOTICE: OfTenant = Statement::new("select count(*) as rows from quota_notice where tenant_id = $1");
     COUNT_USAGE_ROLLUP: OfTenant = Statement::new("select count(*) as rows from usage_rollup where tenant_id = $1");
+    COUNT_USAGE_HORIZON: OfTenant = Statement::new("select count(*) as rows from usage_horizon where tenant_id = $1");
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP_ROLE: OfTenant = Statement::new("select count(*) as rows from membership_role where tenant_id = $1");
@@ -210,6 +215,7 @@ const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("quota_account", &DELETE_QUOTA_ACCOUNT, &COUNT_QUOTA_ACCOUNT),
     ("quota_threshold", &DELETE_QUOTA_THRESHOLD, &COUNT_QUOTA_THRESHOLD),
     ("quota_notice", &DELETE_QUOTA_NOTICE, &COUNT_QUOTA_NOTICE),
+    ("usage_horizon", &DELETE_USAGE_HORIZON, &COUNT_USAGE_HORIZON),
     ("outbox", &DELETE_OUTBOX, &COUNT_OUTBOX),
     ("webhook", &DELETE_WEBHOOK, &COUNT_WEBHOOK),
     ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),

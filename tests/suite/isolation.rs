@@ -198,7 +198,7 @@ async fn all_trespasses(database: &Database, tables: &[&Table]) -> Vec<String> {
 }
 
 /// What the role of the commit lanes may do, verb by verb.
-const OF_THE_LANES: [(&str, &str); 9] = [
+const OF_THE_LANES: [(&str, &str); 10] = [
     ("expected_policy", "select"),
     ("job", "insert select update"),
     ("quota_account", "select update"),
@@ -207,6 +207,7 @@ const OF_THE_LANES: [(&str, &str); 9] = [
     ("quota_notice", "insert"),
     ("quota_writer", "delete insert select update"),
     ("usage_event", "delete insert select update"),
+    ("usage_horizon", "select"),
     ("usage_rollup", "insert select update"),
 ];
 

@@ -131,6 +131,7 @@ async fn full_tenant(t: &Bed) -> crate::harness::Tenant {
         ..Default::default()
     };
     operator.tenants.set_limit_override(limit).await.unwrap();
+    t.spoils(&acme.id);
     for row in OF_THE_LANES {
         t.execute(row, &acme.id).await;
     }
@@ -138,7 +139,7 @@ async fn full_tenant(t: &Bed) -> crate::harness::Tenant {
 }
 
 /// Rows as the commit lanes leave them, several of each, behind the server's back.
-const OF_THE_LANES: [&str; 5] = [
+const OF_THE_LANES: [&str; 6] = [
     "insert into quota_lease (tenant_id, account_id, writer_id, class, epoch, granted, settled)
      select tenant_id, tenant_id, tenant_id, class, 1, 5, 3
      from (select 0 as class union all select 1) c, tenant
@@ -150,6 +151,10 @@ const OF_THE_LANES: [&str; 5] = [
     "insert into usage_rollup
      select tenant_id, created_at, 'quizzes', tenant_id, tenant_id, '', '', 0, shard, 1, 1
      from (select 0 as shard union all select 1) s, tenant
+     where tenant_id = $1",
+    "insert into usage_horizon
+     select tenant_id, created_at
+     from tenant
      where tenant_id = $1",
     "insert into quota_threshold
      select tenant_id, metric, '[80]'

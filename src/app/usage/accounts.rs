@@ -28,7 +28,7 @@ use crate::store::{InTenant, Store, TenantTx, entitlements, settings, tenants};
 use crate::time::Timestamp;
 
 /// Percents of a limit of which owners are told unless the tenant says otherwise.
-const THRESHOLDS: [i64; 2] = [80, 100];
+pub(super) const THRESHOLDS: [i64; 2] = [80, 100];
 
 /// How long after it was cut off the server listens to others again.
 const HEAR_AGAIN: Duration = Duration::from_millis(250);
@@ -156,6 +156,7 @@ impl App {
             }
             account
         } else {
+            super::retention::ensure(&mut tx, ctx.now).await?;
             accounts::insert(&mut tx, (entropy::id(ctx.now), metric, owner), period, &wish).await?;
             let opened = accounts::find_last(&mut tx, metric, owner).await?;
             opened.ok_or_else(|| Error::internal("an account that was opened is not there"))?

@@ -2,9 +2,14 @@
 //! become items of the quota engine (`decide/quota`), which decides and writes them, and its outcomes become answers.
 
 pub mod accounts;
+pub mod events;
 pub mod holds;
 mod people;
 pub mod record;
+pub mod reports;
+mod retention;
+pub mod thresholds;
+pub mod verify;
 mod views;
 
 use std::collections::BTreeMap;

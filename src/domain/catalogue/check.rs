@@ -179,6 +179,9 @@ impl<'t> Check<'t> {
         if plan.grace_days > 365 {
             self.says(&at("grace_days"), "must be 0 to 365");
         }
+        if plan.usage_retention_days.is_some_and(|days| !(1..=3660).contains(&days)) {
+            self.says(&at("usage_retention_days"), "must be 1 to 3660");
+        }
         if let Some(seats) = plan.seats {
             self.amount(&at("seats"), seats, 1);
         }

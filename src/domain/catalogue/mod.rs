@@ -234,6 +234,12 @@ impl Catalogue {
             None => Some(Limit::default()),
         }
     }
+
+    /// For how many days a plan keeps usage events. A plan that is not there keeps them as long as one that does not say.
+    #[must_use]
+    pub fn usage_retention_days(&self, of: &PlanRef) -> i64 {
+        self.plan(of).unwrap_or(&Plan::default()).retention_days().into()
+    }
 }
 
 fn first(plan: &str) -> PlanRef {

@@ -90,7 +90,7 @@ select 'privilege beyond the commit lanes', c.oid::regclass::text,
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where current_user = 'tenantry_meter' and n.nspname = 'tenantry' and c.relkind in ('r', 'p', 'v', 'm', 'f')
-  and c.relname not in ('quota_account', 'quota_lease', 'quota_writer', 'quota_hold', 'quota_notice', 'usage_event', 'usage_rollup', 'job', 'expected_policy')
+  and c.relname not in ('quota_account', 'quota_lease', 'quota_writer', 'quota_hold', 'quota_notice', 'usage_event', 'usage_horizon', 'usage_rollup', 'job', 'expected_policy')
   and (has_table_privilege(current_user, c.oid, 'select, insert, update, delete, truncate, references, trigger')
        or has_any_column_privilege(current_user, c.oid, 'select, insert, update, references'))
 union all

@@ -14,7 +14,8 @@ use crate::domain::quota::{
     Notice, Scope, charges_text, read_charges,
 };
 use crate::entropy;
-use crate::store::tx::{ByMeter, Column, Conn, Record, Statement, Value};
+use crate::error::Error;
+use crate::store::tx::{ByMeter, Column, Conn, Record, Statement, Value, failed};
 use crate::store::{Engine, Store};
 use crate::time::Timestamp;
 
@@ -40,6 +41,15 @@ impl MeterTx {
 
     async fn all<T: Record>(&mut self, sql: &Statement<ByMeter>, args: &[Value<'_>]) -> Result<Vec<T>, Fault> {
         self.conn().query(sql, args).await.map_err(|error| fault(&error))
+    }
+
+    /// All rows of a query, for whoever is no lane.
+    pub(super) async fn read<T: Record>(
+        &mut self,
+        sql: &Statement<ByMeter>,
+        args: &[Value<'_>],
+    ) -> Result<Vec<T>, Error> {
+        self.conn().all(sql, args).await
     }
 
     async fn run(&mut self, sql: &Statement<ByMeter>, args: &[Value<'_>]) -> Result<u64, Fault> {
@@ -501,7 +511,18 @@ impl Batch for MeterTx {
     }
 }
 
+/// A transaction that sees one instant, and may take as long as it takes to add up all events of a tenant.
+const SNAPSHOT: &str = "begin isolation level repeatable read, read only; set local statement_timeout = '10min'";
+
 impl QuotaRows {
+    /// Begins to read, all of it as of one instant.
+    pub(super) async fn snapshot(&self) -> Result<MeterTx, Error> {
+        Ok(MeterTx(match &self.0.engine {
+            Engine::Postgres { meter, .. } => Open::Postgres(meter.begin_with(SNAPSHOT).await.map_err(failed)?),
+            Engine::Sqlite { reader, .. } => Open::Sqlite(reader.begin_with("begin deferred").await.map_err(failed)?),
+        }))
+    }
+
     /// Runs a statement that needs no transaction of its own.
     async fn once(&self, sql: &Statement<ByMeter>, args: &[Value<'_>]) -> Result<u64, Fault> {
         match &self.0.engine {

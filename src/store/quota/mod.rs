@@ -9,6 +9,10 @@ mod events;
 mod lanes;
 mod listen;
 mod meter;
+pub mod notices;
+pub mod proof;
+pub mod reports;
+pub mod retention;
 
 use std::future::Future;
 
@@ -29,7 +33,15 @@ pub use meter::QuotaRows;
 pub(super) use accounts::account_columns;
 
 /// The statements of the engine, for the tests.
-pub(super) const STATEMENTS: [&[super::tx::Listed]; 3] = [accounts::STATEMENTS, events::STATEMENTS, lanes::STATEMENTS];
+pub(super) const STATEMENTS: [&[super::tx::Listed]; 7] = [
+    accounts::STATEMENTS,
+    events::STATEMENTS,
+    lanes::STATEMENTS,
+    notices::STATEMENTS,
+    proof::STATEMENTS,
+    reports::STATEMENTS,
+    retention::STATEMENTS,
+];
 
 /// Why a step failed. In every case but an unknown commit nothing of the batch is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
