@@ -3,6 +3,8 @@
 //! request comes first: it is steady on shared machines. The servers are release binaries; PostgreSQL is one of the bench's
 //! own, or the one that `TEST_DATABASE_URL` names.
 
+#![expect(clippy::disallowed_methods, reason = "what is compared with is SQL, and statuses are this client's own")]
+
 #[expect(dead_code, reason = "the tests need more of it")]
 #[path = "../tests/cluster/mod.rs"]
 mod cluster;
@@ -35,7 +37,7 @@ const MEASURED: Duration = Duration::from_secs(5);
 const MANY: (usize, usize) = (8, 8);
 /// One caller alone.
 const ALONE: (usize, usize) = (1, 1);
-/// Events in a RecordUsage.
+/// Events in a `RecordUsage`.
 const BATCH: usize = 100;
 /// Ticks of a second in /proc on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
