@@ -106,6 +106,7 @@ impl App {
             JobKind::Webhook => self.deliver_webhook(&ctx("System/DeliverWebhook"), job).await,
             JobKind::ApiKey => self.tell_key_end(&ctx("System/TellKeyEnd"), job).await,
             JobKind::QuotaNotice => self.tell_notices(&ctx("System/ReachQuota"), job).await,
+            JobKind::UsageReport => self.report_usage(&ctx("System/ReportUsage"), job).await,
             JobKind::UsageRetention => self.forget_usage(&ctx("System/ForgetUsage"), job).await,
         }
     }

@@ -124,8 +124,8 @@ statements! {
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
     /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention')", " for update skip locked"),
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention')", ""),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention', 'usage_report')", " for update skip locked"),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention', 'usage_report')", ""),
     );
 
     /// `CLAIM_JOBS` for one kind.

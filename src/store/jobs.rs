@@ -86,11 +86,13 @@ pub enum JobKind {
     QuotaNotice,
     /// Forgets what a tenant used long ago.
     UsageRetention,
+    /// Sends owners what was used in the month before, if they want it.
+    UsageReport,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Tenant,
         Self::Purge,
         Self::Domain,
@@ -103,6 +105,7 @@ impl JobKind {
         Self::ApiKey,
         Self::QuotaNotice,
         Self::UsageRetention,
+        Self::UsageReport,
     ];
 
     /// Its name in rows and metrics.
@@ -121,6 +124,7 @@ impl JobKind {
             Self::ApiKey => "api_key",
             Self::QuotaNotice => "quota_notice",
             Self::UsageRetention => "usage_retention",
+            Self::UsageReport => "usage_report",
         }
     }
 }

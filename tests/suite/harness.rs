@@ -110,7 +110,7 @@ pub(crate) struct Bed {
     pub(crate) dir: Arc<TempDir>,
     /// On PostgreSQL, the database.
     pub(crate) database: Option<Arc<Database>>,
-    /// Whether the test writes rows of its own that do not agree.
+    /// Whether nobody looks at the books when it goes: the test writes rows of its own that do not agree.
     is_spoiled: AtomicBool,
     /// None once it was stopped.
     running: Option<Running>,
@@ -209,7 +209,10 @@ impl Bed {
     /// A second server on the same database; on SQLite there cannot be one.
     pub(crate) async fn sibling(&self, flags: &[&str]) -> Self {
         assert_eq!(self.engine, Engine::Postgres, "SQLite is for one process");
-        Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await
+        let sibling = Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await;
+        // The books are the first server's, which may be shared with tests that spoil them.
+        sibling.is_spoiled.store(true, Ordering::Relaxed);
+        sibling
     }
 
     /// Stops the server and starts one on the same rows, for which so much time has passed meanwhile.

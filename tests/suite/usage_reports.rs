@@ -21,6 +21,9 @@ on_both_engines! {
     only_members_see_the_sums
     operators_see_who_uses_most
     the_command_line_shows_what_was_used
+    ;
+    alone
+    owners_who_want_it_are_sent_what_was_used_each_month
 }
 
 async fn consume(clients: &mut Clients, list: &[(&str, i64)]) {
@@ -302,4 +305,40 @@ async fn the_command_line_shows_what_was_used(t: &Bed) {
     assert!(off.contains("none") && off.contains("tenant"), "{off}");
     refused(t, &["usage", "thresholds", &acme.slug, "quizzes", "75", "50"], "rising");
     refused(t, &["usage", "show", &acme.slug, "unicorns"], "METRIC_UNKNOWN");
+}
+
+async fn owners_who_want_it_are_sent_what_was_used_each_month(t: Bed) {
+    let (acme, globex) = (t.tenant("acme").await, t.tenant("globex").await);
+    let settings = v1::Settings { usage_report: "monthly".to_owned(), locale: "de".to_owned(), ..Default::default() };
+    let paths = ["usage_report".to_owned(), "locale".to_owned()].to_vec();
+    let request = v1::UpdateSettingsRequest {
+        tenant: acme.id.clone(),
+        settings: Some(settings),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        ..Default::default()
+    };
+    t.operator().tenants.update_settings(request.clone()).await.unwrap();
+    let wrong = v1::Settings { usage_report: "daily".to_owned(), ..Default::default() };
+    let wrong = v1::UpdateSettingsRequest { settings: Some(wrong), ..request };
+    assert_eq!(wrong_fields(t.operator().tenants.update_settings(wrong).await), ["settings.usage_report"]);
+    in_zone(&t, &acme, "Pacific/Auckland").await;
+    for tenant in [&acme, &globex] {
+        consume(&mut t.with_token(&tenant.owner.token), &[("quizzes", 25), ("tokens", 40)]).await;
+    }
+    let month = |at: Timestamp| at.utc().with_timezone(&chrono_tz::Pacific::Auckland).format("%Y-%m").to_string();
+    let used_in = month(t.clock.now());
+    while month(t.clock.now()) == used_in {
+        t.run_jobs().await;
+        assert!(!t.mails_to(&acme.owner.email).iter().any(|mail| mail.contains("verbraucht")), "before its time");
+        t.clock.advance(chrono::TimeDelta::days(1));
+    }
+    for _ in 0..3 {
+        t.run_jobs().await;
+        t.clock.advance(chrono::TimeDelta::hours(1));
+    }
+    let letters: Vec<String> =
+        t.mails_to(&acme.owner.email).into_iter().filter(|mail| mail.contains("verbraucht")).collect();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].contains(&used_in) && letters[0].contains("25 quizzes, 40 tokens"), "{}", letters[0]);
+    assert!(!t.mails_to(&globex.owner.email).iter().any(|mail| mail.contains("used in")), "nobody asked for it");
 }

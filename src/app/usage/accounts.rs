@@ -157,6 +157,7 @@ impl App {
             account
         } else {
             super::retention::ensure(&mut tx, ctx.now).await?;
+            super::monthly::ensure(&mut tx, (&tenant, catalogue), ctx.now).await?;
             accounts::insert(&mut tx, (entropy::id(ctx.now), metric, owner), period, &wish).await?;
             let opened = accounts::find_last(&mut tx, metric, owner).await?;
             opened.ok_or_else(|| Error::internal("an account that was opened is not there"))?

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod events;
 pub mod holds;
+mod monthly;
 mod people;
 pub mod record;
 pub mod reports;

@@ -131,16 +131,20 @@ impl Export {
         let request = ExportUsageRequest { tenant: self.tenant, filter: Some(filter) };
         let mut stream = client.export_usage(request).await?.into_inner();
         let Some(path) = self.out else {
+            let mut is_whole = false;
             while let Some(message) = stream.message().await? {
+                is_whole = message.events.is_empty();
                 for event in message.events {
                     writeln!(out.to, "{}", json::line("UsageEventRecord", &event)?)?;
                 }
             }
-            return Ok(());
+            return whole(is_whole);
         };
         let mut file = BufWriter::new(File::create_new(&path)?);
         let (mut written, mut bar): (u64, Option<(i64, Progress)>) = (0, None);
+        let mut is_whole = false;
         while let Some(message) = stream.message().await? {
+            is_whole = message.events.is_empty();
             for event in &message.events {
                 writeln!(file, "{}", json::line("UsageEventRecord", event)?)?;
                 written += 1;
@@ -158,6 +162,12 @@ impl Export {
         if let Some((_, progress)) = bar {
             progress.end();
         }
+        whole(is_whole)?;
         out.say(&format!("{written} events in {}", path.display()))
     }
+}
+
+/// An export that broke off is an error, so that nobody keeps half of one.
+fn whole(is_whole: bool) -> Result<(), CliError> {
+    if is_whole { Ok(()) } else { Err(CliError::Failed("the export broke off before its last event".to_owned())) }
 }

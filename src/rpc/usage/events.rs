@@ -42,7 +42,8 @@ pub(super) async fn export_usage(
     let filter = filter(m.filter.as_ref())?;
     s.0.app.begin_usage_export(&t, &filter).await?;
     let request_id = t.ctx.request_id;
-    Ok(answer(turns, request_id, Export { app: s.0.app.clone(), t, filter, place: None }))
+    let export = Export { app: s.0.app.clone(), t, filter, place: None, is_over: false };
+    Ok(answer(turns, request_id, export))
 }
 
 /// An export that goes on.
@@ -51,15 +52,20 @@ struct Export {
     t: TenantCtx,
     filter: EventFilter,
     place: Option<EventPlace>,
+    is_over: bool,
 }
 
 impl Source for Export {
     type Message = v1::ExportUsageResponse;
 
     async fn next(&mut self) -> Result<Option<Vec<Self::Message>>, Error> {
+        if self.is_over {
+            return Ok(None);
+        }
         let events = self.app.next_usage_events(&self.t, &self.filter, self.place.clone()).await?;
-        let Some(last) = events.last() else { return Ok(None) };
-        self.place = Some(last.place());
+        // The message without events is the last: whoever sees it has all of them.
+        self.is_over = events.is_empty();
+        self.place = events.last().map(KeptEvent::place);
         Ok(Some(vec![v1::ExportUsageResponse { events: events.into_iter().map(record).collect() }]))
     }
 }
