@@ -12,6 +12,8 @@ mod database;
 mod dice;
 mod faults;
 mod keys;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod operator;
 mod oracle;
 mod rows;
@@ -21,8 +23,8 @@ mod units;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 

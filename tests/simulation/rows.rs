@@ -125,7 +125,8 @@ impl SimBatch {
             let open = state.db.tables.leases.iter().filter(|(key, row)| key.0 == account && row.epoch != 0);
             open.map(|(key, _)| *key).collect()
         };
-        let find = |state: &State, key: &LeaseKey| state.db.tables.leases.get(key).filter(|row| row.epoch != 0).cloned();
+        let find =
+            |state: &State, key: &LeaseKey| state.db.tables.leases.get(key).filter(|row| row.epoch != 0).cloned();
         self.lock_all(keys, |key| Lock::Lease(*key), find).await
     }
 
@@ -261,7 +262,8 @@ impl Batch for SimBatch {
             let open = state.db.tables.leases.iter().filter(|(key, row)| key.1 == writer && row.epoch != 0);
             open.map(|(key, _)| *key).take(usize::try_from(limit).unwrap_or(0)).collect()
         };
-        let find = |state: &State, key: &LeaseKey| state.db.tables.leases.get(key).filter(|row| row.epoch != 0).cloned();
+        let find =
+            |state: &State, key: &LeaseKey| state.db.tables.leases.get(key).filter(|row| row.epoch != 0).cloned();
         let mut rows = Vec::new();
         for key in there {
             if !self.rows.world.state().db.is_taken(&Lock::Lease(key), self.tx) {
@@ -363,9 +365,8 @@ fn passed_by(state: &State, tx: &Tx) -> Vec<Point> {
     let before = |row: &LeaseRow| state.db.tables.leases.get(&(row.account, row.writer, row.class));
     let granted = |row: &LeaseRow| row.granted > before(row).map_or(0, |old| old.granted);
     let returned = |row: &LeaseRow| row.epoch == 0 && before(row).is_some_and(|old| old.epoch != 0);
-    let recalls = |row: &AccountRow| {
-        row.recall_need > state.db.tables.accounts.get(&row.key).map_or(0, |old| old.recall_need)
-    };
+    let recalls =
+        |row: &AccountRow| row.recall_need > state.db.tables.accounts.get(&row.key).map_or(0, |old| old.recall_need);
     let mut passed = Vec::new();
     if tx.rows.leases.values().any(granted) {
         passed.push(Point::GrantCommitted);

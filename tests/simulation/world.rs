@@ -325,9 +325,11 @@ impl World {
                 tasks.push(Some((process, task, Arc::new(flag))));
             }
             for process in killed {
-                tasks.iter_mut().filter(|task| task.as_ref().is_some_and(|(of, _, _)| *of == process)).for_each(|task| {
-                    *task = None;
-                });
+                tasks.iter_mut().filter(|task| task.as_ref().is_some_and(|(of, _, _)| *of == process)).for_each(
+                    |task| {
+                        *task = None;
+                    },
+                );
             }
             if let Some(violation) = violation {
                 return Err(violation);
@@ -350,14 +352,13 @@ impl World {
         let mut state = self.state();
         let mut ready = locked(&self.ready.0);
         ready.retain(|number| tasks[*number].is_some());
-        let runs = |number: &usize| {
-            tasks[*number].as_ref().is_some_and(|(process, _, _)| !state.stopped.contains(process))
-        };
-        let can_run = if state.stopped.is_empty() {
-            (0..ready.len()).collect::<Vec<_>>()
-        } else {
-            (0..ready.len()).filter(|at| runs(&ready[*at])).collect()
-        };
+        if state.stopped.is_empty() && !ready.is_empty() {
+            let at = state.dice.index(ready.len());
+            return Ok(Some(ready.swap_remove(at)));
+        }
+        let runs =
+            |at: &usize| tasks[ready[*at]].as_ref().is_some_and(|(process, _, _)| !state.stopped.contains(process));
+        let can_run: Vec<usize> = (0..ready.len()).filter(runs).collect();
         if !can_run.is_empty() {
             let at = can_run[state.dice.index(can_run.len())];
             return Ok(Some(ready.swap_remove(at)));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::item::{Action, Outcome, Told};
 use super::ledger::{Entry, Op};
+use super::mutant::{self, Mutant};
 use crate::domain::bucket::Bucket;
 use crate::domain::quota::{
     AccountKey, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow, Standing,
@@ -74,12 +75,7 @@ struct Case<'e> {
 }
 
 /// Runs everything of a batch but its beginning and commit.
-pub(super) async fn run<B: Batch>(
-    batch: &mut B,
-    runner: Runner,
-    entries: &[Entry],
-    ops: &[Op],
-) -> Result<Plan, Fault> {
+pub(super) async fn run<B: Batch>(batch: &mut B, runner: Runner, entries: &[Entry], ops: &[Op]) -> Result<Plan, Fault> {
     let case = |entry| Case::new(entry);
     let mut cases: Vec<Case<'_>> = entries.iter().map(case).collect();
     // 2 and 3: keys, then what was stored under those that were taken.
@@ -135,13 +131,16 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
     if events.is_empty() {
         return Ok(HashMap::new());
     }
-    events.sort_by(|a, b| a.key.cmp(&b.key));
+    if !mutant::is(Mutant::UnsortedKeys) {
+        events.sort_by(|a, b| a.key.cmp(&b.key));
+    }
     let inserted = batch.claim(&events).await?;
     if inserted.len() == events.len() {
         return Ok(HashMap::new());
     }
     let inserted: HashSet<EventKey> = inserted.into_iter().collect();
-    let taken: Vec<EventKey> = events.into_iter().map(|event| event.key).filter(|key| !inserted.contains(key)).collect();
+    let taken: Vec<EventKey> =
+        events.into_iter().map(|event| event.key).filter(|key| !inserted.contains(key)).collect();
     let stored = batch.find_events(&taken).await?;
     let stored: HashMap<EventKey, EventRow> = stored.into_iter().map(|event| (event.key.clone(), event)).collect();
     for case in cases.iter_mut() {
@@ -243,7 +242,10 @@ fn check_fences(cases: &mut [Case<'_>], leases: &[LeaseRow]) -> Vec<((AccountKey
         let row = leases.iter().find(|row| row.account == *account && row.class == *class);
         row.is_some_and(|row| {
             // Either guard alone keeps the limit; both are kept.
-            (cfg!(feature = "broken-fence") || (row.epoch == *epoch && row.granted - row.settled >= sum))
+            let neither = cfg!(feature = "broken-fence") || mutant::is(Mutant::BothGuards);
+            let knows = neither || mutant::is(Mutant::EpochGuard) || row.epoch == *epoch;
+            let has = neither || mutant::is(Mutant::AmountGuard) || row.granted - row.settled >= sum;
+            knows && has
         })
     };
     let broken: BTreeSet<_> = sums.iter().filter(|(key, sum)| !stands(key, **sum)).map(|(key, _)| *key).collect();
@@ -298,11 +300,19 @@ impl Decider {
     /// given that no instant justifies.
     /// Gives the leases that were returned.
     fn decide(&mut self, cases: &mut [Case<'_>], ops: &[Op], now: Timestamp) -> Vec<(AccountKey, Class)> {
-        let fresh: HashSet<EventKey> =
-            cases.iter().filter(|case| case.is_open()).filter_map(|case| case.event.as_ref().map(|e| e.key.clone())).collect();
+        let fresh: HashSet<EventKey> = cases
+            .iter()
+            .filter(|case| case.is_open())
+            .filter_map(|case| case.event.as_ref().map(|e| e.key.clone()))
+            .collect();
         for case in cases.iter_mut().filter(|case| case.is_open()) {
             if case.late || matches!(case.entry.item.action, Action::Record) {
                 case.planned = Some(self.count(case));
+            }
+        }
+        if mutant::is(Mutant::FreesAfterTakes) {
+            for case in cases.iter_mut().filter(|case| case.is_open() && case.entry.item.takes()) {
+                case.planned = Some(self.take(case, now));
             }
         }
         // Nothing of this batch is backed by them: they were settled before they were given back.
@@ -336,7 +346,8 @@ impl Decider {
     fn count(&mut self, case: &mut Case<'_>) -> Planned {
         let charges = case.entry.item.charges.clone();
         if !case.direct().all(|charge| self.book.can_force(&charge.account, charge.amount)) {
-            return self.unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
+            return self
+                .unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
         }
         for (charge, held) in charges.iter().zip(&case.held) {
             match held {
@@ -564,7 +575,7 @@ impl Decider {
     fn refuse(&mut self, case: &mut Case<'_>, mut charges: Vec<Charge>) -> Planned {
         self.stand(&mut charges);
         match &mut case.event {
-            Some(event) if case.entry.item.is_keyed => {
+            Some(event) if case.entry.item.is_keyed && !mutant::is(Mutant::RefusalUnrecorded) => {
                 event.admitted = false;
                 event.charges.clone_from(&charges);
                 self.writes.decided.push(event.clone());
@@ -604,7 +615,8 @@ impl Decider {
             return;
         }
         let bucket = Bucket::of(event.event_at).start();
-        let of_tenant = charges.iter().filter(|c| c.account.scope == crate::domain::quota::Scope::Tenant && c.amount != 0);
+        let of_tenant =
+            charges.iter().filter(|c| c.account.scope == crate::domain::quota::Scope::Tenant && c.amount != 0);
         for charge in of_tenant {
             let d = &event.details;
             let key = (

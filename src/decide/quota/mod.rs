@@ -15,6 +15,7 @@ mod item;
 mod keeper;
 mod lane;
 mod ledger;
+pub mod mutant;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
