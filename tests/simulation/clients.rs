@@ -86,10 +86,6 @@ impl Ask {
         Self { leased: true, ..self }
     }
 
-    pub(crate) fn unkeyed(self) -> Self {
-        Self { is_keyed: false, ..self }
-    }
-
     pub(crate) fn within(self, patience: u64) -> Self {
         Self { patience, ..self }
     }

@@ -163,13 +163,14 @@ impl Cluster {
                 world.state().promised(process, &item);
             }
             world.pass(Point::ArriveHeld, process).await;
-            let outcome = match at_once {
-                Some(outcome) => outcome,
-                None => tokio::select! {
+            let outcome = if let Some(outcome) = at_once {
+                outcome
+            } else {
+                tokio::select! {
                     biased;
                     told = &mut answer => told.unwrap_or_else(|_| Outcome::Away("the server stopped".to_owned())),
                     () = world.sleep_until(deadline) => Outcome::Away("too late".to_owned()),
-                },
+                }
             };
             world.state().answered(attempt, &item, &outcome);
             let is_promise = matches!(&outcome, Outcome::Admitted(yes) if yes.promised);

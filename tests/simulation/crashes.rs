@@ -143,7 +143,7 @@ fn that_somebody_waits_is_forgotten_when_he_has_died_and_something_was_decided()
 #[test]
 fn the_conservation_check_finds_a_unit_too_many() {
     let spoil = |what: fn(&mut tenantry::domain::quota::AccountRow)| {
-        played(1, 1, settings(1), &move |stage| async move {
+        played(1, 1, settings(1), move |stage| async move {
             let calls = stage.account("calls", 20);
             stage.warm(0, &calls).await;
             if let Some(row) = stage.world.state().db.tables.accounts.get_mut(&calls.key) {

@@ -164,7 +164,7 @@ impl State {
         let lock = Lock::Event(event.key.clone());
         let is_stored = self.db.tables.events.contains_key(&event.key);
         let blocks = self.db.locks.get(&lock).is_some_and(|(by, mode)| *by != tx && *mode == Mode::Written);
-        if blocks && !(self.db.forgets_to_wait && !is_stored) {
+        if blocks && (is_stored || !self.db.forgets_to_wait) {
             return self.wait(tx, &lock, waker).map_ok(|()| false);
         }
         let Some(open) = self.db.open.get_mut(&tx) else { return Poll::Ready(Ok(false)) };

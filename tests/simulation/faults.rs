@@ -120,7 +120,9 @@ pub(crate) struct Faults {
     pub(crate) reached: BTreeSet<u32>,
     /// Gates that are open.
     pub(crate) opened: BTreeSet<u32>,
-    /// How often each point was acted on.
+    /// Nothing goes wrong at all.
+    pub(crate) is_calm: bool,
+    /// The points where something happened.
     pub(crate) happened: Vec<Point>,
 }
 
@@ -129,6 +131,7 @@ impl Faults {
     pub(crate) fn random(dice: &mut Dice, ttl: Micros) -> Self {
         let mut faults = Self { lost_notices: dice.pick(&[0, 2, 5]), ..Self::default() };
         if dice.one_in(3) {
+            faults.is_calm = true;
             return faults;
         }
         if dice.one_in(3) {

@@ -2,11 +2,11 @@
 
 use tenantry::decide::quota::Outcome;
 
-use crate::clients::Ask;
+use crate::clients::{Account, Ask};
 use crate::cluster::TTL;
 use crate::faults::Point;
 use crate::operator::{Lowering, set_limit};
-use crate::stage::{is_no, is_yes, play, told};
+use crate::stage::{Stage, is_no, is_yes, play, told};
 
 /// 1.
 #[test]
@@ -102,24 +102,27 @@ fn a_follower_that_asks_for_something_else_is_not_told_the_answer_of_its_leader(
 /// 4.
 #[test]
 fn crossed_keys_in_two_batches_do_not_deadlock() {
-    play(2, async |stage| {
-        let calls = stage.account("calls", 20);
-        let gates = [stage.gate(0, Point::BatchBegin), stage.gate(1, Point::BatchBegin)];
-        let mut answers = Vec::new();
-        for (server, gate) in gates.into_iter().enumerate() {
-            answers.push(stage.begin(server, Ask::consume(&format!("before {server}"), &[(&calls, 1)])));
-            stage.reached(gate).await;
-        }
-        for (server, key) in [(0, "b"), (1, "a"), (0, "a"), (1, "b")] {
-            answers.push(stage.sent(server, Ask::consume(key, &[(&calls, 1)])).await);
-        }
-        gates.into_iter().for_each(|gate| stage.open(gate));
-        for answer in answers {
-            assert!(is_yes(told(answer).await));
-        }
-        assert_eq!(stage.used(calls.key), 4);
-        vec![calls]
-    });
+    play(2, crossed_keys);
+}
+
+/// Two servers get the same two keys, in opposite orders, into one batch each.
+pub(crate) async fn crossed_keys(stage: Stage) -> Vec<Account> {
+    let calls = stage.account("calls", 20);
+    let gates = [stage.gate(0, Point::BatchBegin), stage.gate(1, Point::BatchBegin)];
+    let mut answers = Vec::new();
+    for (server, gate) in gates.into_iter().enumerate() {
+        answers.push(stage.begin(server, Ask::consume(&format!("before {server}"), &[(&calls, 1)])));
+        stage.reached(gate).await;
+    }
+    for (server, key) in [(0, "b"), (1, "a"), (0, "a"), (1, "b")] {
+        answers.push(stage.sent(server, Ask::consume(key, &[(&calls, 1)])).await);
+    }
+    gates.into_iter().for_each(|gate| stage.open(gate));
+    for answer in answers {
+        assert!(is_yes(told(answer).await));
+    }
+    assert_eq!(stage.used(calls.key), 4);
+    vec![calls]
 }
 
 /// 5.

@@ -12,6 +12,8 @@ mod database;
 mod dice;
 mod faults;
 mod keys;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod operator;
 mod oracle;
 mod rows;
@@ -50,14 +52,14 @@ fn no_schedule_breaks_a_guarantee() {
     let began = Instant::now();
     let (next, violations) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let run = || {
-        let mut seen = Seen::new();
+        let mut counted = Seen::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + count {
-                return seen;
+                return counted;
             }
             match outcome_of(seed, Rules::default()) {
-                Ok(more) => more.into_iter().for_each(|(what, n)| *seen.entry(what).or_default() += n),
+                Ok(more) => more.into_iter().for_each(|(what, n)| *counted.entry(what).or_default() += n),
                 Err(what) => {
                     let mut violations = violations.lock().expect("nobody panics with it");
                     violations.push(format!("TENANTRY_SEED={seed} TENANTRY_SCHEDULES=1: {what}"));
@@ -68,13 +70,13 @@ fn no_schedule_breaks_a_guarantee() {
             }
         }
     };
-    let seen: Vec<Seen> = thread::scope(|scope| {
+    let counted: Vec<Seen> = thread::scope(|scope| {
         let threads: Vec<_> = (0..2).map(|_| scope.spawn(run)).collect();
         threads.into_iter().map(|thread| thread.join().expect("a schedule is caught when it panics")).collect()
     });
     let violations = violations.into_inner().expect("nobody panics with it");
     assert!(violations.is_empty(), "after {:.1?}:\n{}", began.elapsed(), violations.join("\n"));
     let mut all = Seen::new();
-    seen.into_iter().flatten().for_each(|(what, n)| *all.entry(what).or_default() += n);
+    counted.into_iter().flatten().for_each(|(what, n)| *all.entry(what).or_default() += n);
     println!("{count} schedules from seed {first} in {:.1?}: {all:?}", began.elapsed());
 }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tenantry::decide::quota::{Action, Item, Outcome};
+use tenantry::decide::quota::{Action, Item, Micros, Outcome};
 use tenantry::domain::quota::{AccountKey, Class, EventKey, EventKind, EventRow, HoldState, Scope};
 use uuid::Uuid;
 
+use crate::cluster::TTL;
 use crate::database::Tx;
 use crate::world::{Process, State};
 
@@ -16,6 +17,7 @@ use crate::world::{Process, State};
 struct Attempt {
     key: EventKey,
     hash: [u8; 32],
+    arrived: Micros,
     parts: Vec<(AccountKey, Arc<str>, i64)>,
     /// Accounts that, at some instant since it arrived, had no room for it that any reachable unit could make.
     just: BTreeSet<AccountKey>,
@@ -54,6 +56,7 @@ impl State {
         self.oracle.attempts.push(Attempt {
             key: item.key.clone(),
             hash: item.payload_hash,
+            arrived: self.now,
             parts: parts(item),
             just: BTreeSet::new(),
         });
@@ -288,7 +291,10 @@ impl State {
                 (!of_others).then(|| "that is no answer to it".to_owned())
             }
             Outcome::Broken(_) => (!item.key.key.contains('\0')).then(|| "there is nothing wrong with it".to_owned()),
-            Outcome::Contended | Outcome::Overloaded | Outcome::Away(_) => None,
+            Outcome::Contended | Outcome::Overloaded | Outcome::Away(_) => {
+                let waited = self.now.saturating_sub(self.oracle.attempts[attempt].arrived);
+                (self.faults.is_calm && waited >= 4 * TTL).then(|| "L1: nothing is wrong".to_owned())
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::clients::{Account, Ask, Known, Mix, account, client};
 use crate::cluster::{Cluster, TTL, settings};
 use crate::dice::Dice;
-use crate::faults::{Armed, Faults, Point};
+use crate::faults::{Act, Armed, Faults, Point};
 use crate::operator::{Lowering, set_gauge, set_limit};
 use crate::world::World;
 
@@ -39,11 +39,15 @@ pub(crate) fn run_with(seed: u64, rules: Rules, fault: Option<Armed>) -> Result<
     let mut dice = Dice::new(seed);
     let mut faults = Faults::random(&mut dice, TTL);
     if let Some(fault) = fault {
-        faults = Faults {
-            armed: vec![fault],
-            losses: if fault.point == Point::ResolveBefore { 4 } else { 0 },
-            ..Faults::default()
-        };
+        faults = Faults { armed: vec![fault], ..Faults::default() };
+        match fault.point {
+            // What these points need to be come by.
+            Point::ResolveBefore => faults.losses = 4,
+            Point::ReclaimLeaseLocked => {
+                faults.armed.push(Armed { point: Point::GrantCommitted, server: Some(0), skip: 0, act: Act::Kill });
+            }
+            _ => {}
+        }
     }
     let world = World::new(dice.roll(), faults);
     world.state().db.forgets_to_wait = !rules.waits_for_keys;
@@ -77,7 +81,7 @@ async fn story(world: Arc<World>, mut dice: Dice, rules: Rules) {
     world.spawn(0, cluster.clone().revive());
     let known = Arc::new(Mutex::new(Known::default()));
     let mut over = Vec::new();
-    let mut left = 3 + dice.below(12);
+    let mut left = 3 + dice.below(8);
     while left > 0 {
         let requests = 1 + dice.below(left);
         left -= requests;
@@ -121,7 +125,7 @@ pub(crate) async fn peace(world: &Arc<World>, cluster: &Arc<Cluster>, accounts: 
         world.sleep(TTL / 8).await;
     }
     // What clients did not wait for is decided meanwhile.
-    world.sleep(TTL / 4).await;
+    world.sleep(TTL / 8).await;
     if world.state().is_anything_promised() {
         // What was promised and cannot be written any more is forfeited when its lease is returned.
         world.sleep(TTL).await;
@@ -146,7 +150,8 @@ pub(crate) async fn peace(world: &Arc<World>, cluster: &Arc<Cluster>, accounts: 
             if !matches!(told, Some(Outcome::Refused(_))) {
                 let mut state = world.state();
                 let row = &state.db.tables.accounts[&account.key];
-                let what = format!("L1: nothing is left, and {told:?} was the answer: {row:?}");
+                let property = if matches!(told, Some(Outcome::Admitted(_))) { "S1" } else { "L1" };
+                let what = format!("{property}: nothing is left, and {told:?} was the answer: {row:?}");
                 state.violated(what);
             }
         }

@@ -43,7 +43,7 @@ pub(crate) fn played<F>(
     seed: u64,
     servers: usize,
     settings: Settings,
-    script: &impl Fn(Stage) -> F,
+    script: impl Fn(Stage) -> F,
 ) -> Result<(), String>
 where
     F: Future<Output = Vec<Account>> + Send + 'static,

@@ -352,13 +352,13 @@ impl World {
         let mut state = self.state();
         let mut ready = locked(&self.ready.0);
         ready.retain(|number| tasks[*number].is_some());
+        if state.stopped.is_empty() && !ready.is_empty() {
+            let at = state.dice.index(ready.len());
+            return Ok(Some(ready.swap_remove(at)));
+        }
         let runs =
-            |number: &usize| tasks[*number].as_ref().is_some_and(|(process, _, _)| !state.stopped.contains(process));
-        let can_run = if state.stopped.is_empty() {
-            (0..ready.len()).collect::<Vec<_>>()
-        } else {
-            (0..ready.len()).filter(|at| runs(&ready[*at])).collect()
-        };
+            |at: &usize| tasks[ready[*at]].as_ref().is_some_and(|(process, _, _)| !state.stopped.contains(process));
+        let can_run: Vec<usize> = (0..ready.len()).filter(runs).collect();
         if !can_run.is_empty() {
             let at = can_run[state.dice.index(can_run.len())];
             return Ok(Some(ready.swap_remove(at)));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::item::{Action, Outcome, Told};
 use super::ledger::{Entry, Op};
+use super::mutant::{self, Mutant};
 use crate::domain::bucket::Bucket;
 use crate::domain::quota::{
     AccountKey, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow, Standing,
@@ -130,7 +131,9 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
     if events.is_empty() {
         return Ok(HashMap::new());
     }
-    events.sort_by(|a, b| a.key.cmp(&b.key));
+    if !mutant::is(Mutant::UnsortedKeys) {
+        events.sort_by(|a, b| a.key.cmp(&b.key));
+    }
     let inserted = batch.claim(&events).await?;
     if inserted.len() == events.len() {
         return Ok(HashMap::new());
@@ -239,7 +242,10 @@ fn check_fences(cases: &mut [Case<'_>], leases: &[LeaseRow]) -> Vec<((AccountKey
         let row = leases.iter().find(|row| row.account == *account && row.class == *class);
         row.is_some_and(|row| {
             // Either guard alone keeps the limit; both are kept.
-            cfg!(feature = "broken-fence") || (row.epoch == *epoch && row.granted - row.settled >= sum)
+            let neither = cfg!(feature = "broken-fence") || mutant::is(Mutant::BothGuards);
+            let knows = neither || mutant::is(Mutant::EpochGuard) || row.epoch == *epoch;
+            let has = neither || mutant::is(Mutant::AmountGuard) || row.granted - row.settled >= sum;
+            knows && has
         })
     };
     let broken: BTreeSet<_> = sums.iter().filter(|(key, sum)| !stands(key, **sum)).map(|(key, _)| *key).collect();
@@ -305,6 +311,11 @@ impl Decider {
         for case in cases.iter_mut().filter(|case| case.is_open()) {
             if case.late || matches!(case.entry.item.action, Action::Record) {
                 case.planned = Some(self.count(case));
+            }
+        }
+        if mutant::is(Mutant::FreesAfterTakes) {
+            for case in cases.iter_mut().filter(|case| case.is_open() && case.entry.item.takes()) {
+                case.planned = Some(self.take(case, now));
             }
         }
         // Nothing of this batch is backed by them: they were settled before they were given back.
@@ -569,7 +580,7 @@ impl Decider {
     fn refuse(&mut self, case: &mut Case<'_>, mut charges: Vec<Charge>) -> Planned {
         self.stand(&mut charges);
         match &mut case.event {
-            Some(event) if case.entry.item.is_keyed => {
+            Some(event) if case.entry.item.is_keyed && !mutant::is(Mutant::RefusalUnrecorded) => {
                 event.admitted = false;
                 event.charges.clone_from(&charges);
                 self.writes.decided.push(event.clone());

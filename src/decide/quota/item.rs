@@ -126,6 +126,11 @@ impl Item {
     pub(super) fn told(&self, promised: bool, hold: Option<HoldRow>) -> Told {
         Told { charges: self.charges.clone(), promised, is_repetition: false, hold }
     }
+
+    /// Whether it takes units from accounts that it names.
+    pub(super) const fn takes(&self) -> bool {
+        matches!(self.action, Action::Consume { .. } | Action::Record | Action::Reserve(_))
+    }
 }
 
 /// What was done.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
+use super::mutant::{self, Mutant};
 use super::{Engine, Micros, Timer};
 use crate::domain::quota::{AccountKey, Book, HoldState, LeaseRow};
 use crate::store::quota::{Batch, Fault, Rows, Signal, WriterRow, Writes};
@@ -101,13 +102,26 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         }
     }
 
-    async fn fence(&self, mut batch: R::Batch, writer: Uuid, leases: Vec<LeaseRow>) -> Result<Vec<AccountKey>, Fault> {
+    async fn fence(
+        &self,
+        mut batch: R::Batch,
+        writer: Uuid,
+        mut leases: Vec<LeaseRow>,
+    ) -> Result<Vec<AccountKey>, Fault> {
         let keys: Vec<_> = leases.iter().map(|row| (row.account, row.class)).collect();
         let accounts: BTreeSet<AccountKey> = leases.iter().map(|row| row.account).collect();
         let accounts: Vec<AccountKey> = accounts.into_iter().collect();
         let rows = batch.lock_accounts(&accounts).await?;
+        if mutant::is(Mutant::ReclaimForgetsSettled) {
+            for row in &mut leases {
+                row.settled = 0;
+            }
+        }
         let mut book = Book::new(rows, leases);
         for (account, class) in keys {
+            if mutant::is(Mutant::ForfeitsUncounted) {
+                book.give_back(&account, class, 0);
+            }
             book.fence(&account, class);
         }
         let fenced = Writes {

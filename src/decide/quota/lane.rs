@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::batch::{self, Plan, Planned, Runner};
 use super::item::Outcome;
 use super::ledger::{Entry, Op, Work};
+use super::mutant::{self, Mutant};
 use super::{Engine, Timer};
 use crate::store::quota::{Batch, Fate, Fault, Rows, Signal};
 
@@ -141,6 +142,12 @@ impl<R: Rows, T: Timer> Engine<R, T> {
 
     /// What became of a batch, asked until somebody knows.
     async fn fate(&self, writer: Uuid, batch_no: i64) -> Fate {
+        if mutant::is(Mutant::UnknownIsCommitted) {
+            return Fate::Committed;
+        }
+        if mutant::is(Mutant::UnknownIsAborted) {
+            return Fate::Dead;
+        }
         loop {
             match self.rows.resolve(writer, batch_no).await {
                 Ok(fate) => {

@@ -13,6 +13,7 @@ use self::demand::{Demand, span};
 use self::lane::Lane;
 use super::batch::{Plan, Planned};
 use super::item::{Action, Item, Outcome, Told};
+use super::mutant::{self, Mutant};
 use super::{Micros, Settings};
 use crate::domain::quota::{AccountKey, Class, EventKey, Standing};
 
@@ -206,7 +207,7 @@ impl Ledger {
     fn hold(&mut self, entry: &mut Entry, lane: usize, class: Class, now: Micros) {
         for (charge, held) in entry.item.charges.iter_mut().zip(&mut entry.held) {
             let Some(lease) = self.lanes[lane].leases.get_mut(&(charge.account, class)) else { continue };
-            if lease.closing || lease.free < charge.amount {
+            if lease.closing || lease.free < charge.amount || held.is_some() {
                 continue;
             }
             lease.free -= charge.amount;
@@ -313,7 +314,9 @@ impl Ledger {
                 self.answer(entry, outcome, None);
             }
             Planned::Waits => {
-                self.lanes[number].give_back(&mut entry, true);
+                if !mutant::is(Mutant::WaitersHold) {
+                    self.lanes[number].give_back(&mut entry, true);
+                }
                 if entry.answer.as_ref().is_none_or(oneshot::Sender::is_closed) && !self.is_followed(&entry) {
                     // Nobody is there any more, and nothing was written.
                     self.inflight.remove(&entry.item.key);
@@ -343,7 +346,9 @@ impl Ledger {
     fn answer(&mut self, entry: Entry, outcome: Outcome, stored: Option<[u8; 32]>) {
         let followers = if entry.item.is_keyed { self.inflight.remove(&entry.item.key) } else { None };
         for follower in followers.into_iter().flatten() {
-            let told = if follower.payload_hash == stored.unwrap_or(entry.item.payload_hash) {
+            let of_leader = mutant::is(Mutant::FollowerOfLeader);
+            let hash = stored.filter(|_| !of_leader).unwrap_or(entry.item.payload_hash);
+            let told = if follower.payload_hash == hash {
                 repeated(outcome.clone())
             } else if stored.is_some() {
                 Outcome::Conflict

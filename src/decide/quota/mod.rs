@@ -15,6 +15,7 @@ mod item;
 mod keeper;
 mod lane;
 mod ledger;
+pub mod mutant;
 pub mod timer;
 
 use std::future::Future;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Entry, Op};
 use crate::decide::quota::item::Item;
+use crate::decide::quota::mutant::{self, Mutant};
 use crate::decide::quota::{Micros, Settings};
 use crate::domain::quota::{AccountKey, Class};
 
@@ -60,7 +61,7 @@ impl Lane {
         for ((account, class), lease) in &mut self.leases {
             lease.closing |= stopping || lease.used_at + settings.idle_return < now;
             let (account, class) = (*account, *class);
-            if lease.closing && lease.pending == 0 {
+            if lease.closing && (lease.pending == 0 || mutant::is(Mutant::ReturnUndrained)) {
                 self.ops.insert((account, class), Op::Return { account, class, spent: lease.spent });
             } else if lease.settled && !lease.closing {
                 self.ops.entry((account, class)).or_insert(Op::Grant { account, class, wanted: 0, known: 0 });
