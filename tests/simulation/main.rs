@@ -4,6 +4,11 @@
 //!
 //! `TENANTRY_SCHEDULES` says how many schedules are run, `TENANTRY_SEED` with which seed the first one is; with
 //! `TENANTRY_TRACE` a schedule says what happens in it.
+#![expect(
+    clippy::needless_for_each,
+    clippy::needless_pass_by_value,
+    reason = "steps of a schedule read best in a line"
+)]
 
 mod clients;
 mod cluster;
