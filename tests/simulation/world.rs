@@ -54,6 +54,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a server is told and has not heard yet.
+type Heard = VecDeque<(Signal, Vec<AccountKey>)>;
+
 /// Everything that tasks share.
 pub(crate) struct State {
     pub(crate) now: Micros,
@@ -71,7 +74,7 @@ pub(crate) struct State {
     stopped: BTreeSet<Process>,
     /// Processes that were killed and that nobody has looked at.
     deaths: (VecDeque<Process>, Option<Waker>),
-    signals: BTreeMap<Process, (VecDeque<(Signal, Vec<AccountKey>)>, Option<Waker>)>,
+    signals: BTreeMap<Process, (Heard, Option<Waker>)>,
     /// Whether somebody writes down what happens.
     pub(crate) trace: bool,
 }
