@@ -46,7 +46,13 @@ pub struct Serve {
     #[arg(help_heading = "Data")]
     pub system_database_url: Option<DatabaseUrl>,
 
-    /// Connections to the database, at most
+    /// PostgreSQL for counting usage, as the role `tenantry_meter`, with up to 8 connections of its own. The database URL
+    /// with the user replaced when absent
+    #[arg(long, env = "TENANTRY_METER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(help_heading = "Data")]
+    pub meter_database_url: Option<DatabaseUrl>,
+
+    /// Connections to the database, at most; with PostgreSQL as many for each of the first two roles
     #[arg(long, env = "TENANTRY_DATABASE_CONNECTIONS", default_value_t = 16, value_name = "N")]
     #[arg(help_heading = "Data")]
     pub database_connections: u32,
@@ -319,6 +325,13 @@ impl Serve {
     pub fn system_url(&self) -> Option<DatabaseUrl> {
         let said = self.system_database_url.clone();
         said.or_else(|| self.database_url.as_ref()?.with_user("tenantry_system"))
+    }
+
+    /// PostgreSQL for counting usage; none when the server keeps its rows in SQLite.
+    #[must_use]
+    pub fn meter_url(&self) -> Option<DatabaseUrl> {
+        let said = self.meter_database_url.clone();
+        said.or_else(|| self.database_url.as_ref()?.with_user("tenantry_meter"))
     }
 }
 

@@ -232,6 +232,14 @@ pub enum Error {
     SoleOwner(Vec<String>),
     #[error("there is no such account")]
     AccountNotFound,
+    #[error("there is no such event of usage, or it charged nothing")]
+    UsageEventNotFound,
+    #[error("there is no such reservation or slot, or somebody else opened it")]
+    HoldNotFound,
+    #[error("it is {0}: nothing is set aside by it any more")]
+    HoldClosed(&'static str),
+    #[error("of `{metric}` no more than {left} can be given back or used")]
+    BeyondAmount { metric: String, left: i64 },
 
     // ---- how much
     #[error("{}", describe_shortages(.0))]
@@ -240,6 +248,8 @@ pub enum Error {
     RateExceeded { count: u16, window: TimeDelta, retry_after: TimeDelta },
     #[error("the server has as much to do as it may take on; nothing was done, try again shortly")]
     Overloaded,
+    #[error("quota is left, but a server that does not answer holds it; it comes back within seconds, try again")]
+    QuotaContended,
 
     // ---- how we are
     #[error("the database cannot be reached; repeat the call with the same request_id or idempotency_key")]

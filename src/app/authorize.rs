@@ -2,7 +2,7 @@
 //! that speaks against it is said at once; amounts are consumed only when nothing does.
 
 use super::App;
-use super::usage::{Amounts, UsageView};
+use super::usage::{Amounts, Consumption, UsageView, Who};
 use crate::ctx::{Caller, Ctx, Needs};
 use crate::decide::judge::{judge, permissions};
 use crate::decide::tenant::{Claims, Standing};
@@ -27,6 +27,8 @@ pub struct Question {
     pub amounts: Amounts,
     /// Whether amounts are consumed.
     pub consume: bool,
+    /// Whether the answer may come before they are committed.
+    pub leased: bool,
     /// Makes a repetition harmless.
     pub idempotency_key: Option<String>,
 }
@@ -159,19 +161,30 @@ impl App {
             return Ok(());
         }
         let tenant = (&standing.tenant, standing.catalogue.as_ref());
+        let who = Who {
+            member: decision.user.as_ref().map(|u| u.user_id),
+            api_key: decision.api_key.as_ref().map(|k| k.api_key_id),
+        };
         if consume && decision.reasons.is_empty() {
             let key = question.idempotency_key.as_deref();
-            match self.consume(ctx, tenant, &question.amounts, key).await {
-                Ok(usage) => decision.usage = usage,
+            let what = Consumption {
+                amounts: question.amounts.clone(),
+                key: key.map(str::to_owned),
+                leased: question.leased,
+                who,
+                ..Consumption::default()
+            };
+            match self.consume(ctx, tenant, what).await {
+                Ok(consumed) => decision.usage = consumed.usage,
                 Err(Error::QuotaExceeded(shortages)) => {
                     decision.reasons.push(Error::QuotaExceeded(shortages));
-                    decision.usage = self.check_quota(ctx, tenant, &question.amounts).await?.0;
+                    decision.usage = self.check_quota(ctx, tenant, &question.amounts, who).await?.0;
                 }
                 Err(other) => return Err(other),
             }
             return Ok(());
         }
-        let (usage, shortages) = self.check_quota(ctx, tenant, &question.amounts).await?;
+        let (usage, shortages) = self.check_quota(ctx, tenant, &question.amounts, who).await?;
         decision.usage = usage;
         if !shortages.is_empty() {
             decision.reasons.push(Error::QuotaExceeded(shortages));

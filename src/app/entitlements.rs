@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey};
-use super::seats::seats_held;
+use super::usage::accounts::apply_limits;
+use super::usage::{Of, used_of};
 use crate::ctx::{Caller, TenantCtx};
 use crate::domain::catalogue::{Catalogue, MEMBERS, MetricKind};
 use crate::domain::entitlement::{FeatureSwitch, LimitOverride, Source, members_metric};
-use crate::domain::period::Period;
 use crate::domain::plan::PlanRef;
 use crate::error::Error;
 use crate::store::audit::Audit;
-use crate::store::{InTenant, TenantTx, entitlements, usage};
+use crate::store::{InTenant, TenantTx, entitlements};
 use crate::time::Timestamp;
 
 /// A limit as it holds for a tenant now.
@@ -90,13 +90,13 @@ impl App {
         let mut tx = self.store.read(InTenant(t.tenant_id())).await?;
         let mut views = Vec::with_capacity(names.len());
         for metric in names {
-            views.push(limit_view(&mut tx, (&t.catalogue, &t.tenant.subscription.of), metric, t.ctx.now).await?);
+            views.push(limit_view(&mut tx, (&t.tenant, &t.catalogue), metric, t.ctx.now).await?);
         }
         Ok(views)
     }
 
     /// Gives the tenant another limit than its plan; none takes that away again. Whatever is consumed after the answer, on
-    /// any server, is decided by it: the account is locked, so that a decision under the old limit is over before.
+    /// any server, is decided by it: leases that were given out under the old limit are taken back.
     ///
     /// # Errors
     /// `MetricUnknown`.
@@ -118,12 +118,10 @@ impl App {
         if known.is_none() && metric != MEMBERS {
             return Err(Error::MetricUnknown(metric.to_owned()));
         }
-        if known.is_some_and(crate::domain::catalogue::Metric::is_counted) {
-            usage::lock(&mut open.tx, metric, Period::month_of(t.ctx.now)).await?;
-        }
-        let of = (&*t.catalogue, &tenant.subscription.of);
+        let of = (&tenant, &*t.catalogue);
         let before = limit_view(&mut open.tx, of, metric, t.ctx.now).await?;
         entitlements::set_limit(&mut open.tx, metric, own.as_ref(), reason, t.ctx.now).await?;
+        apply_limits(&mut open.tx, of, Some(metric), t.ctx.now).await?;
         let after = limit_view(&mut open.tx, of, metric, t.ctx.now).await?;
         let audit = Audit::of(tenant_id.0)
             .set("metric", metric)
@@ -201,32 +199,23 @@ impl App {
 }
 
 /// A limit as it holds, with what is used of it.
-async fn limit_view(
-    tx: &mut TenantTx,
-    (catalogue, of): (&Catalogue, &PlanRef),
-    metric: &str,
-    now: Timestamp,
-) -> Result<LimitView, Error> {
+async fn limit_view(tx: &mut TenantTx, of: Of<'_>, metric: &str, now: Timestamp) -> Result<LimitView, Error> {
     let seats = members_metric();
+    let (catalogue, plan) = (of.1, &of.0.subscription.of);
     let definition = if metric == MEMBERS { &seats } else { &catalogue.definition.metrics[metric] };
     let own = entitlements::find_limit(tx, metric, now).await?;
-    let limit = catalogue.effective_limit(of, metric, own.as_ref());
-    let period = definition.is_counted().then(|| Period::month_of(now));
-    let used = match period {
-        _ if metric == MEMBERS => Some(seats_held(tx, now).await?),
-        Some(period) => Some(usage::used(tx, metric, period).await?),
-        None => None,
-    };
+    let limit = catalogue.effective_limit(plan, metric, own.as_ref());
+    let used = used_of(tx, of, metric, now).await?;
     Ok(LimitView {
         metric: metric.to_owned(),
         kind: definition.kind,
         unit: definition.unit.clone(),
         limit: limit.map(|limit| limit.limit),
-        used,
-        resets_at: period.map(|period| period.end),
+        used: used.as_ref().map(|view| view.used + view.reserved),
+        resets_at: used.and_then(|view| view.resets_at),
         source: if own.is_some() { Source::Override } else { Source::Plan },
         expires_at: own.and_then(|own| own.expires_at),
-        plan_limit: catalogue.limit(of, metric).map(|limit| limit.limit),
+        plan_limit: catalogue.limit(plan, metric).map(|limit| limit.limit),
         soft_percent: limit.map_or(0, |limit| limit.soft_percent),
     })
 }

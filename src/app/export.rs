@@ -9,9 +9,11 @@ use crate::ctx::{Caller, Needs, TenantCtx};
 use crate::decide::judge::judge;
 use crate::domain::api_key::ApiKey;
 use crate::domain::domain::DomainName;
+use crate::domain::id::TenantId;
 use crate::domain::impersonation::Impersonation;
 use crate::domain::invitation::Invitation;
 use crate::domain::plan::Cycle;
+use crate::domain::quota::{EventKind, Scope, read_charges};
 use crate::error::Error;
 use crate::store::api_keys::{self, Whose};
 use crate::store::audit::{self, Audit};
@@ -243,7 +245,7 @@ impl App {
         match place {
             Place::BillingEvents(provider, event) => billing_events(&mut tx, (&provider, &event)).await,
             Place::Usage(metric, period) => usage_of(&mut tx, (&metric, period)).await,
-            Place::UsageEvents(key) => usage_events(&mut tx, &key).await,
+            Place::UsageEvents(key) => usage_events(&mut tx, &key, t.tenant_id()).await,
             Place::Impersonations(before) => impersonations(&mut tx, before).await,
             Place::AuditEvents(event) => audit_events(&mut tx, event).await,
             _ => Ok((Vec::new(), Place::End)),
@@ -277,13 +279,13 @@ async fn usage_of(tx: &mut TenantTx, after: (&str, Timestamp)) -> Result<(Vec<Js
             "type": "usage",
             "metric": row.metric,
             "period_start_time": time(row.period_start),
-            "used": row.committed,
+            "used": row.used,
         })
     };
     Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::UsageEvents(String::new()))))
 }
 
-async fn usage_events(tx: &mut TenantTx, after: &str) -> Result<(Vec<Json>, Place), Error> {
+async fn usage_events(tx: &mut TenantTx, after: &str, t: TenantId) -> Result<(Vec<Json>, Place), Error> {
     let rows = usage::list_events(tx, after, PAGE).await?;
     let next = rows.last().map(|last| Place::UsageEvents(last.key.clone()));
     let line = |row: &usage::UsageEventRow| {
@@ -291,11 +293,34 @@ async fn usage_events(tx: &mut TenantTx, after: &str) -> Result<(Vec<Json>, Plac
             "type": "usage_event",
             "idempotency_key": row.key,
             "admitted": row.verdict == 1,
-            "charges": object(&row.charges),
-            "time": time(row.decided_at),
+            "kind": EventKind::of(row.kind).as_str(),
+            "charges": charged(t, row),
+            "time": time(row.event_at.unwrap_or(row.decided_at)),
+            "decide_time": time(row.decided_at),
+            "user_id": row.member_id.map(|id| id.to_string()),
+            "api_key_id": row.api_key_id.map(|id| id.to_string()),
+            "endpoint": row.endpoint,
+            "method": row.method,
+            "status_code": row.status,
+            "latency_us": row.latency_us,
+            "attributes": object(&row.attributes),
         })
     };
     Ok((rows.iter().map(line).collect(), next.unwrap_or(Place::Impersonations(Uuid::max()))))
+}
+
+/// What an event charged to the tenant, by metric.
+fn charged(tenant: TenantId, row: &usage::UsageEventRow) -> Json {
+    if row.verdict != 1 {
+        return json!({});
+    }
+    let charges = read_charges(tenant, &row.charges);
+    if charges.is_empty() {
+        // As the version before wrote it.
+        return object(&row.charges);
+    }
+    let of_tenant = charges.iter().filter(|charge| charge.account.scope == Scope::Tenant);
+    of_tenant.map(|charge| (charge.metric.to_string(), Json::from(charge.amount))).collect()
 }
 
 async fn audit_events(tx: &mut TenantTx, after: Uuid) -> Result<(Vec<Json>, Place), Error> {

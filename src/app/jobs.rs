@@ -105,6 +105,9 @@ impl App {
             JobKind::Mail => self.send_mail(&ctx("System/SendMail"), job).await,
             JobKind::Webhook => self.deliver_webhook(&ctx("System/DeliverWebhook"), job).await,
             JobKind::ApiKey => self.tell_key_end(&ctx("System/TellKeyEnd"), job).await,
+            JobKind::QuotaNotice => self.tell_notices(&ctx("System/ReachQuota"), job).await,
+            JobKind::UsageReport => self.report_usage(&ctx("System/ReportUsage"), job).await,
+            JobKind::UsageRetention => self.forget_usage(&ctx("System/ForgetUsage"), job).await,
         }
     }
 

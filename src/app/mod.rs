@@ -76,6 +76,7 @@ use key_uses::KeyUses;
 use mail::Letters;
 use passwords::Passwords;
 use sign_up::SignUpMode;
+use usage::accounts::Quota;
 
 /// Everything that a use case may need, made once at the start.
 pub struct App {
@@ -97,6 +98,8 @@ pub struct App {
     pub attempts: AttemptLimits,
     /// Refusals that are not in the audit log yet.
     pub denials: Denials,
+    /// What decides and writes usage.
+    pub quota: Quota,
     /// Who was active and is not written down yet.
     pub activity: Activity,
     /// When keys were used, as far as it is not written yet.

@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
-use super::seats::seats_held;
+use super::usage::used_of;
 use crate::ctx::TenantCtx;
 use crate::domain::catalogue::MEMBERS;
-use crate::domain::period::Period;
 use crate::domain::plan::{Cycle, Plan, PlanRef};
 use crate::domain::secret::sha256;
 use crate::domain::subscription::{Payment, ProviderIds, Subscription};
@@ -19,7 +18,7 @@ use crate::error::{Error, Excess};
 use crate::store::audit::Audit;
 use crate::store::billing;
 pub use crate::store::billing::BillingEvent;
-use crate::store::{InTenant, TenantTx, entitlements, usage};
+use crate::store::{InTenant, TenantTx, entitlements};
 use crate::time::Timestamp;
 
 /// A change of plan that is asked for.
@@ -209,18 +208,15 @@ async fn changed(
     Ok(ChangedPlan { tenant, exceeded, lost: difference(&before, &after), gained: difference(&after, &before) })
 }
 
-/// What is in use beyond what a plan allows: counters of this month, and seats.
+/// What is in use beyond what a plan allows: metrics in their periods, and seats.
 async fn exceeded(tx: &mut TenantTx, t: &TenantCtx, of: &PlanRef) -> Result<Vec<Excess>, Error> {
     let mut found = Vec::new();
-    let period = Period::month_of(t.ctx.now);
-    let counted = t.catalogue.definition.metrics.iter().filter(|(_, metric)| metric.is_counted());
+    let counted = t.catalogue.definition.metrics.iter().filter(|(_, metric)| metric.is_kept());
     for metric in counted.map(|(name, _)| name.as_str()).chain([MEMBERS]) {
         let own = entitlements::find_limit(tx, metric, t.ctx.now).await?;
         let Some(limit) = t.catalogue.effective_limit(of, metric, own.as_ref()) else { continue };
-        let used = match metric {
-            MEMBERS => seats_held(tx, t.ctx.now).await?,
-            name => usage::used(tx, name, period).await?,
-        };
+        let view = used_of(tx, (&t.tenant, &t.catalogue), metric, t.ctx.now).await?;
+        let used = view.map_or(0, |view| view.used + view.reserved);
         if used > limit.limit {
             found.push(Excess { metric: metric.to_owned(), used, limit: limit.limit });
         }

@@ -6,14 +6,13 @@ use uuid::Uuid;
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
-use super::usage::{UsageView, known_metrics, view};
+use super::usage::{UsageView, known_metrics, of_counted};
 use crate::ctx::{Caller, Ctx, TenantCtx};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::host::HostClaim;
 use crate::domain::id::{MembershipId, TenantId, UserId};
 use crate::domain::membership::{MemberStatus, Membership};
 use crate::domain::name::{Email, Slug};
-use crate::domain::period::Period;
 use crate::domain::role::RoleNames;
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::{Flags, Suspension, Tenant, TenantStatus};
@@ -270,23 +269,22 @@ impl App {
         }
         let rows = page.found;
         let overrides = self.store.list_limit_overrides_of(user_id, &rows).await?;
-        let period = Period::month_of(ctx.now);
         // Usage is for those who may read it: not for suspended members, nor by way of a key that may not.
         let key_may = ctx.caller.key().is_none_or(|key| key.permissions.contains("usage.read"));
         let metrics = if key_may { metrics } else { &[] };
         let used = match metrics {
             [] => HashMap::new(),
-            _ => self.store.list_used_of(person.user.user_id, &rows, period).await?,
+            _ => self.store.list_used_of(person.user.user_id, &rows, ctx.now).await?,
         };
         let mine = |row: system::MyTenant| {
             let id = row.tenant.tenant_id;
-            let used = |metric: &String| used.get(&(id, metric.clone())).copied().unwrap_or(0);
+            let used = |metric: &String| used.get(&(id, metric.clone())).copied();
             let shown = if row.active { metrics } else { &[] };
             let limit = |metric: &str| {
                 let own = overrides.get(&(id, metric.to_owned())).filter(|limit| limit.holds(ctx.now));
                 catalogue.effective_limit(&row.tenant.subscription.of, metric, own)
             };
-            let view = |metric: &String| view(&catalogue, metric, limit(metric).as_ref(), used(metric), period);
+            let view = |metric: &String| of_counted(&catalogue, metric, limit(metric).as_ref(), used(metric));
             let usage = shown.iter().map(view).collect();
             MyTenant { usage, default: default == Some(id), row }
         };

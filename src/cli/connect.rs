@@ -16,6 +16,7 @@ use super::CliError;
 use crate::rpc::v1::auth_service_client::AuthServiceClient;
 use crate::rpc::v1::membership_service_client::MembershipServiceClient;
 use crate::rpc::v1::tenant_service_client::TenantServiceClient;
+use crate::rpc::v1::usage_service_client::UsageServiceClient;
 
 /// How long reaching the server may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -64,6 +65,9 @@ pub(super) type Auth = AuthServiceClient<InterceptedService<Channel, OperatorKey
 /// A client of `MembershipService` that sends the operator key.
 pub(super) type Members = MembershipServiceClient<InterceptedService<Channel, OperatorKey>>;
 
+/// A client of `UsageService` that sends the operator key.
+pub(super) type Usages = UsageServiceClient<InterceptedService<Channel, OperatorKey>>;
+
 /// Puts the operator key into every call, and how long its answer may take; streams may take as long as they go on. The key
 /// is marked sensitive, so that nothing prints it.
 #[derive(Clone)]
@@ -108,6 +112,19 @@ impl Connect {
         let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
         let key = OperatorKey { deadline: None, ..key };
         Ok(TenantServiceClient::with_interceptor(self.channel().await?, key))
+    }
+
+    /// The same for `UsageService`.
+    pub(super) async fn usage(&self) -> Result<Usages, CliError> {
+        let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
+        Ok(UsageServiceClient::with_interceptor(self.channel().await?, key))
+    }
+
+    /// The same for its streams.
+    pub(super) async fn usage_streams(&self) -> Result<Usages, CliError> {
+        let key = self.operator_key(env::var(KEY_VARIABLE).ok())?;
+        let key = OperatorKey { deadline: None, ..key };
+        Ok(UsageServiceClient::with_interceptor(self.channel().await?, key))
     }
 
     /// The key in the environment, or else in the file.

@@ -116,7 +116,15 @@ impl Serialize for Item<'_> {
                 None if *number == 0 => serializer.serialize_none(),
                 None => serializer.serialize_i32(*number),
             },
-            Value::F32(_) | Value::Bytes(_) | Value::Map(_) => Err(S::Error::custom("the contract has no such field")),
+            Value::Map(entries) => {
+                let Kind::Message(entry) = self.1 else { return Err(S::Error::custom("a map without entries")) };
+                let kind = entry.map_entry_value_field().kind();
+                let mut sorted: Vec<_> =
+                    entries.iter().filter_map(|(key, value)| Some((key.as_str()?, value))).collect();
+                sorted.sort_by_key(|(key, _)| *key);
+                serializer.collect_map(sorted.into_iter().map(|(key, value)| (key, Item(value, &kind))))
+            }
+            Value::F32(_) | Value::Bytes(_) => Err(S::Error::custom("the contract has no such field")),
         }
     }
 }

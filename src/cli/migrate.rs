@@ -11,11 +11,12 @@ use crate::store::setup::{self, Bootstrap, Report, SetupError};
 /// Prepare PostgreSQL for tenantry, or bring it up to date.
 ///
 /// The first time, with an administrator's address: creates the roles, the database and the
-/// tables, and prints the two addresses that the server needs:
+/// tables, and prints the three addresses that the server needs:
 ///
 ///   tenantry migrate --admin-url postgres://postgres:secret@localhost/postgres
 ///
-/// After an upgrade, as the role that may migrate and nothing else:
+/// After an upgrade, as the role that may migrate and nothing else (it says so when the new version
+/// needs an administrator once more):
 ///
 ///   tenantry migrate --url postgres://tenantry_migrate:secret@localhost/tenantry
 ///
@@ -37,8 +38,8 @@ pub(super) struct Migrate {
     #[arg(long, default_value = "tenantry", value_name = "NAME")]
     database: String,
 
-    /// Password for the roles tenantry_migrate, tenantry_app and tenantry_system when they are created; roles that
-    /// exist keep theirs. Without it one is generated and printed once.
+    /// Password for the roles tenantry_migrate, tenantry_app, tenantry_system and tenantry_meter when they are created;
+    /// roles that exist keep theirs. Without it one is generated and printed once.
     #[arg(long, env = "TENANTRY_ROLE_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
     role_password: Option<String>,
 
@@ -118,25 +119,27 @@ fn summary(report: &Report) -> String {
 
 /// What to run next. A password shows only for roles that were created with it now: we do not know the others'.
 fn next(admin_url: &str, wish: &Bootstrap, report: &Report) -> Result<String, SetupError> {
+    let created = |role: &str| report.roles_created.iter().any(|name| name == role);
     let address = |role: &str| {
-        let created = report.roles_created.iter().any(|name| name == role);
-        let password = wish.password.as_deref().filter(|_| created).unwrap_or("...");
+        let password = wish.password.as_deref().filter(|_| created(role)).unwrap_or("...");
         setup::url_for(admin_url, &wish.database, role, password)
     };
-    let note = if report.roles_created.is_empty() {
-        "put the roles' password in the place of the dots"
-    } else {
-        "keep them, passwords are not shown again"
+    let note = match setup::LOGIN_ROLES.iter().filter(|role| created(role)).count() {
+        0 => "put the roles' password in the place of the dots",
+        n if n == setup::LOGIN_ROLES.len() => "keep them, passwords are not shown again",
+        _ => "put the older roles' password in the place of the dots, and keep the new one, which is not shown again",
     };
     Ok(format!(
-        "\nThe server needs these two; {note}:\n\n  \
+        "\nThe server needs these three; {note}:\n\n  \
            export TENANTRY_DATABASE_URL={app}\n  \
            export TENANTRY_SYSTEM_DATABASE_URL={system}\n  \
+           export TENANTRY_METER_DATABASE_URL={meter}\n  \
            tenantry serve\n\n\
          After an upgrade:\n\n  \
            tenantry migrate --url {migrate}\n",
         app = quoted(&address("tenantry_app")?),
         system = quoted(&address("tenantry_system")?),
+        meter = quoted(&address("tenantry_meter")?),
         migrate = quoted(&address("tenantry_migrate")?),
     ))
 }
@@ -155,4 +158,37 @@ fn generate_password() -> Result<String, MigrateError> {
 
 fn say(text: &str) -> io::Result<()> {
     io::stdout().lock().write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_shows_for_roles_that_are_new_and_dots_for_the_others() {
+        let wish = Bootstrap { database: "rows".to_owned(), password: Some("new".to_owned()) };
+        let told = |created: &[&str]| {
+            let roles_created = created.iter().map(|&role| role.to_owned()).collect();
+            let report = Report { roles_created, ..Report::default() };
+            next("postgres://postgres:secret@db/postgres", &wish, &report).unwrap()
+        };
+        for (created, app, meter, note) in [
+            (&setup::LOGIN_ROLES[..], "new", "new", "keep them, "),
+            (
+                &["tenantry_meter"],
+                "...",
+                "new",
+                "put the older roles' password in the place of the dots, and keep the new one",
+            ),
+            (&[], "...", "...", "put the roles' password "),
+        ] {
+            let text = told(created);
+            assert!(
+                text.contains(&format!("TENANTRY_DATABASE_URL=postgres://tenantry_app:{app}@db:5432/rows\n")),
+                "{text}"
+            );
+            let third = format!("TENANTRY_METER_DATABASE_URL=postgres://tenantry_meter:{meter}@db:5432/rows\n");
+            assert!(text.contains(&third) && text.contains(note), "{text}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod catalogue;
 mod completions;
 mod confirm;
 mod connect;
+mod doctor;
 mod domain;
 mod error;
 mod expiry;
@@ -34,6 +35,7 @@ mod table;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod webhook;
 
 use std::io::{self, Write};
@@ -111,6 +113,10 @@ enum Command {
     SigningKey(signing_key::SigningKey),
     /// The audit log of a tenant or of the platform
     Audit(audit::Audit),
+    /// What tenants use: now, over time, one by one; and when they are told
+    Usage(usage::Usage),
+    /// Prove that the books agree
+    Doctor(doctor::Doctor),
     /// Print what a shell needs to complete command lines
     Completions(completions::Completions),
 }
@@ -153,6 +159,8 @@ async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<(), CliError
         Some(Command::PlatformKey(key)) => key.run(out).await,
         Some(Command::SigningKey(key)) => key.run(out).await,
         Some(Command::Audit(audit)) => audit.run(out).await,
+        Some(Command::Usage(usage)) => usage.run(out).await,
+        Some(Command::Doctor(doctor)) => doctor.run(out).await,
         Some(Command::Completions(completions)) => completions.run(out),
     }
 }

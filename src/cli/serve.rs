@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
+use uuid::Uuid;
 
 use super::CliError;
 use super::pulse::{beat, pulse, tell, write_noted};
@@ -24,12 +25,17 @@ use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
 use crate::app::sign_up::SignUpMode;
+use crate::app::usage::accounts::Quota;
+use crate::app::usage::verify::{ToVerify, Verified};
 use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
+use crate::decide::quota::timer::SystemTimer;
+use crate::decide::quota::{Engine, Settings};
 use crate::decide::roles::OwnRoles;
 use crate::decide::token::Audiences;
 use crate::domain::host::OwnHosts;
+use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
 use crate::domain::secret::Secret;
 use crate::domain::session::SessionLimits;
@@ -48,6 +54,7 @@ use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
 use crate::rpc::{self, DESCRIPTORS};
 use crate::store::Store;
+use crate::store::quota::QuotaRows;
 use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
 
@@ -86,6 +93,7 @@ pub struct Running {
     jobs: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
+    quota: Vec<JoinHandle<()>>,
     stop_lanes: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
@@ -145,6 +153,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     }));
 
     beat(&app.store, &ready, &reporter).await;
+    let quota = meter(&app).await?;
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
@@ -166,11 +175,28 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         jobs,
         upkeep,
         lanes,
+        quota,
         stop_lanes,
         ready,
         reporter,
         drain: config.drain,
     })
+}
+
+/// Sets the quota engine going: its lanes, what looks after its leases, and what hears other servers.
+async fn meter(app: &Arc<App>) -> Result<Vec<JoinHandle<()>>, CliError> {
+    let engine = &app.quota.engine;
+    engine.open().await.map_err(|fault| CliError::Failed(format!("the quota engine cannot begin: {fault:?}")))?;
+    let lane = |lane| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.run_lane(lane).await })
+    };
+    let mut tasks: Vec<JoinHandle<()>> = (0..engine.lanes()).map(lane).collect();
+    let (waiting, keeper, hearing) = (engine.clone(), engine.clone(), app.clone());
+    tasks.push(tokio::spawn(async move { waiting.run_waiting().await }));
+    tasks.push(tokio::spawn(async move { keeper.run_keeper().await }));
+    tasks.push(tokio::spawn(async move { hearing.quota.hear(&hearing.store).await }));
+    Ok(tasks)
 }
 
 impl Running {
@@ -188,6 +214,21 @@ impl Running {
             match inside + outside {
                 0 => return Ok(total),
                 some => total += some,
+            }
+        }
+    }
+
+    /// Looks at the books of all tenants, or of one; for whoever has used something, and wants to see what does not agree.
+    ///
+    /// # Errors
+    /// That the database does not answer.
+    pub async fn verify_usage(&self, tenant: Option<TenantId>) -> Result<Vec<Verified>, CliError> {
+        let mut left = tenant.map_or(ToVerify::After(TenantId(Uuid::nil())), ToVerify::One);
+        let mut all = Vec::new();
+        loop {
+            match self.app.verify_next(&mut left).await.map_err(|e| CliError::Failed(e.to_string()))? {
+                Some(verified) => all.push(verified),
+                None => return Ok(all),
             }
         }
     }
@@ -215,6 +256,11 @@ impl Running {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         let _ = tokio::time::timeout(LANES_FINISH, lanes).await;
+        // What was promised is written, what is leased given back; what does not get that far others take back.
+        if tokio::time::timeout(LANES_FINISH, self.app.quota.engine.stop()).await.is_err() {
+            tracing::warn!("leases could not be given back; the other servers take them back in seconds");
+        }
+        self.quota.iter().for_each(JoinHandle::abort);
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
@@ -236,9 +282,10 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let given = given.transpose()?;
     let default_tenant = config.default_tenant.as_deref().map(TenantName::parse).transpose();
     let default_tenant = default_tenant.map_err(|e| CliError::Failed(format!("--default-tenant {e}")))?;
-    let store = match (&config.database_url, config.system_url()) {
-        (Some(app), Some(system)) => {
-            Store::open_postgres(app.reveal(), system.reveal(), config.database_connections).await
+    let store = match (&config.database_url, config.system_url(), config.meter_url()) {
+        (Some(app), Some(system), Some(meter)) => {
+            let (app, system, meter) = (app.reveal(), system.reveal(), meter.reveal());
+            Store::open_postgres(app, system, meter, config.database_connections).await
         }
         _ => Store::open_sqlite(&config.data_dir).await,
     };
@@ -259,6 +306,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let keys = first_start::keys(&store, &settings, fittings.clock.now()).await.map_err(|e| failed(&e))?;
     let reach = if config.allow_private_addresses { Reach::Private } else { Reach::Public };
     let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
+    let quota = quota(&store, &fittings.clock);
     let app = App {
         plane: Plane {
             store: store.clone(),
@@ -276,6 +324,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
             SignUp::Confirm => SignUpMode::Confirm,
         },
         attempts: attempt_limits(config),
+        quota,
         denials: Denials::default(),
         activity: Activity::default(),
         key_uses: KeyUses::default(),
@@ -289,6 +338,14 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
         default_tenant,
     };
     Ok((app, keys.operator_key_made))
+}
+
+/// The quota engine, at rest. One process on SQLite has one writer, so one lane.
+fn quota(store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Quota {
+    let timer = SystemTimer::new(clock.clone());
+    let lanes = if store.is_embedded() { 1 } else { Settings::default().lanes };
+    let settings = Settings { lanes, ..Settings::default() };
+    Quota::new(Engine::new(QuotaRows(store.clone()), timer.clone(), settings), timer)
 }
 
 /// What shows the published keys.

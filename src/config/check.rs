@@ -112,17 +112,17 @@ impl Serve {
         readable("--tls-client-ca", self.tls_client_ca.as_deref())
     }
 
-    /// Database URLs are such, and the second one does not come without the first.
+    /// Database URLs are such, and the others do not come without the first.
     fn check_databases(&self) -> Result<(), ConfigError> {
-        if self.system_database_url.is_some() && self.database_url.is_none() {
-            let why = "it is the second way into the same database";
-            return Err(ConfigError::Alone { given: "--system-database-url", missing: "--database-url", why });
+        let others =
+            [("--system-database-url", &self.system_database_url), ("--meter-database-url", &self.meter_database_url)];
+        let without = others.iter().find(|(_, url)| url.is_some() && self.database_url.is_none());
+        if let Some(&(given, _)) = without {
+            let why = "it is another way into the same database";
+            return Err(ConfigError::Alone { given, missing: "--database-url", why });
         }
-        let problem = |url: &Option<DatabaseUrl>| url.as_ref().and_then(DatabaseUrl::problem);
-        for (flag, url) in
-            [("--database-url", &self.database_url), ("--system-database-url", &self.system_database_url)]
-        {
-            if let Some(problem) = problem(url) {
+        for (flag, url) in [("--database-url", &self.database_url)].into_iter().chain(others) {
+            if let Some(problem) = url.as_ref().and_then(DatabaseUrl::problem) {
                 return Err(ConfigError::Database { flag, problem });
             }
         }
@@ -191,6 +191,7 @@ mod tests {
             (&["--tls-key", "Cargo.toml"], "--tls-key is set without --tls-cert"),
             (&["--tls-client-ca", "Cargo.toml"], "--tls-client-ca is set without --tls-cert and --tls-key"),
             (&["--system-database-url", "postgres://db/t"], "--system-database-url is set without --database-url"),
+            (&["--meter-database-url", "postgres://db/t"], "--meter-database-url is set without --database-url"),
         ] {
             let problem = checked(args).unwrap_err();
             assert!(problem.starts_with(wanted), "{problem}");
@@ -218,8 +219,12 @@ mod tests {
 
     #[test]
     fn a_bad_database_url_is_refused_without_being_shown() {
-        let problem = checked(&["--database-url", "mysql://root:hunter2@db/t"]).unwrap_err();
-        assert_eq!(problem, "--database-url must begin with postgres://");
+        for (flag, before) in
+            [("--database-url", &[][..]), ("--meter-database-url", &["--database-url", "postgres://db/t"])]
+        {
+            let problem = checked(&[before, &[flag, "mysql://root:hunter2@db/t"]].concat()).unwrap_err();
+            assert_eq!(problem, format!("{flag} must begin with postgres://"));
+        }
     }
 
     #[test]
@@ -228,6 +233,7 @@ mod tests {
         let config = Serve::from_args(args).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         assert_eq!(config.system_url().unwrap().reveal(), "postgres://tenantry_system:hunter2@db/t");
+        assert_eq!(config.meter_url().unwrap().reveal(), "postgres://tenantry_meter:hunter2@db/t");
     }
 
     #[test]

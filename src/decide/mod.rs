@@ -5,6 +5,7 @@
 pub mod catalogues;
 pub mod credential;
 pub mod judge;
+pub mod quota;
 pub mod roles;
 pub mod tenant;
 pub mod token;

@@ -85,6 +85,8 @@ letters! {
     PeriodEnding = "period_ending" { keys: ["tenant", "plan", "at", "days"], path: "/settings/billing" }
     /// So much of a limit is used.
     QuotaReached = "quota_reached" { keys: ["tenant", "metric", "percent", "used", "limit"], path: "/settings/usage" }
+    /// What was used in a calendar month.
+    UsageReport = "usage_report" { keys: ["tenant", "month", "usage"], path: "/settings/usage" }
     /// A webhook was switched off, because nothing could be delivered to it.
     WebhookDisabled = "webhook_disabled" { keys: ["tenant", "url", "since", "problem"], path: "/settings/webhooks" }
     /// Somebody signed up with an address that has an account, or wanted it for theirs.

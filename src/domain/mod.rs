@@ -2,12 +2,14 @@
 
 pub mod api_key;
 mod base62;
+pub mod bucket;
 pub mod catalogue;
 #[expect(clippy::module_inception, reason = "a tenant's domain, among the rules of the domain")]
 pub mod domain;
 pub mod entitlement;
 #[cfg(test)]
 pub(crate) mod fuzz;
+pub mod gcra;
 pub mod host;
 pub mod id;
 pub mod impersonation;
@@ -23,6 +25,7 @@ pub mod notice;
 pub mod password;
 pub mod period;
 pub mod plan;
+pub mod quota;
 pub mod refresh_token;
 pub mod role;
 pub mod seal;

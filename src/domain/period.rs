@@ -1,9 +1,14 @@
 //! Periods of counters. Computed from the time of the decision, so nothing needs resetting and no missed job matters.
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::{GapInfo, Tz};
 
+use super::catalogue::MetricPeriod;
 use super::plan::Cycle;
 use crate::time::Timestamp;
+
+#[cfg(test)]
+mod tests;
 
 /// A span of time, from `start` up to but not including `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +19,86 @@ pub struct Period {
     pub end: Timestamp,
 }
 
+/// What a tenant's periods are drawn by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calendar {
+    /// Where its days begin.
+    pub zone: Tz,
+    /// Billing periods are whole cycles from here: the subscription's anchor, or when the tenant was created while it has no
+    /// paid periods.
+    pub anchor: Timestamp,
+    /// How long a billing period is; a month while it has no paid periods.
+    pub cycle: Cycle,
+}
+
+/// 0001-01-01 UTC. Together with `FAR` the years that `timestamptz`, microseconds in 64 bits, chrono and the timestamps of
+/// protobuf all hold.
+pub(super) const DAWN: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
+
+/// 9999-12-31 UTC: later than any period that is told to anybody, but for all time, which ends here.
+pub(super) const FAR: Timestamp = Timestamp::from_micros(253_402_214_400_000_000);
+
 impl Period {
+    /// The period that holds the instant, as the calendar alone draws it. Days, weeks (from Monday), months and years begin
+    /// with a day of the zone, at its first instant: midnight, the earlier one where the clock shows it twice, or what follows
+    /// where it is skipped. A day that a zone leaves out is none. Billing periods are those of the subscription, to the
+    /// instant, and reach back before the anchor as well, because the periods of a subscription that was paused end at its
+    /// anchor.
+    ///
+    /// An instant before 0001 or after 9998 counts as the first or the last one of these years.
+    #[must_use]
+    pub fn at(period: MetricPeriod, calendar: &Calendar, now: Timestamp) -> Self {
+        let now = now.clamp(DAWN, FAR.after(TimeDelta::microseconds(-1)));
+        let zone = calendar.zone;
+        let day = day_at(zone, now);
+        let (first, next) = match period {
+            MetricPeriod::Day => (day, day + Days::new(1)),
+            MetricPeriod::Week => {
+                let monday = day - Days::new(u64::from(day.weekday().num_days_from_monday()));
+                (monday, monday + Days::new(7))
+            }
+            MetricPeriod::Month => {
+                let first = day.with_day(1).unwrap_or(day);
+                (first, first + Months::new(1))
+            }
+            MetricPeriod::Year => {
+                let first = day.with_ordinal(1).unwrap_or(day);
+                (first, first + Months::new(12))
+            }
+            MetricPeriod::Billing => return cycle_at(calendar.anchor, calendar.cycle, now),
+            MetricPeriod::Lifetime => return Self { start: DAWN, end: FAR },
+        };
+        Self { start: first_instant(zone, first), end: first_instant(zone, next) }
+    }
+
+    /// The period in which to count at `now`, after the one that was `last` counted in, where the calendar draws `natural`.
+    ///
+    /// What was opened is never redrawn: as long as the last one holds `now` it is the one, whatever has become of the time
+    /// zone, the anchor, the cycle or the metric's kind of period meanwhile, and the change draws the next one. That begins
+    /// where the last one ended, or later with its natural start, and ends with its natural end. So no instant lies in two
+    /// periods, where a limit could be spent twice, and none at which anything was used in no period. A period that a change
+    /// has cut short has the whole limit. All time has no end: a metric that was counted over it stays so.
+    ///
+    /// A clock that was put back to before the last period counts in that one.
+    #[must_use]
+    pub fn following(last: Option<Self>, natural: Self, now: Timestamp) -> Self {
+        match last {
+            Some(last) if now < last.end || natural.end <= last.end => last,
+            Some(last) => Self { start: natural.start.max(last.end), end: natural.end },
+            None => natural,
+        }
+    }
+
+    /// Whether the instant lies in it.
+    #[must_use]
+    pub fn holds(self, at: Timestamp) -> bool {
+        self.start <= at && at < self.end
+    }
+
     /// The calendar month, UTC, that holds the instant.
     #[must_use]
     pub fn month_of(now: Timestamp) -> Self {
-        let today = now.utc().date_naive();
-        let first = today.with_day(1).unwrap_or(today);
-        let next = first.checked_add_months(Months::new(1)).unwrap_or(NaiveDate::MAX);
-        Self { start: midnight(first), end: midnight(next) }
+        Self::at(MetricPeriod::Month, &Calendar { zone: Tz::UTC, anchor: now, cycle: Cycle::Month }, now)
     }
 }
 
@@ -29,55 +106,44 @@ impl Period {
 /// period that begins on the 31st comes back to the 31st after a shorter month.
 #[must_use]
 pub fn next_cycle(anchor: Timestamp, cycle: Cycle, after: Timestamp) -> Timestamp {
-    let start = anchor.utc();
-    let nth = |n: u32| start.checked_add_months(Months::new(n * cycle.months())).map_or(FAR, Timestamp::from);
-    // Near the right number at once: months are at most 31 days long, so this never begins too late.
-    let days = after.since(anchor).num_days().max(0);
-    let mut n = u32::try_from(days / (31 * i64::from(cycle.months()))).unwrap_or(u32::MAX / 24).max(1);
-    while nth(n) <= after && nth(n) < FAR {
-        n += 1;
-    }
-    nth(n)
+    cycle_at(anchor, cycle, after.max(anchor)).end
 }
 
-/// Later than any period that is told to anybody.
-const FAR: Timestamp = Timestamp::from_micros(i64::MAX);
-
-/// The day's first instant, UTC.
-fn midnight(day: NaiveDate) -> Timestamp {
-    DateTime::<Utc>::from_naive_utc_and_offset(day.and_time(chrono::NaiveTime::MIN), Utc).into()
+/// The cycle that holds the instant, a whole number of them after the anchor or before it.
+fn cycle_at(anchor: Timestamp, cycle: Cycle, now: Timestamp) -> Period {
+    let (from, to) = (anchor.utc(), now.utc());
+    let nth = |n: i32| {
+        let months = Months::new(n.unsigned_abs() * cycle.months());
+        let at = if n < 0 { from.checked_sub_months(months) } else { from.checked_add_months(months) };
+        at.map_or(if n < 0 { DAWN } else { FAR }, Timestamp::from)
+    };
+    let month = |at: DateTime<Utc>| at.year() * 12 + at.month0().cast_signed();
+    // Cycles differ in length but never in months: this one begins in the instant's month or before it, the next one after it.
+    let n = (month(to) - month(from)).div_euclid(cycle.months().cast_signed());
+    let n = if nth(n) > now { n - 1 } else { n };
+    Period { start: nth(n), end: nth(n + 1) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn cycles_follow_their_anchor_without_gap(
-            anchor in 0_i64..4_000_000_000_000_000, ahead in 0_i64..2_000_000_000_000_000, yearly in any::<bool>(),
-        ) {
-            let cycle = if yearly { Cycle::Year } else { Cycle::Month };
-            let (anchor, at) = (Timestamp::from_micros(anchor), Timestamp::from_micros(anchor + ahead));
-            let next = next_cycle(anchor, cycle, at);
-            prop_assert!(next > at);
-            // Nothing lies between: the instant before leads to the same end.
-            prop_assert_eq!(next_cycle(anchor, cycle, Timestamp::from_micros(next.micros() - 1)), next);
-            let longest = if yearly { 366 } else { 31 };
-            prop_assert!(next.since(at) <= chrono::TimeDelta::days(longest));
-            // The day of the month is the anchor's, or the last one of a shorter month.
-            let (a, n) = (anchor.utc().date_naive(), next.utc().date_naive());
-            prop_assert!(n.day() == a.day() || (n.day() < a.day() && (n + chrono::Days::new(1)).day() == 1));
-        }
-
-        #[test]
-        fn every_instant_is_in_its_month_and_months_follow_without_gap(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000) {
-            let now = Timestamp::from_micros(micros);
-            let month = Period::month_of(now);
-            prop_assert!(month.start <= now && now < month.end);
-            prop_assert_eq!(Period::month_of(month.end).start, month.end);
-            prop_assert_eq!(Period::month_of(Timestamp::from_micros(month.end.micros() - 1)), month);
-        }
+/// The day that has begun last. Mostly what the zone's clock shows; a clock that is put back over midnight shows the day
+/// before once more, and no day begins for that.
+fn day_at(zone: Tz, now: Timestamp) -> NaiveDate {
+    let mut day = now.utc().with_timezone(&zone).date_naive() + Days::new(1);
+    while first_instant(zone, day) > now {
+        day = day - Days::new(1);
     }
+    day
+}
+
+/// When a day begins; one that is left out, with the day after it.
+fn first_instant(zone: Tz, day: NaiveDate) -> Timestamp {
+    let midnight = day.and_time(NaiveTime::MIN);
+    let at = match zone.from_local_datetime(&midnight) {
+        LocalResult::Single(at) => at.to_utc(),
+        LocalResult::Ambiguous(one, other) => one.min(other).to_utc(),
+        // Every gap of every zone has an end.
+        LocalResult::None => GapInfo::new(&midnight, &zone)
+            .and_then(|gap| gap.end)
+            .map_or_else(|| midnight.and_utc(), |end| end.to_utc()),
+    };
+    at.into()
 }

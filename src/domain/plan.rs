@@ -47,6 +47,9 @@ pub struct Plan {
     /// Features that it includes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// Days for which usage events are kept, one by one; 400 when absent. Sums are kept for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_retention_days: Option<u16>,
     /// Limits by metric; what is absent is unlimited.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Limit>,
@@ -178,6 +181,10 @@ pub struct Limit {
     pub burst: i64,
     /// What is charged beyond the limit.
     pub overage: Option<Overage>,
+    /// How much each member may use of it; none is as much as the tenant.
+    pub per_member: Option<i64>,
+    /// How much each API key may use of it; none is as much as the tenant.
+    pub per_key: Option<i64>,
 }
 
 impl Limit {
@@ -209,6 +216,10 @@ struct LimitTable {
     burst: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     overage: Option<Overage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    per_member: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    per_key: Option<i64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -218,11 +229,11 @@ const fn is_none(number: &i64) -> bool {
 
 impl Serialize for Limit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { limit, soft_percent, burst, overage } = *self;
+        let Self { limit, soft_percent, burst, overage, per_member, per_key } = *self;
         if *self == (Self { limit, ..Self::default() }) {
             return serializer.serialize_i64(limit);
         }
-        LimitTable { limit, soft_percent, burst, overage }.serialize(serializer)
+        LimitTable { limit, soft_percent, burst, overage, per_member, per_key }.serialize(serializer)
     }
 }
 
@@ -247,8 +258,8 @@ impl<'de> Deserialize<'de> for Limit {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limit, A::Error> {
                 let table = LimitTable::deserialize(MapAccessDeserializer::new(map))?;
-                let LimitTable { limit, soft_percent, burst, overage } = table;
-                Ok(Limit { limit, soft_percent, burst, overage })
+                let LimitTable { limit, soft_percent, burst, overage, per_member, per_key } = table;
+                Ok(Limit { limit, soft_percent, burst, overage, per_member, per_key })
             }
         }
         deserializer.deserialize_any(Text)
@@ -273,6 +284,12 @@ impl Plan {
             Prices { year: Some(_), .. } => Some(Cycle::Year),
             Prices { month: None, year: None } => None,
         }
+    }
+
+    /// For how many days usage events are kept.
+    #[must_use]
+    pub fn retention_days(&self) -> u16 {
+        self.usage_retention_days.unwrap_or(400)
     }
 
     /// What it costs at the least, for sorting price lists; plans without a price first.

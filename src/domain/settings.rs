@@ -172,13 +172,16 @@ pub struct Settings {
     /// How people are invited.
     #[serde(skip_serializing_if = "Invitations::is_empty")]
     pub invitations: Invitations,
+    /// Whether owners are sent what was used: `off` or `monthly`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_report: Option<String>,
     /// Whatever else the product keeps.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub custom: Map<String, Value>,
 }
 
 /// The leaves that are no part of a section. `custom` counts as one leaf.
-const TOP: [&str; 5] = ["locale", "time_zone", "currency", "date_format", "custom"];
+const TOP: [&str; 6] = ["locale", "time_zone", "currency", "date_format", "usage_report", "custom"];
 
 /// The sections with their leaves.
 const SECTIONS: [(&str, &[&str]); 7] = [
@@ -210,8 +213,15 @@ impl Settings {
             compliance: self.compliance.over(&defaults.compliance),
             auto_join: self.auto_join.over(&defaults.auto_join),
             invitations: self.invitations.over(&defaults.invitations),
+            usage_report: text(&self.usage_report, &defaults.usage_report),
             custom,
         }
+    }
+
+    /// Whether owners are sent what was used each month.
+    #[must_use]
+    pub fn is_reported_monthly(&self) -> bool {
+        self.usage_report.as_deref() == Some("monthly")
     }
 
     /// The paths of the leaves that are set, such as `branding.css`, in the order of their names.

@@ -60,6 +60,7 @@ const EVENTS: &[(&str, &[&str])] = &[
     ("member.suspended", &["MembershipService/SuspendMember"]),
     ("member.updated", &["MembershipService/UpdateMemberRole", "System/FollowGroups"]),
     ("ownership.transferred", &["MembershipService/TransferOwnership"]),
+    ("quota.reached", &["System/ReachQuota"]),
     ("role.created", &["MembershipService/CreateRole"]),
     ("role.deleted", &["MembershipService/DeleteRole"]),
     ("role.updated", &["MembershipService/UpdateRole"]),

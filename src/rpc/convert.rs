@@ -13,8 +13,10 @@ use crate::app::usage::UsageView;
 use crate::ctx::PlatformKey;
 use crate::decide::token::Minted;
 use crate::domain::api_key::{ApiKey, OperatorScope};
+use crate::domain::entitlement::Source;
 use crate::domain::id::SessionId;
 use crate::domain::membership::MemberStatus;
+use crate::domain::quota::Scope;
 use crate::domain::secret::KeyKind;
 use crate::domain::session::{Session, ShownSession};
 use crate::domain::tenant::{SuspendCause, Tenant, TenantStatus};
@@ -132,6 +134,14 @@ pub(super) fn my_tenant(mine: &MyTenant, now: Timestamp) -> v1::MyTenant {
     }
 }
 
+pub(super) const fn source(source: Source) -> v1::EntitlementSource {
+    match source {
+        Source::Plan => v1::EntitlementSource::Plan,
+        Source::Override => v1::EntitlementSource::Override,
+        Source::Tenant => v1::EntitlementSource::Tenant,
+    }
+}
+
 pub(super) fn usage(view: &UsageView) -> v1::Usage {
     v1::Usage {
         metric: view.metric.clone(),
@@ -139,8 +149,21 @@ pub(super) fn usage(view: &UsageView) -> v1::Usage {
         used: view.used,
         limit: view.limit,
         remaining: view.remaining(),
-        period_start_time: Some(time(view.period_start)),
-        reset_time: Some(time(view.resets_at)),
+        period_start_time: view.period_start.map(time),
+        reset_time: view.resets_at.map(time),
+        reserved: view.reserved,
+        percent: view.percent(),
+        source: source(view.source).into(),
+        scope: scope(Scope::of(view.scope)).into(),
+        revision: view.revision,
+    }
+}
+
+pub(super) const fn scope(scope: Scope) -> v1::UsageScope {
+    match scope {
+        Scope::Key => v1::UsageScope::ApiKey,
+        Scope::Member => v1::UsageScope::Member,
+        Scope::Tenant => v1::UsageScope::Tenant,
     }
 }
 

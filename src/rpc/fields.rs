@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::v1;
 use crate::app::mutation::RequestKey;
-use crate::app::usage::Amounts;
+use crate::app::usage::{Amounts, OWN_KEYS};
 use crate::domain::catalogue::{MAX_AMOUNT, is_name};
 use crate::domain::id::UserId;
 use crate::domain::plan::Cycle;
@@ -162,6 +162,17 @@ impl Fields {
         (self.violations.len() == before).then_some(amounts)
     }
 
+    /// The name of a metric that there may be.
+    pub(super) fn metric(&mut self, field: &str, name: &str) -> Option<()> {
+        self.read(field, if is_name(name) { Ok(()) } else { Err("must name a metric") })
+    }
+
+    /// Names of metrics, at most 100; none stands for all.
+    pub(super) fn metrics(&mut self, names: &[String]) -> Option<()> {
+        let sound = names.len() <= 100 && names.iter().all(|name| is_name(name));
+        self.read("metrics", if sound { Ok(()) } else { Err("must be at most 100 names of metrics") })
+    }
+
     /// An idempotency key: 1 to 128 printable ASCII characters; none when empty.
     pub(super) fn idempotency_key(&mut self, text: &str) -> Option<Option<String>> {
         if text.is_empty() {
@@ -169,6 +180,12 @@ impl Fields {
         }
         let ok = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         self.read("idempotency_key", if ok { Ok(()) } else { Err("must be 1 to 128 printable ASCII characters") })?;
+        let own = if text.starts_with(OWN_KEYS) {
+            Err("must not begin with `tenantry:`, as the server's own do")
+        } else {
+            Ok(())
+        };
+        self.read("idempotency_key", own)?;
         Some(Some(text.to_owned()))
     }
 

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Request;
+use tonic::{Request, Status, Streaming};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -103,7 +103,24 @@ impl Gate {
     /// For a method in a tenant: the call and its request. `TenantCtx` comes from nowhere else.
     pub(super) async fn enter<R: TenantNamed>(&self, request: Request<R>) -> Result<(TenantCtx, R), Error> {
         let (admission, message) = admission(request)?;
-        let named = match message.tenant() {
+        let t = self.enter_as(admission, message.tenant()).await?;
+        Ok((t, message))
+    }
+
+    /// The same for a method whose requests come as a stream: the first of them names the tenant, if any does.
+    pub(super) async fn enter_stream<R: TenantNamed>(
+        &self,
+        request: Request<Streaming<R>>,
+    ) -> Result<(TenantCtx, Option<R>, Streaming<R>), Error> {
+        let (admission, mut stream) = admission(request)?;
+        let broken = |status: Status| Error::BodyMalformed(status.message().chars().take(200).collect());
+        let first = stream.message().await.map_err(broken)?;
+        let t = self.enter_as(admission, first.as_ref().map_or("", TenantNamed::tenant)).await?;
+        Ok((t, first, stream))
+    }
+
+    async fn enter_as(&self, admission: Admission, tenant: &str) -> Result<TenantCtx, Error> {
+        let named = match tenant {
             "" => None,
             text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
         };
@@ -129,7 +146,7 @@ impl Gate {
         if !admission.access.writes {
             self.app.note_operator_read(&t.ctx, Some(t.tenant_id())).await?;
         }
-        Ok((t, message))
+        Ok(t)
     }
 
     /// For a method without a tenant, or with one where there is one: the call and its request.

@@ -16,6 +16,7 @@ mod membership;
 mod page;
 mod settings;
 pub mod status;
+mod stream;
 mod tenant;
 mod usage;
 

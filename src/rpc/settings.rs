@@ -38,6 +38,7 @@ pub(super) fn read(f: &mut Fields, message: v1::Settings) -> Settings {
         time_zone: text(message.time_zone),
         currency: text(message.currency),
         date_format: text(message.date_format),
+        usage_report: text(message.usage_report),
         contact: Contact {
             name: text(contact.name),
             email: text(contact.email),
@@ -124,6 +125,7 @@ pub(super) fn message(settings: &Settings) -> v1::Settings {
         time_zone: of(&settings.time_zone),
         currency: of(&settings.currency),
         date_format: of(&settings.date_format),
+        usage_report: of(&settings.usage_report),
         contact: (!contact.is_empty()).then(|| v1::Contact {
             name: of(&contact.name),
             email: of(&contact.email),

@@ -21,6 +21,9 @@ const VIOLATIONS: usize = 20;
 /// When to try again what is only passing.
 const SHORTLY: Duration = Duration::from_secs(1);
 
+/// How long it takes at most until units come back from a server that is gone.
+const UNTIL_TAKEN_BACK: Duration = Duration::from_secs(4);
+
 tokio::task_local! {
     /// The server's id of the call that is being answered.
     pub(super) static REQUEST_ID: Uuid;
@@ -32,6 +35,7 @@ pub(super) async fn respond<T>(work: impl Future<Output = Result<T, Error>>) -> 
 }
 
 /// The code of an error.
+#[expect(clippy::too_many_lines, reason = "a table, one line an error")]
 #[must_use]
 pub fn code(error: &Error) -> Code {
     match error {
@@ -93,7 +97,9 @@ pub fn code(error: &Error) -> Code {
         | Error::ImpersonationNotFound
         | Error::ExternalIdUnknown
         | Error::LinkInvalid
-        | Error::AccountNotFound => Code::NotFound,
+        | Error::AccountNotFound
+        | Error::UsageEventNotFound
+        | Error::HoldNotFound => Code::NotFound,
         Error::SlugTaken
         | Error::EmailTaken
         | Error::AlreadyMember
@@ -115,7 +121,9 @@ pub fn code(error: &Error) -> Code {
         | Error::FeatureNotInPlan(_)
         | Error::PlanExceeded(_)
         | Error::PasswordExpired
-        | Error::SoleOwner(_) => Code::FailedPrecondition,
+        | Error::SoleOwner(_)
+        | Error::HoldClosed(_)
+        | Error::BeyondAmount { .. } => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
         Error::QuotaExceeded(_)
         | Error::RateExceeded { .. }
@@ -123,6 +131,7 @@ pub fn code(error: &Error) -> Code {
         | Error::Overloaded
         | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_)
+        | Error::QuotaContended
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_)
         | Error::TenantInMaintenance => Code::Unavailable,
@@ -133,6 +142,7 @@ pub fn code(error: &Error) -> Code {
 }
 
 /// The reason of an error, as errors.proto names it.
+#[expect(clippy::too_many_lines, reason = "a table, one line an error")]
 #[must_use]
 pub fn reason(error: &Error) -> &'static str {
     use ErrorReason as R;
@@ -227,6 +237,11 @@ pub fn reason(error: &Error) -> &'static str {
         Error::QuotaExceeded(_) => R::QuotaExceeded,
         Error::RateExceeded { .. } => R::RateExceeded,
         Error::Overloaded => R::Overloaded,
+        Error::QuotaContended => R::QuotaContended,
+        Error::UsageEventNotFound => R::UsageEventNotFound,
+        Error::HoldNotFound => R::HoldNotFound,
+        Error::HoldClosed(_) => R::HoldClosed,
+        Error::BeyondAmount { .. } => R::BeyondAmount,
         Error::DatabaseUnavailable(_) => R::DatabaseUnavailable,
         Error::DeadlineExceeded => R::DeadlineExceeded,
         Error::Internal(_) => R::Internal,
@@ -264,6 +279,9 @@ pub fn status(error: &Error) -> Status {
         }
         Error::RateExceeded { retry_after, .. } | Error::TooManyAttempts { retry_after } => {
             details.set_retry_info(Some(wait(*retry_after)));
+        }
+        Error::QuotaContended => {
+            details.set_retry_info(Some(UNTIL_TAKEN_BACK));
         }
         Error::Overloaded
         | Error::DatabaseUnavailable(_)
@@ -329,8 +347,11 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::TenantDeleted(purge) => vec![("purge_time", purge.to_string())],
         Error::CallerKindRefused(kind) => vec![("caller_kind", (*kind).to_owned())],
         Error::SigningKeyTooNew(ready) => vec![("ready_time", ready.to_string())],
-        Error::WrongState { state, .. } | Error::InvitationFinished(state) => vec![("state", (*state).to_owned())],
+        Error::WrongState { state, .. } | Error::InvitationFinished(state) | Error::HoldClosed(state) => {
+            vec![("state", (*state).to_owned())]
+        }
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
+        Error::BeyondAmount { metric, left } => vec![("metric", metric.clone()), ("left", left.to_string())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],
         Error::PlanUnknown(plan) => vec![("plan", plan.clone())],
         Error::DomainNotVerified(problem) | Error::SsoRefused(problem) | Error::SsoProviderUnavailable(problem) => {

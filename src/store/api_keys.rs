@@ -60,6 +60,11 @@ macro_rules! api_key_columns {
 pub(super) use api_key_columns;
 
 statements! {
+    FIND_ANY: OfTenant = Statement::new(
+        "select api_key_id
+         from api_key
+         where tenant_id = $1 and api_key_id = $2",
+    );
     INSERT: OfTenant = Statement::new(
         "insert into api_key (tenant_id, api_key_id, kind, key_id, digest, last4, user_id, membership_id, display_name,
                               permissions, aal, created_by, version, created_at, updated_at, expires_at,
@@ -345,4 +350,18 @@ fn changed(tx: &mut TenantTx, key: &mut ApiKey, now: Timestamp) {
 
 fn note(tx: &mut TenantTx, key: &ApiKey) {
     tx.changed(Change::ApiKey(key.tenant_id, key.api_key_id, key.key_id.clone()));
+}
+
+#[derive(sqlx::FromRow)]
+struct Any {
+    #[expect(dead_code, reason = "that there is one is what is asked")]
+    api_key_id: Uuid,
+}
+
+/// Whether a key is, or ever was, the tenant's.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn was_ever(tx: &mut TenantTx, key: ApiKeyId) -> Result<bool, Error> {
+    Ok(tx.optional::<Any, _>(&FIND_ANY, &[key.0.into()]).await?.is_some())
 }

@@ -1,6 +1,7 @@
 //! The statements that the two engines spell differently, side by side. On SQLite the write transaction is the lock, so
 //! what is `for update` on PostgreSQL is a plain read there.
 
+use super::quota::account_columns;
 use super::tenants::tenant_columns;
 use super::tx::{OfPlatform, OfTenant, OfUser, Statement, statements};
 
@@ -25,7 +26,68 @@ macro_rules! claim_jobs {
     };
 }
 
+/// Sums roll-ups over spans of time: `$2` to `$6` say what is grouped by, `$7` whether `$10` narrows the metrics, `$8` is
+/// no id.
+macro_rules! sum_usage {
+    ($metrics:literal, $spans:literal) => {
+        concat!(
+            "select s.span, r.metric,
+                    case when $2 = 1 then r.member_id else $8 end as member_id,
+                    case when $3 = 1 then r.api_key_id else $8 end as api_key_id,
+                    case when $4 = 1 then r.endpoint else '' end as endpoint,
+                    case when $5 = 1 then r.method else '' end as method,
+                    case when $6 = 1 then r.status else 0 end as status,
+                    cast(sum(r.events) as bigint) as events, cast(sum(r.amount) as bigint) as amount
+             from usage_rollup r
+             join ",
+            $spans,
+            " on r.bucket >= s.start_at and r.bucket < s.end_at
+             where r.tenant_id = $1 and ($7 = 0 or r.metric ",
+            $metrics,
+            ")
+             group by 1, 2, 3, 4, 5, 6, 7
+             order by 1, 2, 3, 4, 5, 6, 7
+             limit $9"
+        )
+    };
+}
+
+macro_rules! lock_old_events {
+    ($lock:literal) => {
+        concat!(
+            "select key, verdict, kind, charges
+             from usage_event
+             where tenant_id = $1 and coalesce(event_at, decided_at) < $2 and decided_at < $2
+             order by coalesce(event_at, decided_at), key
+             limit $3",
+            $lock
+        )
+    };
+}
+
 statements! {
+    /// What was used over spans, by group.
+    pub(super) SUM_USAGE: OfTenant = Statement::each(
+        sum_usage!(
+            "= any ($10::text[])",
+            "unnest($11::bigint[], $12::timestamptz[], $13::timestamptz[]) as s (span, start_at, end_at)"
+        ),
+        sum_usage!(
+            "in (select value ->> 0 from json_each($10))",
+            "(select value ->> 0 as span, value ->> 1 as start_at, value ->> 2 as end_at from json_each($11)) s"
+        ),
+    );
+
+    /// Reads events that are to be forgotten and keeps them from changing; those that somebody has locked are passed over.
+    pub(super) LOCK_OLD_EVENTS: OfTenant =
+        Statement::each(lock_old_events!(" for update skip locked"), lock_old_events!(""));
+
+    /// Deletes events by their keys.
+    pub(super) DELETE_EVENTS: OfTenant = Statement::each(
+        "delete from usage_event where tenant_id = $1 and key = any ($2::text[])",
+        "delete from usage_event where tenant_id = $1 and key in (select value ->> 0 from json_each($2))",
+    );
+
     /// Reads the tenant and keeps everybody else from changing it or its members until the transaction ends. Not `for
     /// update`: that would wait for, and stop, every insert that refers to the tenant.
     pub(super) LOCK_TENANT: OfTenant = Statement::each(
@@ -33,19 +95,37 @@ statements! {
         concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"),
     );
 
-    /// Reads the account of one metric and period and keeps it from changing.
+    /// Reads the tenant and keeps its plan and limits from changing until the transaction ends; others may do the same.
+    pub(super) SHARE_TENANT: OfTenant = Statement::each(
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1 for share"),
+        concat!("select ", tenant_columns!(), " from tenant where tenant_id = $1"),
+    );
+
+    /// Reads an account and keeps it from changing.
     pub(super) LOCK_QUOTA_ACCOUNT: OfTenant = Statement::each(
-        "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3 for update",
-        "select committed from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3",
+        concat!(
+            "select ", account_columns!(),
+            " from quota_account a where a.tenant_id = $1 and a.account_id = $2 for update of a",
+        ),
+        concat!("select ", account_columns!(), " from quota_account a where a.tenant_id = $1 and a.account_id = $2"),
+    );
+
+    /// Reads the open leases of an account and keeps them from changing.
+    pub(super) LOCK_ACCOUNT_LEASES: OfTenant = Statement::each(
+        "select account_id, writer_id, class, epoch, granted, settled, forfeited
+         from quota_lease
+         where tenant_id = $1 and account_id = $2 and epoch <> 0
+         order by tenant_id, account_id, writer_id, class for update",
+        "select account_id, writer_id, class, epoch, granted, settled, forfeited
+         from quota_lease
+         where tenant_id = $1 and account_id = $2 and epoch <> 0",
     );
 
     /// Gives jobs that are due to a lease. Several servers claim side by side: what one has locked the others pass over. Kinds
     /// that only a newer server knows are left to it.
     pub(super) CLAIM_JOBS: OfPlatform = Statement::each(
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", " for update skip locked"),
-        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key')", ""),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention', 'usage_report')", " for update skip locked"),
+        claim_jobs!("in ('tenant', 'purge', 'domain', 'slug_alias', 'migrate_plan', 'signing_keys', 'link', 'api_key', 'quota_notice', 'usage_retention', 'usage_report')", ""),
     );
 
     /// `CLAIM_JOBS` for one kind.

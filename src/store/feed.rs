@@ -41,6 +41,8 @@ pub enum Change {
     ApiKey(TenantId, ApiKeyId, String),
     /// The keys that sign access tokens.
     SigningKeys,
+    /// A threshold of a tenant that was reached, by the notice of it.
+    Quota(TenantId, Uuid),
     /// The catalogue.
     Catalogue,
 }
@@ -59,6 +61,7 @@ impl Change {
             Self::Invitation(..) => 46,
             Self::ApiKey(..) => 50,
             Self::Session(..) => 30,
+            Self::Quota(..) => 60,
         }
     }
 
@@ -69,6 +72,7 @@ impl Change {
             | Self::Membership(t, _)
             | Self::Roles(t)
             | Self::Invitation(t, _)
+            | Self::Quota(t, _)
             | Self::ApiKey(t, ..) => Some(t.0),
             _ => None,
         }
@@ -81,6 +85,7 @@ impl Change {
             Self::Invitation(_, invitation) => (Some(invitation.0), None),
             Self::PlatformKey(key, _) => (Some(key.0), None),
             Self::ApiKey(_, key, _) => (Some(key.0), None),
+            Self::Quota(_, notice) => (Some(*notice), None),
             Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
     }

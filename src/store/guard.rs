@@ -22,6 +22,8 @@ pub enum Role {
     App,
     /// Reads across tenants, by column, and writes nothing.
     System,
+    /// Reads and writes what is used and its limits, of many tenants in one transaction, and nothing else.
+    Meter,
 }
 
 impl Role {
@@ -31,6 +33,7 @@ impl Role {
         match self {
             Self::App => "tenantry_app",
             Self::System => "tenantry_system",
+            Self::Meter => "tenantry_meter",
         }
     }
 
@@ -39,6 +42,7 @@ impl Role {
         match self {
             Self::App => "TENANTRY_DATABASE_URL",
             Self::System => "TENANTRY_SYSTEM_DATABASE_URL",
+            Self::Meter => "TENANTRY_METER_DATABASE_URL",
         }
     }
 }

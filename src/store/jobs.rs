@@ -82,11 +82,17 @@ pub enum JobKind {
     Webhook,
     /// Tells that a key of a tenant or a member ends soon.
     ApiKey,
+    /// Tells a tenant which thresholds of its limits it has reached.
+    QuotaNotice,
+    /// Forgets what a tenant used long ago.
+    UsageRetention,
+    /// Sends owners what was used in the month before, if they want it.
+    UsageReport,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Tenant,
         Self::Purge,
         Self::Domain,
@@ -97,6 +103,9 @@ impl JobKind {
         Self::Link,
         Self::Webhook,
         Self::ApiKey,
+        Self::QuotaNotice,
+        Self::UsageRetention,
+        Self::UsageReport,
     ];
 
     /// Its name in rows and metrics.
@@ -113,6 +122,9 @@ impl JobKind {
             Self::Link => "link",
             Self::Webhook => "webhook",
             Self::ApiKey => "api_key",
+            Self::QuotaNotice => "quota_notice",
+            Self::UsageRetention => "usage_retention",
+            Self::UsageReport => "usage_report",
         }
     }
 }

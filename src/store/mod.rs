@@ -33,6 +33,7 @@ pub mod memberships;
 pub mod mfa;
 pub mod outbox;
 pub mod purge;
+pub mod quota;
 pub mod rates;
 pub mod roles;
 pub mod scoped;
@@ -62,8 +63,9 @@ pub struct Store {
 
 #[derive(Debug)]
 enum Engine {
-    /// `app` writes under row level security; `system` reads across tenants, by column.
-    Postgres { app: PgPool, system: PgPool },
+    /// `app` writes under row level security; `system` reads across tenants, by column; `meter` is for the commit lanes,
+    /// which write what many tenants used in one transaction.
+    Postgres { app: PgPool, system: PgPool, meter: PgPool },
     /// One writer at a time; readers beside it. The lock keeps a second process out until the store is closed.
     Sqlite { writer: SqlitePool, reader: SqlitePool, lock: File },
 }
@@ -106,6 +108,9 @@ pub enum OpenError {
     Away(String),
 }
 
+/// Connections of the commit lanes, at most.
+const METER_CONNECTIONS: u32 = 8;
+
 static SQLITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
 impl Store {
@@ -147,24 +152,27 @@ impl Store {
         Ok(Self { engine: Engine::Sqlite { writer, reader, lock } })
     }
 
-    /// Connects to PostgreSQL as the roles `tenantry_app` and `tenantry_system`, and refuses a database on which row
-    /// level security would not hold.
+    /// Connects to PostgreSQL as the roles `tenantry_app`, `tenantry_system` and `tenantry_meter`, and refuses a database
+    /// on which row level security would not hold. So many connections each of the first two has at most.
     ///
     /// # Errors
     /// What the start-up check found, each with the statement that mends it; or that the database does not answer.
-    pub async fn open_postgres(app: &str, system: &str, connections: u32) -> Result<Self, OpenError> {
+    pub async fn open_postgres(app: &str, system: &str, meter: &str, connections: u32) -> Result<Self, OpenError> {
         let app = postgres_pool(app, connections).await?;
-        let system = postgres_pool(system, connections).await?;
         let away = |e: sqlx::Error| OpenError::Away(e.to_string());
         let mut conn = app.acquire().await.map_err(away)?;
+        // Before the others connect: an older database may not have their roles.
         guard::check_version(&mut conn).await?;
         guard::check(&mut conn, guard::Role::App).await?;
         guard::probe(&mut conn).await?;
         if let Some(warning) = guard::outdated(&mut conn).await.map_err(away)? {
             tracing::warn!("{warning}");
         }
+        let system = postgres_pool(system, connections).await?;
         guard::check(&mut *system.acquire().await.map_err(away)?, guard::Role::System).await?;
-        Ok(Self { engine: Engine::Postgres { app, system } })
+        let meter = postgres_pool(meter, METER_CONNECTIONS).await?;
+        guard::check(&mut *meter.acquire().await.map_err(away)?, guard::Role::Meter).await?;
+        Ok(Self { engine: Engine::Postgres { app, system, meter } })
     }
 
     /// Whether row level security still holds, behaviourally; for the hourly look. Nothing to see on SQLite.
@@ -177,12 +185,19 @@ impl Store {
         Ok(guard::probe(&mut conn).await?)
     }
 
+    /// Whether it is the embedded database, which one process has to itself.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        matches!(self.engine, Engine::Sqlite { .. })
+    }
+
     /// Closes all connections, for a clean stop.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Postgres { app, system } => {
+            Engine::Postgres { app, system, meter } => {
                 app.close().await;
                 system.close().await;
+                meter.close().await;
             }
             Engine::Sqlite { writer, reader, lock } => {
                 reader.close().await;
@@ -238,7 +253,8 @@ async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
     })
 }
 
-/// A pool whose connections cannot hold locks for long: a stopped process must not stop the others.
+/// A pool whose connections cannot hold locks for long: a process that stopped, or that the network lost, must not stop the
+/// others.
 async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| OpenError::Address("expected postgres://user:password@host:port/database".to_owned()))?
@@ -248,6 +264,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
             ("lock_timeout", "2s"),
             ("statement_timeout", "5s"),
             ("client_connection_check_interval", "1s"),
+            ("tcp_user_timeout", "5s"),
         ]);
     PgPoolOptions::new()
         .max_connections(connections)
@@ -262,6 +279,7 @@ async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError>
 #[must_use]
 pub fn statements() -> Vec<Listed> {
     let across = system::ALL.concat();
+    let quota = quota::STATEMENTS.concat();
     [
         accounts::STATEMENTS,
         attempts::STATEMENTS,
@@ -283,6 +301,7 @@ pub fn statements() -> Vec<Listed> {
         mfa::STATEMENTS,
         outbox::STATEMENTS,
         purge::STATEMENTS,
+        &quota,
         rates::STATEMENTS,
         roles::STATEMENTS,
         sessions::STATEMENTS,

@@ -17,9 +17,37 @@ statements! {
         "delete from audit_event
          where tenant_id = $1 and event_id in (select event_id from audit_event where tenant_id = $1 limit $2)",
     );
+    DELETE_QUOTA_LEASE: OfTenant = Statement::new(
+        "delete from quota_lease
+         where tenant_id = $1 and (account_id, writer_id, class) in (select account_id, writer_id, class from quota_lease where tenant_id = $1 limit $2)",
+    );
+    DELETE_QUOTA_HOLD: OfTenant = Statement::new(
+        "delete from quota_hold
+         where tenant_id = $1 and hold_id in (select hold_id from quota_hold where tenant_id = $1 limit $2)",
+    );
     DELETE_QUOTA_ACCOUNT: OfTenant = Statement::new(
         "delete from quota_account
-         where tenant_id = $1 and (metric, period_start) in (select metric, period_start from quota_account where tenant_id = $1 limit $2)",
+         where tenant_id = $1 and account_id in (select account_id from quota_account where tenant_id = $1 limit $2)",
+    );
+    DELETE_QUOTA_THRESHOLD: OfTenant = Statement::new(
+        "delete from quota_threshold
+         where tenant_id = $1 and metric in (select metric from quota_threshold where tenant_id = $1 limit $2)",
+    );
+    DELETE_QUOTA_NOTICE: OfTenant = Statement::new(
+        "delete from quota_notice
+         where tenant_id = $1 and notice_id in (select notice_id from quota_notice where tenant_id = $1 limit $2)",
+    );
+    DELETE_USAGE_ROLLUP: OfTenant = Statement::new(
+        "delete from usage_rollup
+         where tenant_id = $1 and (bucket, metric, member_id, api_key_id, endpoint, method, status, shard) in (
+           select bucket, metric, member_id, api_key_id, endpoint, method, status, shard
+           from usage_rollup
+           where tenant_id = $1
+           limit $2)",
+    );
+    DELETE_USAGE_HORIZON: OfTenant = Statement::new(
+        "delete from usage_horizon
+         where tenant_id = $1 and $2 > 0",
     );
     DELETE_OUTBOX: OfTenant = Statement::new(
         "delete from outbox
@@ -110,7 +138,13 @@ statements! {
     COUNT_IMPERSONATION: OfTenant = Statement::new("select count(*) as rows from impersonation where tenant_id = $1");
     COUNT_USAGE_EVENT: OfTenant = Statement::new("select count(*) as rows from usage_event where tenant_id = $1");
     COUNT_AUDIT_EVENT: OfTenant = Statement::new("select count(*) as rows from audit_event where tenant_id = $1");
+    COUNT_QUOTA_LEASE: OfTenant = Statement::new("select count(*) as rows from quota_lease where tenant_id = $1");
+    COUNT_QUOTA_HOLD: OfTenant = Statement::new("select count(*) as rows from quota_hold where tenant_id = $1");
     COUNT_QUOTA_ACCOUNT: OfTenant = Statement::new("select count(*) as rows from quota_account where tenant_id = $1");
+    COUNT_QUOTA_THRESHOLD: OfTenant = Statement::new("select count(*) as rows from quota_threshold where tenant_id = $1");
+    COUNT_QUOTA_NOTICE: OfTenant = Statement::new("select count(*) as rows from quota_notice where tenant_id = $1");
+    COUNT_USAGE_ROLLUP: OfTenant = Statement::new("select count(*) as rows from usage_rollup where tenant_id = $1");
+    COUNT_USAGE_HORIZON: OfTenant = Statement::new("select count(*) as rows from usage_horizon where tenant_id = $1");
     COUNT_OUTBOX: OfTenant = Statement::new("select count(*) as rows from outbox where tenant_id = $1");
     COUNT_BILLING_EVENT: OfTenant = Statement::new("select count(*) as rows from billing_event where tenant_id = $1");
     COUNT_MEMBERSHIP_ROLE: OfTenant = Statement::new("select count(*) as rows from membership_role where tenant_id = $1");
@@ -175,7 +209,13 @@ statements! {
 const TABLES: &[(&str, &Statement<OfTenant>, &Statement<OfTenant>)] = &[
     ("usage_event", &DELETE_USAGE_EVENT, &COUNT_USAGE_EVENT),
     ("audit_event", &DELETE_AUDIT_EVENT, &COUNT_AUDIT_EVENT),
+    ("usage_rollup", &DELETE_USAGE_ROLLUP, &COUNT_USAGE_ROLLUP),
+    ("quota_lease", &DELETE_QUOTA_LEASE, &COUNT_QUOTA_LEASE),
+    ("quota_hold", &DELETE_QUOTA_HOLD, &COUNT_QUOTA_HOLD),
     ("quota_account", &DELETE_QUOTA_ACCOUNT, &COUNT_QUOTA_ACCOUNT),
+    ("quota_threshold", &DELETE_QUOTA_THRESHOLD, &COUNT_QUOTA_THRESHOLD),
+    ("quota_notice", &DELETE_QUOTA_NOTICE, &COUNT_QUOTA_NOTICE),
+    ("usage_horizon", &DELETE_USAGE_HORIZON, &COUNT_USAGE_HORIZON),
     ("outbox", &DELETE_OUTBOX, &COUNT_OUTBOX),
     ("webhook", &DELETE_WEBHOOK, &COUNT_WEBHOOK),
     ("webhook_delivery", &DELETE_WEBHOOK_DELIVERY, &COUNT_WEBHOOK_DELIVERY),

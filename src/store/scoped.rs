@@ -258,6 +258,31 @@ impl<S: Scope> Scoped<S> {
         self.conn().execute(sql, &args).await.map(Some)
     }
 
+    /// Marks a place to come back to.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub(super) async fn savepoint(&mut self) -> Result<(), Error> {
+        self.raw("savepoint place").await
+    }
+
+    /// Undoes everything since the savepoint, and lets go of the locks that were taken since.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub(super) async fn back_to_savepoint(&mut self) -> Result<(), Error> {
+        self.raw("rollback to savepoint place").await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "savepoints cannot be prepared")]
+    async fn raw(&mut self, sql: &'static str) -> Result<(), Error> {
+        match &mut self.open {
+            Open::Postgres(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop),
+            Open::Sqlite(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop),
+        }
+        .map_err(failed)
+    }
+
     /// Notes a change that replicas and watchers may have cached; written with the commit.
     pub(super) fn changed(&mut self, change: Change) {
         if !self.changes.contains(&change) {

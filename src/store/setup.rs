@@ -17,8 +17,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 pub use migrations::known_version;
 pub use text::bootstrap_sql;
 
-/// The roles that connect, in the order in which they are created. Their names are fixed: migrations grant to them.
-pub const LOGIN_ROLES: [&str; 3] = ["tenantry_migrate", "tenantry_app", "tenantry_system"];
+/// The roles that the server connects as, in the order in which they are created. Their names are fixed: migrations grant
+/// to them.
+pub const SERVER_ROLES: [&str; 3] = ["tenantry_app", "tenantry_system", "tenantry_meter"];
+
+/// The roles that connect: besides the server's, the one that migrates.
+pub const LOGIN_ROLES: [&str; 4] = ["tenantry_migrate", SERVER_ROLES[0], SERVER_ROLES[1], SERVER_ROLES[2]];
 
 /// Key of the advisory lock that bootstraps take in the database that the DBA connects to. The change feed has (7261, 1).
 const BOOTSTRAP_LOCK: &str = "select pg_advisory_lock(7261, 2)";
@@ -28,7 +32,7 @@ const BOOTSTRAP_LOCK: &str = "select pg_advisory_lock(7261, 2)";
 pub struct Bootstrap {
     /// Name of the database: 1 to 63 of `A-Z a-z 0-9 _ -`.
     pub database: String,
-    /// Given to the three login roles when they are created, never to roles that exist. None: roles without a
+    /// Given to the login roles when they are created, never to roles that exist. None: roles without a
     /// password, for servers that authenticate in another way.
     pub password: Option<String>,
 }
@@ -78,6 +82,16 @@ pub enum SetupError {
     NoSchema {
         /// The database.
         database: String,
+    },
+    /// An administrator set this database up for a tenantry that knew fewer roles.
+    #[error(
+        "{} cannot connect to this database yet, and this tenantry needs it: run `tenantry migrate --admin-url ...` \
+         again, which creates what is missing and leaves the rest as it is; nothing was changed",
+        .roles.join(", ")
+    )]
+    RolesMissing {
+        /// The roles that do not exist, or were granted nothing here.
+        roles: Vec<String>,
     },
     /// A later tenantry has been here.
     #[error("database is at migration {at}, this tenantry knows {known}: run the newer tenantry")]
@@ -216,9 +230,10 @@ async fn roles(admin: &mut PgConnection) -> Result<Vec<String>, SetupError> {
     sqlx::query_scalar(
         "select rolname::text
          from pg_catalog.pg_roles
-         where rolname in ('tenantry_owner', 'tenantry_migrate', 'tenantry_app', 'tenantry_system')
+         where rolname = 'tenantry_owner' or rolname = any ($1)
          order by rolname",
     )
+    .bind(LOGIN_ROLES)
     .fetch_all(admin)
     .await
     .map_err(step("reading roles"))

@@ -6,6 +6,7 @@ mod members;
 mod people;
 mod plans;
 mod tenants;
+mod usage;
 mod work;
 
 pub use keys::{Digests, StoredApiKey, StoredKey};
@@ -13,6 +14,7 @@ pub use members::{MyInvitation, MyTenant};
 pub use people::{ImportedUserRow, PasswordPolicy};
 pub use plans::Over;
 pub use tenants::{GuardedTenant, ImportedPlaceRow, TenantFilter};
+pub use usage::TopTenant;
 
 use super::Store;
 use super::tx::{AcrossTenants, Listed, Statement, statements};
@@ -28,13 +30,14 @@ statements! {
 }
 
 /// The statements of all these files, for the tests.
-pub(super) const ALL: [&[Listed]; 7] = [
+pub(super) const ALL: [&[Listed]; 8] = [
     STATEMENTS,
     keys::STATEMENTS,
     members::STATEMENTS,
     people::STATEMENTS,
     plans::STATEMENTS,
     tenants::STATEMENTS,
+    usage::STATEMENTS,
     work::STATEMENTS,
 ];
 

@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::audit::Audit;
-use super::dialect::LOCK_TENANT;
+use super::dialect::{LOCK_TENANT, SHARE_TENANT};
 use super::feed::Change;
-use super::scoped::{RunsIn, Scope, Scoped};
+use super::scoped::{RunsIn, Scope, Scoped, TenantTx};
 use super::slugs;
 use super::tx::{OfTenant, Statement, Value, statements};
 use crate::domain::id::TenantId;
@@ -293,6 +293,15 @@ where
     Statement<OfTenant>: RunsIn<S>,
 {
     let row: Option<TenantRow> = tx.optional(&LOCK_TENANT, &[]).await?;
+    row.ok_or(Error::TenantNotFound)?.try_into()
+}
+
+/// Reads the tenant and keeps its plan and limits from changing; several may do so at once.
+///
+/// # Errors
+/// `TenantNotFound`.
+pub async fn share(tx: &mut TenantTx) -> Result<Tenant, Error> {
+    let row: Option<TenantRow> = tx.optional(&SHARE_TENANT, &[]).await?;
     row.ok_or(Error::TenantNotFound)?.try_into()
 }
 

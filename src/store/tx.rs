@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteConnection, SqliteRow, SqliteTyp
 use sqlx::{Decode, Encode, FromRow, Postgres, Sqlite, Type};
 use uuid::Uuid;
 
+use crate::domain::secret::hex;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -59,6 +60,9 @@ pub struct OfPlatform;
 /// Reads across tenants, as the role `tenantry_system`; only in `system` and `feed.rs`.
 #[derive(Debug)]
 pub struct AcrossTenants;
+/// Reads and writes usage across tenants, as the role `tenantry_meter`; only in `quota`.
+#[derive(Debug)]
+pub struct ByMeter;
 
 /// A statement as the tests see it.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +71,7 @@ pub struct Listed {
     pub file: &'static str,
     /// Its name there.
     pub name: &'static str,
-    /// `OfTenant`, `OfUser`, `OfCaller`, `OfPlatform` or `AcrossTenants`.
+    /// `OfTenant`, `OfUser`, `OfCaller`, `OfPlatform`, `AcrossTenants` or `ByMeter`.
     pub kind: &'static str,
     /// Its text for PostgreSQL.
     pub postgres: &'static str,
@@ -105,6 +109,53 @@ pub enum Value<'a> {
     Uuid(Option<Uuid>),
     /// `timestamptz`.
     Time(Option<Timestamp>),
+    /// Many rows: an array a column on PostgreSQL, so that they take as many numbers as there are columns; one JSON array of
+    /// arrays on SQLite, with bytes and ids in hexadecimal.
+    Rows(&'a [Column]),
+}
+
+/// One column of many rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Column {
+    /// `bigint[]`.
+    Ints(Vec<Option<i64>>),
+    /// `text[]`.
+    Texts(Vec<String>),
+    /// `bytea[]`.
+    Bytes(Vec<Vec<u8>>),
+    /// `uuid[]`.
+    Uuids(Vec<Option<Uuid>>),
+    /// `timestamptz[]`.
+    Times(Vec<Option<Timestamp>>),
+}
+
+impl Column {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ints(all) => all.len(),
+            Self::Texts(all) => all.len(),
+            Self::Bytes(all) => all.len(),
+            Self::Uuids(all) => all.len(),
+            Self::Times(all) => all.len(),
+        }
+    }
+
+    fn json(&self, row: usize) -> serde_json::Value {
+        match self {
+            Self::Ints(all) => all[row].into(),
+            Self::Texts(all) => all[row].as_str().into(),
+            Self::Bytes(all) => hex(&all[row]).into(),
+            Self::Uuids(all) => all[row].map(|id| hex(id.as_bytes())).into(),
+            Self::Times(all) => all[row].map(Timestamp::micros).into(),
+        }
+    }
+}
+
+/// Rows as SQLite gets them.
+fn json_rows(columns: &[Column]) -> String {
+    let count = columns.first().map_or(0, Column::len);
+    let row = |i: usize| serde_json::Value::Array(columns.iter().map(|column| column.json(i)).collect());
+    serde_json::Value::Array((0..count).map(row).collect()).to_string()
 }
 
 macro_rules! values {
@@ -125,7 +176,7 @@ macro_rules! values {
 values! { Int(i64) Text(&'a str) Bytes(&'a [u8]) Uuid(Uuid) Time(Timestamp) }
 
 macro_rules! bind {
-    ($query:expr, $args:expr) => {{
+    ($query:expr, $args:expr, |$rows:ident, $columns:ident| $bind_rows:expr) => {{
         let mut query = $query;
         for arg in $args {
             query = match *arg {
@@ -134,10 +185,40 @@ macro_rules! bind {
                 Value::Bytes(v) => query.bind(v),
                 Value::Uuid(v) => query.bind(v),
                 Value::Time(v) => query.bind(v),
+                Value::Rows($columns) => {
+                    let $rows = query;
+                    $bind_rows
+                }
             };
         }
         query
     }};
+}
+
+/// Binds many rows as an array a column.
+macro_rules! bind_postgres {
+    ($query:expr, $args:expr) => {
+        bind!($query, $args, |rows, columns| {
+            let mut rows = rows;
+            for column in columns {
+                rows = match column {
+                    Column::Ints(all) => rows.bind(all.clone()),
+                    Column::Texts(all) => rows.bind(all.clone()),
+                    Column::Bytes(all) => rows.bind(all.clone()),
+                    Column::Uuids(all) => rows.bind(all.clone()),
+                    Column::Times(all) => rows.bind(all.iter().map(|at| at.map(Timestamp::utc)).collect::<Vec<_>>()),
+                };
+            }
+            rows
+        })
+    };
+}
+
+/// Binds many rows as one JSON text.
+macro_rules! bind_sqlite {
+    ($query:expr, $args:expr) => {
+        bind!($query, $args, |rows, columns| rows.bind(json_rows(columns)))
+    };
 }
 
 /// A connection of either engine.
@@ -149,11 +230,25 @@ pub(super) enum Conn<'c> {
 impl Conn<'_> {
     /// All rows of a query.
     pub(super) async fn all<T: Record, K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<Vec<T>, Error> {
+        self.query(sql, args).await.map_err(failed)
+    }
+
+    /// All rows of a query, or what the database said.
+    pub(super) async fn query<T: Record, K>(
+        self,
+        sql: &Statement<K>,
+        args: &[Value<'_>],
+    ) -> Result<Vec<T>, sqlx::Error> {
         match self {
-            Conn::Postgres(conn) => bind!(sqlx::query_as::<Postgres, T>(sql.postgres), args).fetch_all(conn).await,
-            Conn::Sqlite(conn) => bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), args).fetch_all(conn).await,
+            Conn::Postgres(conn) => {
+                let query = sqlx::query_as::<Postgres, T>(sql.postgres);
+                bind_postgres!(query, args).fetch_all(conn).await
+            }
+            Conn::Sqlite(conn) => {
+                let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
+                bind_sqlite!(query, args).fetch_all(conn).await
+            }
         }
-        .map_err(failed)
     }
 
     /// The only row of a query, if there is one.
@@ -163,8 +258,14 @@ impl Conn<'_> {
         args: &[Value<'_>],
     ) -> Result<Option<T>, Error> {
         match self {
-            Conn::Postgres(conn) => bind!(sqlx::query_as::<Postgres, T>(sql.postgres), args).fetch_optional(conn).await,
-            Conn::Sqlite(conn) => bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), args).fetch_optional(conn).await,
+            Conn::Postgres(conn) => {
+                let query = sqlx::query_as::<Postgres, T>(sql.postgres);
+                bind_postgres!(query, args).fetch_optional(conn).await
+            }
+            Conn::Sqlite(conn) => {
+                let query = sqlx::query_as::<Sqlite, T>(sql.sqlite);
+                bind_sqlite!(query, args).fetch_optional(conn).await
+            }
         }
         .map_err(failed)
     }
@@ -186,13 +287,17 @@ impl Conn<'_> {
         }
     }
 
-    async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
+    /// Runs a statement; how many rows it touched, or what the database said.
+    pub(super) async fn run<K>(self, sql: &Statement<K>, args: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
             Conn::Postgres(conn) => {
-                bind!(sqlx::query::<Postgres>(sql.postgres), args).execute(conn).await.map(|done| done.rows_affected())
+                let query = bind_postgres!(sqlx::query::<Postgres>(sql.postgres), args);
+                query.execute(conn).await.map(|done| done.rows_affected())
             }
             Conn::Sqlite(conn) => {
-                bind!(sqlx::query::<Sqlite>(sql.sqlite), args).execute(conn).await.map(|done| done.rows_affected())
+                let query = sqlx::query::<Sqlite>(sql.sqlite);
+                let query = bind_sqlite!(query, args);
+                query.execute(conn).await.map(|done| done.rows_affected())
             }
         }
     }

@@ -1,62 +1,33 @@
-//! Rows of usage: one account a metric and period, one event a keyed call.
+//! Usage as its tenant reads it: accounts and events for the export, thresholds.
 
-use super::dialect::LOCK_QUOTA_ACCOUNT;
-use super::scoped::{RunsIn, Scope, Scoped};
+use super::scoped::TenantTx;
 use super::tx::{OfTenant, Statement, statements};
-use crate::domain::period::Period;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 statements! {
-    ENSURE_ACCOUNT: OfTenant = Statement::new(
-        "insert into quota_account (tenant_id, metric, period_start, committed)
-         values ($1, $2, $3, 0)
-         on conflict (tenant_id, metric, period_start) do nothing",
-    );
-    ADD: OfTenant = Statement::new(
-        "update quota_account
-         set committed = committed + $4
-         where tenant_id = $1 and metric = $2 and period_start = $3 and committed + $4 <= $5",
-    );
-    FIND: OfTenant = Statement::new(
-        "select committed
-         from quota_account
-         where tenant_id = $1 and metric = $2 and period_start = $3",
-    );
     LIST: OfTenant = Statement::new(
-        "select metric, period_start, committed
-         from quota_account
-         where tenant_id = $1 and (metric > $2 or (metric = $2 and period_start > $3))
-         order by metric, period_start
+        "select a.metric, a.period_start,
+                a.committed + coalesce((select cast(sum(l.settled) as bigint) from quota_lease l
+                                        where l.tenant_id = $1 and l.account_id = a.account_id), 0) as used
+         from quota_account a
+         where a.tenant_id = $1 and a.scope = 2 and (a.metric > $2 or (a.metric = $2 and a.period_start > $3))
+         order by a.metric, a.period_start
          limit $4",
     );
     LIST_EVENTS: OfTenant = Statement::new(
-        "select key, verdict, charges, decided_at
+        "select key, verdict, charges, decided_at, kind, event_at, member_id, api_key_id, endpoint, method, status,
+                latency_us, attributes
          from usage_event
          where tenant_id = $1 and key > $2
          order by key
          limit $3",
     );
-    CLAIM_EVENT: OfTenant = Statement::new(
-        "insert into usage_event (tenant_id, key, payload_hash, verdict, charges, answer, decided_at)
-         values ($1, $2, $3, 0, '{}', '', $4)
-         on conflict (tenant_id, key) do nothing",
+    FIND_THRESHOLDS: OfTenant = Statement::new(
+        "select percents
+         from quota_threshold
+         where tenant_id = $1 and metric = $2",
     );
-    FIND_EVENT: OfTenant = Statement::new(
-        "select payload_hash, answer
-         from usage_event
-         where tenant_id = $1 and key = $2",
-    );
-    DECIDE_EVENT: OfTenant = Statement::new(
-        "update usage_event
-         set verdict = $3, charges = $4, answer = $5
-         where tenant_id = $1 and key = $2",
-    );
-}
-
-#[derive(sqlx::FromRow)]
-struct Account {
-    committed: i64,
 }
 
 /// What was used of a metric in a period.
@@ -67,140 +38,70 @@ pub struct UsedRow {
     /// When the period began.
     pub period_start: Timestamp,
     /// How much.
-    pub committed: i64,
+    pub used: i64,
 }
 
-/// A keyed call, and what came of it.
+/// An event as it is kept.
 #[derive(Debug, sqlx::FromRow)]
 pub struct UsageEventRow {
     /// Its idempotency key.
     pub key: String,
     /// 1 admitted, 2 refused.
     pub verdict: i64,
-    /// JSON: metric to amount.
+    /// What was charged; `domain::quota::read_charges`.
     pub charges: String,
-    /// When.
+    /// When it was decided.
     pub decided_at: Timestamp,
+    /// What it is; `domain::quota::EventKind`.
+    pub kind: i64,
+    /// When it happened; none in rows of before: when it was decided.
+    pub event_at: Option<Timestamp>,
+    /// The person.
+    pub member_id: Option<uuid::Uuid>,
+    /// The key.
+    pub api_key_id: Option<uuid::Uuid>,
+    /// What was called.
+    pub endpoint: String,
+    /// How.
+    pub method: String,
+    /// What it answered.
+    pub status: i64,
+    /// How long it took.
+    pub latency_us: i64,
+    /// JSON object; empty when there are none.
+    pub attributes: String,
 }
 
-/// What a keyed call was told.
 #[derive(sqlx::FromRow)]
-pub struct EventRow {
-    /// SHA-256 of what it asked.
-    pub payload_hash: Vec<u8>,
-    /// The answer, as the caller of `decide` wrote it.
-    pub answer: String,
-}
-
-/// The used amount of a metric, locked until the transaction ends. Lock several in the order of their names.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn lock<S: Scope>(tx: &mut Scoped<S>, metric: &str, period: Period) -> Result<i64, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    let key = [metric.into(), period.start.into()];
-    tx.execute(&ENSURE_ACCOUNT, &key).await?;
-    let row: Option<Account> = tx.optional(&LOCK_QUOTA_ACCOUNT, &key).await?;
-    row.map(|row| row.committed).ok_or_else(|| Error::internal("a quota account vanished"))
-}
-
-/// Adds to a locked account. The statement guards the limit as well.
-///
-/// # Errors
-/// Internal when the guard refuses what was decided under the lock.
-pub async fn add<S: Scope>(
-    tx: &mut Scoped<S>,
-    metric: &str,
-    period: Period,
-    amount: i64,
-    limit: i64,
-) -> Result<(), Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    let args = [metric.into(), period.start.into(), amount.into(), limit.into()];
-    if tx.execute(&ADD, &args).await? == 0 {
-        return Err(Error::internal("the guard refused an amount that the decision admitted"));
-    }
-    Ok(())
-}
-
-/// The used amount of a metric.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn used<S: Scope>(tx: &mut Scoped<S>, metric: &str, period: Period) -> Result<i64, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    let row: Option<Account> = tx.optional(&FIND, &[metric.into(), period.start.into()]).await?;
-    Ok(row.map_or(0, |row| row.committed))
-}
-
-/// Claims an event's key for this call, or finds what the first call with it was told. Waits for a call with the same
-/// key that is still open.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn claim<S: Scope>(
-    tx: &mut Scoped<S>,
-    key: &str,
-    payload_hash: &[u8],
-    now: Timestamp,
-) -> Result<Option<EventRow>, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    if tx.execute(&CLAIM_EVENT, &[key.into(), payload_hash.into(), now.into()]).await? == 1 {
-        return Ok(None);
-    }
-    let found: Option<EventRow> = tx.optional(&FIND_EVENT, &[key.into()]).await?;
-    // Not claimed and not there: it was purged between the two.
-    found.map(Some).ok_or_else(|| Error::DatabaseUnavailable("an event with this key was purged just now".into()))
-}
-
-/// Writes the decision into a claimed event.
-///
-/// # Errors
-/// `DatabaseUnavailable`.
-pub async fn decide<S: Scope>(
-    tx: &mut Scoped<S>,
-    key: &str,
-    admitted: bool,
-    charges: &str,
-    answer: &str,
-) -> Result<(), Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
-    let verdict: i64 = if admitted { 1 } else { 2 };
-    tx.execute(&DECIDE_EVENT, &[key.into(), verdict.into(), charges.into(), answer.into()]).await.map(|_| ())
+struct Percents {
+    percents: String,
 }
 
 /// What was used, by metric and period, after one of them.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn list<S: Scope>(
-    tx: &mut Scoped<S>,
+pub async fn list(
+    tx: &mut TenantTx,
     (metric, period_start): (&str, Timestamp),
     limit: i64,
-) -> Result<Vec<UsedRow>, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
+) -> Result<Vec<UsedRow>, Error> {
     tx.all(&LIST, &[metric.into(), period_start.into(), limit.into()]).await
 }
 
-/// Keyed calls after one of them, by key.
+/// Events after one of them, by key.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn list_events<S: Scope>(tx: &mut Scoped<S>, after: &str, limit: i64) -> Result<Vec<UsageEventRow>, Error>
-where
-    Statement<OfTenant>: RunsIn<S>,
-{
+pub async fn list_events(tx: &mut TenantTx, after: &str, limit: i64) -> Result<Vec<UsageEventRow>, Error> {
     tx.all(&LIST_EVENTS, &[after.into(), limit.into()]).await
+}
+
+/// The percents of a metric's limit of which the tenant wants to be told; none when it never said.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn find_thresholds(tx: &mut TenantTx, metric: &str) -> Result<Option<Vec<i64>>, Error> {
+    let row: Option<Percents> = tx.optional(&FIND_THRESHOLDS, &[metric.into()]).await?;
+    Ok(row.map(|row| serde_json::from_str(&row.percents).unwrap_or_default()))
 }

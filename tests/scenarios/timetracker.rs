@@ -51,7 +51,7 @@ async fn an_organisation_lives_under_its_admins(t: &Bed) {
     let seats = limit(t, &acme.id, "members").await;
     assert_eq!((seats.limit, seats.used, seats.remaining), (Some(10), Some(4), Some(6)));
     let projects = limit(t, &acme.id, "projects").await;
-    assert_eq!((projects.kind(), projects.limit, projects.used), (v1::MetricKind::Gauge, Some(20), None));
+    assert_eq!((projects.kind(), projects.limit, projects.used), (v1::MetricKind::Gauge, Some(20), Some(0)));
 
     // A smaller plan shows what would be exceeded first.
     let smaller = v1::ChangePlanRequest { tenant: acme.id.clone(), plan: "free".to_owned(), ..Default::default() };

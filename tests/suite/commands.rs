@@ -20,7 +20,7 @@ use crate::harness::{Bed, Engine, PASSWORD};
 use crate::program::{Program, output, serve, tenantry};
 
 /// The program with these words, against a server.
-fn command(t: &Bed, words: &[&str]) -> Command {
+pub(crate) fn command(t: &Bed, words: &[&str]) -> Command {
     let mut command = tenantry(words);
     command.arg("--server").arg(&t.address).arg("--key-file").arg(t.dir.path().join("operator.key"));
     command
@@ -34,19 +34,19 @@ fn done(command: Command) -> String {
 }
 
 /// What it prints for people.
-fn text(t: &Bed, words: &[&str]) -> String {
+pub(crate) fn text(t: &Bed, words: &[&str]) -> String {
     done(command(t, words))
 }
 
 /// What it prints for scripts: a JSON object a line.
-fn lines(t: &Bed, words: &[&str]) -> Vec<Value> {
+pub(crate) fn lines(t: &Bed, words: &[&str]) -> Vec<Value> {
     let mut command = command(t, words);
     command.arg("--json");
     done(command).lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
 }
 
 /// The one object that it prints for scripts.
-fn json(t: &Bed, words: &[&str]) -> Value {
+pub(crate) fn json(t: &Bed, words: &[&str]) -> Value {
     let mut all = lines(t, words);
     assert_eq!(all.len(), 1, "{words:?}: {all:?}");
     all.remove(0)
@@ -59,7 +59,7 @@ fn keys(object: &Value) -> Vec<&str> {
 
 /// Runs one that the server refuses: exit 1, nothing on the standard output but what came before, and why.
 #[track_caller]
-fn refused(t: &Bed, words: &[&str], reason: &str) {
+pub(crate) fn refused(t: &Bed, words: &[&str], reason: &str) {
     let (code, _, err) = output(command(t, words));
     assert_eq!(code, 1, "{words:?}: {err}");
     assert!(err.starts_with("error: ") && err.contains(reason), "{words:?}: {err}");
@@ -149,11 +149,13 @@ async fn a_new_postgres_is_set_up_and_served_with_what_migrate_prints() {
     assert!(printed.contains("roles created: ") && printed.contains("migration 0001 house"), "{printed}");
     let app = exported(&printed, "TENANTRY_DATABASE_URL");
     let system = exported(&printed, "TENANTRY_SYSTEM_DATABASE_URL");
+    let meter = exported(&printed, "TENANTRY_METER_DATABASE_URL");
 
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut command = serve(&data, None);
     command.env("TENANTRY_DATABASE_URL", &app).env("TENANTRY_SYSTEM_DATABASE_URL", &system);
+    command.env("TENANTRY_METER_DATABASE_URL", &meter);
     command.args(["--sign-up", "immediate"]);
     let server = Program::start(&data, command);
     let request = v1::SignUpRequest {

@@ -177,11 +177,11 @@ async fn limits_say_where_they_come_from(t: &Bed) {
     let quizzes = &limits[2];
     assert_eq!((quizzes.limit, quizzes.used, quizzes.remaining), (Some(10), Some(4), Some(6)));
     assert!(quizzes.reset_time.is_some());
-    // What is not counted yet is there without numbers that nobody knows.
-    for (index, limit) in [(0, 5), (3, 1000)] {
+    // What is held rather than counted never begins anew.
+    for (index, limit, resets) in [(0, 5, true), (3, 1000, false)] {
         let shown = &limits[index];
-        assert_eq!((shown.limit, shown.used, shown.remaining), (Some(limit), None, None));
-        assert!(shown.reset_time.is_none());
+        assert_eq!((shown.limit, shown.used, shown.remaining), (Some(limit), Some(0), Some(limit)));
+        assert_eq!(shown.reset_time.is_some(), resets);
     }
     assert_eq!(limits[3].kind(), v1::MetricKind::Gauge);
     assert_eq!((limits[4].limit, limits[4].used, limits[4].remaining), (None, Some(0), None));

@@ -166,6 +166,7 @@ async fn an_export_ends_when_the_right_is_lost(t: &Bed) {
 
 /// More than connections hold by themselves, made of one event.
 async fn fill(t: &Bed, tenant: &str) {
+    t.spoils(tenant);
     let many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000)
                 insert into usage_event (tenant_id, key, payload_hash, verdict, charges, answer, decided_at)
                 select e.tenant_id, e.key || '-' || n.i, e.payload_hash, e.verdict, e.charges, e.answer, e.decided_at

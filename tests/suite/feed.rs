@@ -29,7 +29,7 @@ const SIGNING_KEYS: i16 = 7;
 const CATALOGUE: i16 = 8;
 
 async fn store(database: &Database) -> Store {
-    Store::open_postgres(&database.app_url, &database.system_url, 4).await.unwrap()
+    Store::open_postgres(&database.app_url, &database.system_url, &database.meter_url, 4).await.unwrap()
 }
 
 /// One page; fails when the cursor is lost.

@@ -2,7 +2,8 @@
 //! of its own; a test that moves the clock or stops things takes a private one.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use tenantry::app::passwords::Cost;
 use tenantry::cli::serve::{self, Fittings, Running};
 use tenantry::config::Serve;
+use tenantry::domain::id::TenantId;
 use tenantry::domain::period::Period;
 use tenantry::rpc::v1;
 use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
@@ -48,7 +50,8 @@ macro_rules! on_one_engine {
     ($engine:ident: $($test:ident)*; $($alone:ident)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            super::$test($crate::harness::Bed::shared($crate::harness::Engine::$engine).await).await;
+            let bed = $crate::harness::Bed::shared($crate::harness::Engine::$engine).await;
+            $crate::harness::proven(bed, super::$test(bed)).await;
         })*
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $alone() {
@@ -107,21 +110,64 @@ pub(crate) struct Bed {
     pub(crate) dir: Arc<TempDir>,
     /// On PostgreSQL, the database.
     pub(crate) database: Option<Arc<Database>>,
+    /// Whether nobody looks at the books when it goes: the test writes rows of its own that do not agree.
+    is_spoiled: AtomicBool,
     /// None once it was stopped.
     running: Option<Running>,
 }
 
 impl Drop for Bed {
-    /// A server that nobody holds any more holds no connections: there are more tests than PostgreSQL has slots.
+    /// A server that nobody holds any more holds no connections: there are more tests than PostgreSQL has slots. Before it
+    /// goes, its books are proven, whatever the test was about.
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             let kept = (self.dir.clone(), self.database.clone());
+            let (tell, told) = std::sync::mpsc::channel();
+            let is_wanted = !std::thread::panicking() && !self.is_spoiled.load(Ordering::Relaxed);
             runtime().spawn(async move {
+                let wrong = if is_wanted { wrong_books(&running, None).await } else { String::new() };
+                let _ = tell.send(wrong);
                 running.stop().await;
                 drop(kept);
             });
+            let wrong = told.recv().unwrap_or_default();
+            assert!(wrong.is_empty() || std::thread::panicking(), "the books do not agree:\n{wrong}");
         }
     }
+}
+
+/// What does not agree in the books of all tenants, or of one; nothing when the database is away.
+async fn wrong_books(running: &Running, tenant: Option<TenantId>) -> String {
+    let verified = running.verify_usage(tenant).await.unwrap_or_default();
+    let wrong = verified.iter().flat_map(|found| found.findings.iter().map(move |finding| (found.tenant, finding)));
+    wrong.fold(String::new(), |mut text, (tenant, finding)| {
+        let _ = writeln!(text, "{tenant}: {finding:?}");
+        text
+    })
+}
+
+tokio::task_local! {
+    /// The tenants that a test on a shared server has made, but those whose books it spoils.
+    static MADE: Mutex<Vec<TenantId>>;
+}
+
+/// Runs a test on a shared server, and proves the books of the tenants that it has made.
+pub(crate) async fn proven(bed: &'static Bed, test: impl Future<Output = ()>) {
+    let run = async {
+        test.await;
+        MADE.with(|made| made.lock().expect("a lock").clone())
+    };
+    let made = MADE.scope(Mutex::default(), run).await;
+    let check = async move {
+        let running = bed.running.as_ref().expect("runs");
+        let mut wrong = String::new();
+        for tenant in made {
+            wrong += &wrong_books(running, Some(tenant)).await;
+        }
+        wrong
+    };
+    let wrong = runtime().spawn(check).await.expect("no panic");
+    assert!(wrong.is_empty(), "the books do not agree:\n{wrong}");
 }
 
 /// Servers outlive the runtimes of single tests.
@@ -163,7 +209,10 @@ impl Bed {
     /// A second server on the same database; on SQLite there cannot be one.
     pub(crate) async fn sibling(&self, flags: &[&str]) -> Self {
         assert_eq!(self.engine, Engine::Postgres, "SQLite is for one process");
-        Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await
+        let sibling = Self::on(self.engine, self.dir.clone(), self.database.clone(), flags).await;
+        // The books are the first server's, which may be shared with tests that spoil them.
+        sibling.is_spoiled.store(true, Ordering::Relaxed);
+        sibling
     }
 
     /// Stops the server and starts one on the same rows, for which so much time has passed meanwhile.
@@ -213,10 +262,17 @@ impl Bed {
         mails.filter(|mail| mail.lines().any(|line| line == format!("To: {address}"))).collect()
     }
 
-    /// Stops the server, and waits until it has.
+    /// Stops the server, and waits until it has. Its books are proven before.
     pub(crate) async fn stop(mut self) {
         let running = self.running.take().expect("runs");
-        runtime().spawn(running.stop()).await.expect("stops");
+        let is_spoiled = self.is_spoiled.load(Ordering::Relaxed);
+        let stopped = async move {
+            let wrong = if is_spoiled { String::new() } else { wrong_books(&running, None).await };
+            running.stop().await;
+            wrong
+        };
+        let wrong = runtime().spawn(stopped).await.expect("stops");
+        assert!(wrong.is_empty(), "the books do not agree:\n{wrong}");
     }
 
     async fn on(engine: Engine, dir: Arc<TempDir>, database: Option<Arc<Database>>, flags: &[&str]) -> Self {
@@ -249,8 +305,16 @@ impl Bed {
             operator_key: operator_key.trim().to_owned(),
             dir,
             database,
+            is_spoiled: AtomicBool::new(false),
             running: Some(running),
         }
+    }
+
+    /// Says that the test spoils the books of a tenant, so that nobody looks at them afterwards.
+    pub(crate) fn spoils(&self, tenant: &str) {
+        self.is_spoiled.store(true, Ordering::Relaxed);
+        let id = TenantId(tenant.parse().expect("an id"));
+        let _ = MADE.try_with(|made| made.lock().expect("a lock").retain(|made| *made != id));
     }
 
     /// A connection of the calling test's own.
@@ -288,6 +352,8 @@ impl Bed {
         let slug = unique(name);
         let (owner, tenant) = self.sign_up(&format!("{name}-owner"), Some(slug)).await;
         let tenant = tenant.expect("a tenant");
+        let id = TenantId(tenant.tenant_id.parse().expect("an id"));
+        let _ = MADE.try_with(|made| made.lock().expect("a lock").push(id));
         Tenant { id: tenant.tenant_id, slug: tenant.slug, owner }
     }
 
@@ -386,6 +452,7 @@ pub(crate) fn config(dir: &std::path::Path, database: Option<&Database>, flags: 
     if let Some(database) = database {
         args.push(format!("--database-url={}", database.app_url));
         args.push(format!("--system-database-url={}", database.system_url));
+        args.push(format!("--meter-database-url={}", database.meter_url));
     }
     args.extend(flags.iter().map(|&flag| flag.to_owned()));
     Serve::from_args(args).unwrap_or_else(|error| panic!("{error}"))

@@ -1,5 +1,6 @@
 //! SQL as the application role, with nothing between it and the rows but the policies: it reaches no row of another
-//! tenant or person. And the test of that test: without any one of the policies it fails.
+//! tenant or person. As the role of the commit lanes: it reaches what is counted, and nothing else. And the test of that
+//! test: without any one of the policies it fails.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -25,6 +26,10 @@ struct Table {
     app_updates: bool,
     app_deletes: bool,
     system_reads: bool,
+    meter_reads: bool,
+    meter_inserts: bool,
+    meter_updates: bool,
+    meter_deletes: bool,
 }
 
 const TABLES: &str = "
@@ -36,7 +41,11 @@ const TABLES: &str = "
            has_any_column_privilege('tenantry_app', c.oid, 'insert') as app_inserts,
            has_any_column_privilege('tenantry_app', c.oid, 'update') as app_updates,
            has_table_privilege('tenantry_app', c.oid, 'delete') as app_deletes,
-           has_any_column_privilege('tenantry_system', c.oid, 'select') as system_reads
+           has_any_column_privilege('tenantry_system', c.oid, 'select') as system_reads,
+           has_any_column_privilege('tenantry_meter', c.oid, 'select') as meter_reads,
+           has_any_column_privilege('tenantry_meter', c.oid, 'insert') as meter_inserts,
+           has_any_column_privilege('tenantry_meter', c.oid, 'update') as meter_updates,
+           has_table_privilege('tenantry_meter', c.oid, 'delete') as meter_deletes
     from pg_class c
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     where c.relnamespace = 'tenantry'::regnamespace and c.relkind in ('r', 'p')
@@ -181,7 +190,91 @@ async fn all_trespasses(database: &Database, tables: &[&Table]) -> Vec<String> {
             wrong.push(format!("{}: the system role writes", table.name));
         }
     }
+    let mut meter = connect(&database.meter_url).await;
+    for table in tables {
+        wrong.extend(lane_trespasses(&mut meter, table).await);
+    }
     wrong
+}
+
+/// What the role of the commit lanes may do, verb by verb.
+const OF_THE_LANES: [(&str, &str); 10] = [
+    ("expected_policy", "select"),
+    ("job", "insert select update"),
+    ("quota_account", "select update"),
+    ("quota_hold", "insert select update"),
+    ("quota_lease", "delete insert select update"),
+    ("quota_notice", "insert"),
+    ("quota_writer", "delete insert select update"),
+    ("usage_event", "delete insert select update"),
+    ("usage_horizon", "select"),
+    ("usage_rollup", "insert select update"),
+];
+
+/// What goes wrong in one table for the role of the commit lanes: on its own tables it works on rows of both tenants in one
+/// transaction, and of any other it reaches no row.
+async fn lane_trespasses(meter: &mut PgConnection, table: &Table) -> Vec<String> {
+    let (name, owner) = (&table.name, &table.owner);
+    let own = OF_THE_LANES.iter().any(|(own, _)| own == name);
+    let mut tx = meter.begin().await.unwrap();
+    let mut wrong = Vec::new();
+    for who in [0, 1] {
+        let id = table.id(who);
+        for (verb, granted, sql) in [
+            ("select", table.meter_reads, format!("select {owner} from tenantry.{name} where {owner} = '{id}'")),
+            ("insert", table.meter_inserts, table.insert(who, "fourth")),
+            (
+                "update",
+                table.meter_updates,
+                format!("update tenantry.{name} set {owner} = {owner} where {owner} = '{id}'"),
+            ),
+            ("delete", table.meter_deletes, format!("delete from tenantry.{name} where {owner} = '{id}'")),
+        ] {
+            let outcome = attempt(&mut tx, sql).await;
+            // Refused or without effect, as opposed to done, or stopped by a constraint that is asked after the policies.
+            let reached = !denied(&outcome) && outcome != Ok(0);
+            if reached != (own && granted) {
+                wrong.push(format!("{name}: the commit lanes, {verb} of {who}: {outcome:?}"));
+            }
+        }
+    }
+    tx.rollback().await.unwrap();
+    wrong
+}
+
+#[tokio::test]
+async fn the_role_of_the_commit_lanes_may_do_what_they_need_and_nothing_more() {
+    let database = Cluster::shared().fresh_database().await;
+    let granted: Vec<(String, String)> = sqlx::query_as(
+        "select c.relname::text, string_agg(verb, ' ' order by verb)
+         from pg_class c
+         cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) verb
+         where c.relnamespace = 'tenantry'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
+           and case when verb in ('select', 'insert', 'update', 'references')
+                    then has_any_column_privilege('tenantry_meter', c.oid, verb)
+                    else has_table_privilege('tenantry_meter', c.oid, verb) end
+         group by c.relname
+         order by 1",
+    )
+    .fetch_all(&mut connect(&database.admin_url).await)
+    .await
+    .unwrap();
+    let granted: Vec<_> = granted.iter().map(|(table, verbs)| (table.as_str(), verbs.as_str())).collect();
+    assert_eq!(granted, OF_THE_LANES);
+}
+
+#[tokio::test]
+async fn a_table_opened_to_the_commit_lanes_by_mistake_is_noticed() {
+    let (database, tables) = populated(Cluster::shared()).await;
+    let mut admin = connect(&database.admin_url).await;
+    for name in ["membership", "session", "quota_threshold", "outbox"] {
+        let table = tables.iter().find(|table| table.name == name).unwrap();
+        let mistake = "create policy meter_all on tenantry.% for all to tenantry_meter using (true) with check (true);
+            grant select, insert, update, delete on tenantry.% to tenantry_meter";
+        run(&mut admin, &mistake.replace('%', name)).await;
+        let wrong = lane_trespasses(&mut connect(&database.meter_url).await, table).await;
+        assert_eq!(wrong.len(), 8, "{wrong:?}");
+    }
 }
 
 #[tokio::test]
@@ -236,7 +329,7 @@ async fn without_any_one_policy_the_isolation_test_fails() {
     let (database, tables) = populated(Cluster::shared()).await;
     let mut admin = connect(&database.admin_url).await;
     let policies: Vec<(String, String, bool)> = sqlx::query_as(
-        "select polrelid::regclass::text, polname::text, polname = any ('{system_read,feed_read}')
+        "select polrelid::regclass::text, polname::text, polname = any ('{system_read,feed_read,meter_all}')
          from pg_policy
          where polrelid in (select oid from pg_class where relnamespace = 'tenantry'::regnamespace)
          order by 1, 2",

@@ -40,6 +40,7 @@ pub(crate) fn serve_on(address: &str, dir: &Path, database: Option<&Database>) -
         command.env("TENANTRY_SIGN_UP", "immediate");
         command.env("TENANTRY_DATABASE_URL", &database.app_url);
         command.env("TENANTRY_SYSTEM_DATABASE_URL", &database.system_url);
+        command.env("TENANTRY_METER_DATABASE_URL", &database.meter_url);
     }
     command
 }

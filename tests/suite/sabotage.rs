@@ -1,22 +1,29 @@
 //! Every hole that the start-up check knows: made, found, and mended with the statement that the finding names.
 
 use sqlx::Connection;
+use tenantry::store::Store;
 use tenantry::store::guard::{self, Role};
+use tenantry::store::setup::SERVER_ROLES;
 
 use crate::cluster::{Cluster, Database};
 use crate::startup::{connect, findings, run};
 
 /// Breaks something, expects a finding of `kind`, mends it as the findings say (and with `undo`), and expects none.
 async fn caught_and_mended(database: &Database, sabotage: &str, kind: &str, undo: &str) {
+    caught_and_mended_as(Role::App, database, (sabotage, kind, undo)).await;
+}
+
+/// The same, found by the check as one of the server's roles.
+async fn caught_and_mended_as(role: Role, database: &Database, (sabotage, kind, undo): (&str, &str, &str)) {
     let mut admin = connect(&database.admin_url).await;
     run(&mut admin, sabotage).await;
-    let found = findings(database, Role::App).await;
+    let found = findings(database, role).await;
     assert!(found.iter().any(|finding| finding.kind == kind), "{sabotage}: {found:?}");
     for finding in &found {
         run(&mut admin, &finding.mend).await;
     }
     run(&mut admin, undo).await;
-    assert_eq!(findings(database, Role::App).await, [], "after mending {sabotage}");
+    assert_eq!(findings(database, role).await, [], "after mending {sabotage}");
     admin.close().await.unwrap();
 }
 
@@ -90,6 +97,78 @@ async fn roles_that_can_do_more_are_caught() {
     ] {
         caught_and_mended(&database, sabotage, kind, "").await;
     }
+}
+
+#[tokio::test]
+async fn whatever_opens_more_to_the_commit_lanes_is_caught() {
+    let database = Cluster::shared().fresh_database().await;
+    let (beyond, policy) = ("privilege beyond the commit lanes", "policy reaches me and is not in the list");
+    let restore = "drop policy if exists meter_all on tenantry.quota_hold;
+        create policy meter_all on tenantry.quota_hold for all to tenantry_meter using (true) with check (true)";
+    for (sabotage, kind, undo) in [
+        ("grant select on tenantry.membership to tenantry_meter", beyond, ""),
+        ("grant select (email) on tenantry.user_account to tenantry_meter", beyond, ""),
+        ("grant delete on tenantry.session to tenantry_meter", beyond, ""),
+        ("grant insert (tenant_id) on tenantry.webhook to tenantry_meter", beyond, ""),
+        // Without rows of tenants, and so without policies: here the grant alone shows everything.
+        ("grant select on tenantry.signing_key to tenantry_meter", beyond, ""),
+        ("grant select on tenantry.attempt to public", beyond, ""),
+        ("create policy meter_all on tenantry.membership to tenantry_meter using (true)", policy, ""),
+        ("create policy extra on tenantry.tenant for select using (true)", policy, ""),
+        ("alter policy meter_all on tenantry.quota_hold using (expires_at > now())", policy, restore),
+        ("drop policy meter_all on tenantry.quota_hold", "policies are gone", restore),
+        ("alter table tenantry.quota_lease no force row level security", "no forced row level security", ""),
+        ("grant truncate on tenantry.usage_event to tenantry_meter", "privilege that steps round policies", ""),
+        (
+            "create view tenantry.v as table tenantry.tenant; grant select on tenantry.v to tenantry_meter",
+            "unfiltered relation granted",
+            "drop view tenantry.v",
+        ),
+        ("grant insert on tenantry.expected_policy to tenantry_meter", "may write the list of policies", ""),
+        ("grant create on schema tenantry to tenantry_meter", "may create in schema", ""),
+    ] {
+        caught_and_mended_as(Role::Meter, &database, (sabotage, kind, undo)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_role_of_the_commit_lanes_that_can_do_more_is_caught() {
+    let cluster = Cluster::private();
+    let database = cluster.fresh_database().await;
+    for (sabotage, kind) in [
+        ("alter role tenantry_meter superuser", "role can bypass"),
+        ("alter role tenantry_meter bypassrls", "role can bypass"),
+        ("grant pg_read_all_data to tenantry_meter", "role can bypass"),
+        ("grant tenantry_owner to tenantry_meter", "owns"),
+        ("alter table tenantry.quota_lease owner to tenantry_meter", "owns"),
+        // The mend takes the role away again, and not that role's policies.
+        ("grant tenantry_app to tenantry_meter", "policy reaches me and is not in the list"),
+        ("alter role tenantry_meter set synchronous_commit = off", "setting"),
+    ] {
+        caught_and_mended_as(Role::Meter, &database, (sabotage, kind, "")).await;
+        assert_eq!(findings(&database, Role::App).await, [], "after mending {sabotage}");
+    }
+    run(&mut connect(&database.admin_url).await, "grant tenantry_meter to tenantry_app").await;
+    let found = findings(&database, Role::App).await;
+    assert!(
+        !found.is_empty() && found.iter().all(|f| f.mend == "revoke tenantry_meter from tenantry_app"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn no_server_starts_while_one_of_its_roles_can_do_more() {
+    let database = Cluster::shared().fresh_database().await;
+    let mut admin = connect(&database.admin_url).await;
+    let open = async || Store::open_postgres(&database.app_url, &database.system_url, &database.meter_url, 4).await;
+    for role in SERVER_ROLES {
+        run(&mut admin, &format!("grant truncate on tenantry.usage_event to {role}")).await;
+        let error = open().await.unwrap_err().to_string();
+        let mend = format!("revoke truncate, references, trigger on tenantry.usage_event from public, {role}");
+        assert!(error.contains(&mend), "{error}");
+        run(&mut admin, &mend).await;
+    }
+    open().await.unwrap().close().await;
 }
 
 #[tokio::test]

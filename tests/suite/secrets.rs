@@ -101,6 +101,7 @@ async fn scenario(server: &Program, known: &mut Known) {
         tenant: slug.clone(),
         amounts: vec![v1::Amount { metric: "tokens".to_owned(), amount: 1 }],
         idempotency_key: "once".to_owned(),
+        ..Default::default()
     };
     let service = Headers::default().and("x-api-key", &key);
     known.counted(server.clients(service.clone()).usage.consume(consume.clone()).await).unwrap();

@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::store::guard::{self, Finding, GuardError, Role};
-use tenantry::store::setup;
+use tenantry::store::{Store, setup};
 
-use crate::cluster::{Cluster, Database, binaries, unique_name, wish};
+use crate::cluster::server::binaries;
+use crate::cluster::{Cluster, Database, unique_name, wish};
 
 /// Connects, or says why not.
 pub(crate) async fn connect(url: &str) -> PgConnection {
@@ -19,10 +20,18 @@ pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
+/// The address for a role of the server.
+pub(crate) fn url_of(database: &Database, role: Role) -> &str {
+    match role {
+        Role::App => &database.app_url,
+        Role::System => &database.system_url,
+        Role::Meter => &database.meter_url,
+    }
+}
+
 /// What the check as `role` finds on a new connection.
 pub(crate) async fn findings(database: &Database, role: Role) -> Vec<Finding> {
-    let url = if role == Role::App { &database.app_url } else { &database.system_url };
-    match guard::check(&mut connect(url).await, role).await {
+    match guard::check(&mut connect(url_of(database, role)).await, role).await {
         Ok(()) => Vec::new(),
         Err(GuardError::Unsafe(findings)) => findings.0,
         Err(error) => panic!("{error}"),
@@ -31,7 +40,7 @@ pub(crate) async fn findings(database: &Database, role: Role) -> Vec<Finding> {
 
 /// As everybody who sets up a database must leave it.
 async fn assert_clean(database: &Database) {
-    for role in [Role::App, Role::System] {
+    for role in [Role::App, Role::System, Role::Meter] {
         assert_eq!(findings(database, role).await, []);
     }
     let mut app = connect(&database.app_url).await;
@@ -70,7 +79,7 @@ async fn bootstraps_at_once_do_not_disturb_each_other() {
     let reports = futures::future::try_join_all([&one, &one, &two, &one].map(|wish| setup::bootstrap(&url, wish)));
     let reports = reports.await.unwrap();
     assert_eq!(reports.iter().filter(|report| report.database_created).count(), 2);
-    assert_eq!(reports.iter().map(|report| report.roles_created.len()).sum::<usize>(), 4);
+    assert_eq!(reports.iter().map(|report| report.roles_created.len()).sum::<usize>(), 5);
     assert_eq!(reports.iter().filter(|report| !report.migrations_applied.is_empty()).count(), 2);
     assert_eq!(findings(&cluster.database(&name), Role::App).await, []);
 }
@@ -116,9 +125,9 @@ async fn a_database_of_somebody_else_is_left_alone() {
 #[tokio::test]
 async fn a_clean_database_passes_every_check() {
     let database = Cluster::shared().fresh_database().await;
-    for (role, url) in [(Role::App, &database.app_url), (Role::System, &database.system_url)] {
-        let mut conn = connect(url).await;
-        guard::check_version(&mut conn).await.unwrap();
+    guard::check_version(&mut connect(&database.app_url).await).await.unwrap();
+    for role in [Role::App, Role::System, Role::Meter] {
+        let mut conn = connect(url_of(&database, role)).await;
         guard::check(&mut conn, role).await.unwrap();
         let path: String = sqlx::query_scalar("show search_path").fetch_one(&mut conn).await.unwrap();
         assert_eq!(path, "tenantry");
@@ -129,11 +138,13 @@ async fn a_clean_database_passes_every_check() {
 #[tokio::test]
 async fn other_roles_are_refused() {
     let database = Cluster::shared().fresh_database().await;
-    for url in [&database.migrate_url, &database.admin_url, &database.system_url] {
+    for url in [&database.migrate_url, &database.admin_url, &database.system_url, &database.meter_url] {
         let error = guard::check(&mut connect(url).await, Role::App).await.unwrap_err();
         assert_eq!(error.findings()[0].kind, "wrong role");
         assert!(error.to_string().contains("let TENANTRY_DATABASE_URL name tenantry_app"), "{error}");
     }
+    let error = guard::check(&mut connect(&database.app_url).await, Role::Meter).await.unwrap_err();
+    assert!(error.to_string().contains("let TENANTRY_METER_DATABASE_URL name tenantry_meter"), "{error}");
     let mut owner = connect(&database.migrate_url).await;
     run(&mut owner, "set role tenantry_owner").await;
     assert!(guard::check(&mut owner, Role::App).await.is_err());
@@ -176,6 +187,62 @@ async fn a_database_without_tenantry_is_refused() {
     assert!(error.to_string().contains("no schema tenantry"), "{error}");
     let error = setup::migrate(&empty.app_url).await.unwrap_err();
     assert!(error.to_string().contains("may not act as tenantry_owner"), "{error}");
+}
+
+/// Leaves the cluster with a database as tenantry left it when it knew no `tenantry_meter`, and migrations up to 17.
+async fn of_before_the_meter(cluster: &Cluster) -> Database {
+    let mut admin = connect(&cluster.admin_url()).await;
+    let name = unique_name();
+    let sql = setup::bootstrap_sql(&wish(&name)).unwrap();
+    let roles = sql.split("select pg_advisory_lock(7261, 2);").nth(1).unwrap().split("select $sql$").next().unwrap();
+    run(&mut admin, roles).await;
+    run(&mut admin, &format!("create database \"{name}\" owner tenantry_owner")).await;
+    let database = cluster.database(&name);
+    let mut inside = connect(&database.admin_url).await;
+    run(&mut inside, sql.split(&format!("\\c \"{name}\"")).nth(1).unwrap()).await;
+
+    let before = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap() {
+        let file = file.unwrap();
+        if *file.file_name() < *std::ffi::OsStr::new("0018") {
+            std::fs::copy(file.path(), before.path().join(file.file_name())).unwrap();
+        }
+    }
+    let mut owner = connect(&database.migrate_url).await;
+    run(&mut owner, "set role tenantry_owner").await;
+    let migrations = sqlx::migrate::Migrator::new(before.path()).await.unwrap();
+    migrations.run_direct(None, &mut owner, false).await.unwrap();
+    run(&mut owner, "grant select on tenantry._sqlx_migrations to tenantry_app").await;
+    run(&mut inside, "drop owned by tenantry_meter; drop role tenantry_meter").await;
+    database
+}
+
+#[tokio::test]
+async fn a_database_without_the_newest_role_is_migrated_once_an_administrator_has_made_it() {
+    let cluster = Cluster::private();
+    let database = of_before_the_meter(&cluster).await;
+    let name = database.app_url.rsplit('/').next().unwrap();
+    let serve = async || Store::open_postgres(&database.app_url, &database.system_url, &database.meter_url, 4).await;
+    let error = serve().await.unwrap_err().to_string();
+    let known = setup::known_version();
+    assert_eq!(error, format!("database is at migration 17, this tenantry needs {known}: run `tenantry migrate`"));
+
+    let told = "tenantry_meter cannot connect to this database yet, and this tenantry needs it: \
+                run `tenantry migrate --admin-url ...` again";
+    let error = setup::migrate(&database.migrate_url).await.unwrap_err().to_string();
+    assert!(error.starts_with(told), "{error}");
+    // The role alone, as another database on the same server brings it, is not enough.
+    setup::bootstrap(&cluster.admin_url(), &wish(&unique_name())).await.unwrap();
+    let error = setup::migrate(&database.migrate_url).await.unwrap_err().to_string();
+    assert!(error.starts_with(told), "{error}");
+    let error = serve().await.unwrap_err().to_string();
+    assert!(error.contains("is at migration 17"), "nothing was changed: {error}");
+
+    let report = setup::bootstrap(&cluster.admin_url(), &wish(name)).await.unwrap();
+    assert_eq!((report.from, report.to), (17, known));
+    assert_clean(&database).await;
+    serve().await.unwrap().close().await;
+    assert!(setup::migrate(&database.migrate_url).await.unwrap().migrations_applied.is_empty());
 }
 
 #[tokio::test]

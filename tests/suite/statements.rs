@@ -56,6 +56,13 @@ fn fault(tables: &Tables, file: &str, kind: &str, sql: &str) -> Option<String> {
         }
         "AcrossTenants" if !across && file != "feed.rs" => Some("AcrossTenants is for system and feed.rs".to_owned()),
         "AcrossTenants" => (words[0] != "select").then(|| "AcrossTenants only reads".to_owned()),
+        "ByMeter" if !["lanes.rs", "proof.rs"].contains(&file) => {
+            Some("ByMeter is for lanes.rs and proof.rs".to_owned())
+        }
+        "ByMeter" => {
+            let counted = |m: &&Mention<'_>| ["quota_", "usage_", "job"].iter().any(|of| m.table.starts_with(of));
+            mentions.iter().find(|m| !counted(m)).map(|m| format!("the lanes must not touch {}", m.table))
+        }
         "OfPlatform" if file == "feed.rs" => refuse(&[Table::Platform, Table::Feed]),
         "OfPlatform" => refuse(&[Table::Platform]),
         _ => Some(format!("{kind} is no kind")),
@@ -97,7 +104,8 @@ fn mentions<'t>(words: &[&'t str]) -> Vec<Mention<'t>> {
             "," => false,
             _ => continue,
         };
-        let Some(table) = words.get(at + 1).filter(|table| names && **table != "(" && **table != "lateral") else {
+        let no_table = ["(", "lateral", "unnest", "json_each"];
+        let Some(table) = words.get(at + 1).filter(|table| names && !no_table.contains(table)) else {
             continue;
         };
         let alias = words.get(at + 2).filter(|w| w.chars().all(|c| c.is_ascii_lowercase()) && !after_table.contains(w));
@@ -192,10 +200,15 @@ async fn every_statement_prepares_on_sqlite() {
 async fn every_statement_is_allowed_to_the_role_that_runs_it() {
     let database = Cluster::shared().fresh_database().await;
     let (mut app, mut system) = (connect(&database.app_url).await, connect(&database.system_url).await);
+    let mut meter = connect(&database.meter_url).await;
     // The feed's own statements are SQLite's way; PostgreSQL appends by a function, and the application cannot read it.
     let sqlite_only = |s: &Listed| s.file.ends_with("feed.rs") && s.kind == "OfPlatform";
     for statement in statements().into_iter().filter(|s| !sqlite_only(s)) {
-        let conn = if statement.kind == "AcrossTenants" { &mut system } else { &mut app };
+        let conn = match statement.kind {
+            "AcrossTenants" => &mut system,
+            "ByMeter" => &mut meter,
+            _ => &mut app,
+        };
         allowed(conn, statement.postgres).await.unwrap_or_else(|error| panic!("{}", told(&statement, error)));
     }
     // The statements of the one are too much for the other.
@@ -263,6 +276,7 @@ fn a_statement_without_its_binding_is_caught() {
         ("OfCaller", "select * from idempotency where tenant_id = $1"),
         ("AcrossTenants", "select * from tenant where tenant_id = $1"),
         ("OfTenant", "select * from nowhere where tenant_id = $1"),
+        ("ByMeter", "select * from quota_account"),
     ] {
         assert!(fault(&tables, "src/store/tenants.rs", kind, sql).is_some(), "{kind}: {sql}");
     }

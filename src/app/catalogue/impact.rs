@@ -11,7 +11,6 @@ use crate::app::App;
 use crate::ctx::Ctx;
 use crate::domain::catalogue::{Catalogue, MEMBERS, Metric};
 use crate::domain::id::TenantId;
-use crate::domain::period::Period;
 use crate::domain::plan::{Limit, Plan, PlanRef};
 use crate::error::Error;
 use crate::store::system::Over;
@@ -97,13 +96,12 @@ impl App {
                 after = found.take(&page, MEMBERS, seats);
             }
         }
-        let period = Period::month_of(ctx.now);
-        let counted = |metric: &str| catalogue.definition.metrics.get(metric).is_some_and(Metric::is_counted);
+        let counted = |metric: &str| catalogue.definition.metrics.get(metric).is_some_and(Metric::is_kept);
         let limits: Vec<(&String, &Limit)> = plan.limits.iter().filter(|(metric, _)| counted(metric)).collect();
         for (metric, limit) in limits {
             let mut after = Some(Uuid::nil());
             while let Some(from) = after {
-                let of_metric = (metric.as_str(), limit, period);
+                let of_metric = (metric.as_str(), limit);
                 let page = self.store.list_over_limit(&of.plan, of_metric, (from, PAGE), ctx.now).await?;
                 after = found.take(&page, metric, limit.limit);
             }

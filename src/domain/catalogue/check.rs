@@ -179,6 +179,9 @@ impl<'t> Check<'t> {
         if plan.grace_days > 365 {
             self.says(&at("grace_days"), "must be 0 to 365");
         }
+        if plan.usage_retention_days.is_some_and(|days| !(1..=3660).contains(&days)) {
+            self.says(&at("usage_retention_days"), "must be 1 to 3660");
+        }
         if let Some(seats) = plan.seats {
             self.amount(&at("seats"), seats, 1);
         }
@@ -222,6 +225,11 @@ impl<'t> Check<'t> {
         self.amount(&at, limit.limit, 0);
         if limit.soft_percent > 1000 {
             self.says(&below("soft_percent"), "must be 0 to 1000");
+        }
+        for (name, own) in [("per_member", limit.per_member), ("per_key", limit.per_key)] {
+            if let Some(own) = own {
+                self.amount(&below(name), own, 0);
+            }
         }
         if limit.burst != 0 {
             self.amount(&below("burst"), limit.burst, 0);

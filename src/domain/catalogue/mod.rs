@@ -85,10 +85,10 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Whether it is counted now: counters of a calendar month are.
+    /// Whether what is used of it is kept: rates are decided in memory.
     #[must_use]
-    pub fn is_counted(&self) -> bool {
-        self.kind == MetricKind::Counter && self.period == MetricPeriod::Month
+    pub fn is_kept(&self) -> bool {
+        self.kind != MetricKind::Rate
     }
 }
 
@@ -233,6 +233,12 @@ impl Catalogue {
             Some(plan) => plan.limits.get(metric).copied(),
             None => Some(Limit::default()),
         }
+    }
+
+    /// For how many days a plan keeps usage events. A plan that is not there keeps them as long as one that does not say.
+    #[must_use]
+    pub fn usage_retention_days(&self, of: &PlanRef) -> i64 {
+        self.plan(of).unwrap_or(&Plan::default()).retention_days().into()
     }
 }
 

@@ -126,6 +126,8 @@ fn each_rule_is_seen_to_be_broken() {
         ("includes = \"x\"", 3, "plans.free.includes", "there is no plan"),
         ("includes = \"free\"", 3, "plans.free.includes", "circle"),
         ("grace_days = 366", 3, "plans.free.grace_days", "0 to 365"),
+        ("usage_retention_days = 0", 3, "plans.free.usage_retention_days", "1 to 3660"),
+        ("usage_retention_days = 3661", 3, "plans.free.usage_retention_days", "1 to 3660"),
         ("grace_days = -1", 3, "plans.free.grace_days", "whole number from 0"),
         ("seats = -1", 3, "plans.free.seats", "1 to 2^53"),
         ("price = { month = 5 }", 3, "plans.free.price", "currency"),

@@ -50,6 +50,7 @@ impl Settings {
         p.check("time_zone", self.time_zone.as_ref(), time_zone);
         p.check("currency", self.currency.as_ref(), currency);
         p.check("date_format", self.date_format.as_ref(), |s| line(s, 32, "must be 1 to 32 characters on one line"));
+        p.check("usage_report", self.usage_report.as_ref(), usage_report);
         self.people(&mut p);
         self.look(&mut p);
         self.rules(&mut p);
@@ -172,6 +173,10 @@ fn time_zone(text: &str) -> Result<(), &'static str> {
         Ok(_) => Ok(()),
         Err(_) => Err("must be a name of the IANA time zone database, such as Europe/Berlin"),
     }
+}
+
+fn usage_report(text: &str) -> Result<(), &'static str> {
+    if ["off", "monthly"].contains(&text) { Ok(()) } else { Err("must be off or monthly") }
 }
 
 fn currency(text: &str) -> Result<(), &'static str> {

@@ -30,6 +30,7 @@ fn full() -> Settings {
         },
         "auto_join": { "enabled": true, "role": "member" },
         "invitations": { "expiry_days": 7 },
+        "usage_report": "monthly",
         "custom": { "a": 1, "b": { "c": [1, 2] } },
     });
     serde_json::from_value(value).unwrap()

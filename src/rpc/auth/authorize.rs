@@ -25,11 +25,11 @@ pub(super) async fn authorize(
     let amounts = f.amounts(&m.amounts, 0);
     let idempotency_key = f.idempotency_key(&m.idempotency_key);
     let level = match v1::AckLevel::try_from(m.ack_level) {
-        Ok(level) => Ok(level != v1::AckLevel::CheckOnly),
+        Ok(level) => Ok(level),
         Err(_) => Err("must be one of the levels that there are"),
     };
     let level = f.read("ack_level", level);
-    let (Some(tenant), Some(amounts), Some(idempotency_key), Some(consume)) = (tenant, amounts, idempotency_key, level)
+    let (Some(tenant), Some(amounts), Some(idempotency_key), Some(level)) = (tenant, amounts, idempotency_key, level)
     else {
         return Err(f.refuse());
     };
@@ -45,7 +45,8 @@ pub(super) async fn authorize(
         subject_api_key,
         permissions: m.permissions,
         amounts,
-        consume,
+        consume: level != v1::AckLevel::CheckOnly,
+        leased: level == v1::AckLevel::Leased,
         idempotency_key,
     };
     let decision = s.0.app.authorize(&ctx, question).await?;

@@ -105,6 +105,7 @@ fn plan(of: &PlanRef, plan: &Plan) -> v1::Plan {
         limits: plan.limits.iter().map(|(metric, of_metric)| limit(metric, of_metric)).collect(),
         public: plan.public,
         self_service: plan.self_service,
+        usage_retention_days: plan.retention_days().into(),
     }
 }
 

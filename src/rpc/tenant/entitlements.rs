@@ -6,11 +6,11 @@ use tonic::Request;
 
 use crate::app::entitlements::{FeatureChange, FeatureView, LimitView};
 use crate::domain::catalogue::{MAX_AMOUNT, MetricKind, is_name};
-use crate::domain::entitlement::{LimitOverride, Source};
+use crate::domain::entitlement::LimitOverride;
 use crate::error::Error;
 use crate::rpc::convert::time;
 use crate::rpc::fields::Fields;
-use crate::rpc::{Services, v1};
+use crate::rpc::{Services, convert, v1};
 use crate::time::Timestamp;
 
 pub(super) async fn list_limits(
@@ -109,14 +109,6 @@ fn short_text(text: &str) -> Result<&str, &'static str> {
     Ok(text)
 }
 
-const fn source(source: Source) -> v1::EntitlementSource {
-    match source {
-        Source::Plan => v1::EntitlementSource::Plan,
-        Source::Override => v1::EntitlementSource::Override,
-        Source::Tenant => v1::EntitlementSource::Tenant,
-    }
-}
-
 const fn kind(kind: MetricKind) -> v1::MetricKind {
     match kind {
         MetricKind::Counter => v1::MetricKind::Counter,
@@ -135,7 +127,7 @@ fn limit(view: &LimitView) -> v1::Limit {
         used: view.used,
         remaining: view.remaining(),
         reset_time: view.resets_at.map(time),
-        source: source(view.source).into(),
+        source: convert::source(view.source).into(),
         expire_time: view.expires_at.map(time),
         plan_limit: view.plan_limit,
         soft_percent: view.soft_percent.into(),
@@ -147,7 +139,7 @@ fn feature(view: &FeatureView) -> v1::Feature {
         feature: view.feature.clone(),
         description: view.description.clone(),
         enabled: view.enabled,
-        source: source(view.source).into(),
+        source: convert::source(view.source).into(),
         expire_time: view.expires_at.map(time),
         in_plan: view.in_plan,
     }

@@ -35,12 +35,18 @@ where n.nspname = 'tenantry' and c.relkind in ('r', 'p')
   and exists (select 1 from pg_attribute a where a.attrelid = c.oid and a.attname in ('tenant_id', 'user_id') and not a.attisdropped)
 union all
 select 'policy reaches me and is not in the list', format('%s.%I', p.polrelid::regclass, p.polname),
-       format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+       case when by_role.name = current_user then format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+            else format('revoke %I from %I', by_role.name, current_user) end
 from pg_policy p
 join pg_class c on c.oid = p.polrelid
 join pg_namespace n on n.oid = c.relnamespace
+cross join lateral (
+  select case r.oid when 0 then current_user else pg_get_userbyid(r.oid) end as name
+  from unnest(p.polroles) r(oid)
+  where r.oid = 0 or pg_has_role(current_user, r.oid, 'member')
+  order by r.oid = 0 or pg_get_userbyid(r.oid) = current_user desc
+  limit 1) by_role
 where n.nspname = 'tenantry'
-  and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(current_user, r.oid, 'member'))
   and md5(row(c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))::text)
       <> all ($1)
 union all
@@ -78,6 +84,15 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'tenantry' and c.relkind in ('r', 'p')
   and has_table_privilege(current_user, c.oid, 'truncate, references, trigger')
+union all
+select 'privilege beyond the commit lanes', c.oid::regclass::text,
+       format('revoke all on %s from public, %I', c.oid::regclass, current_user)
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where current_user = 'tenantry_meter' and n.nspname = 'tenantry' and c.relkind in ('r', 'p', 'v', 'm', 'f')
+  and c.relname not in ('quota_account', 'quota_lease', 'quota_writer', 'quota_hold', 'quota_notice', 'usage_event', 'usage_horizon', 'usage_rollup', 'job', 'expected_policy')
+  and (has_table_privilege(current_user, c.oid, 'select, insert, update, delete, truncate, references, trigger')
+       or has_any_column_privilege(current_user, c.oid, 'select, insert, update, references'))
 union all
 select 'partition granted directly', c.oid::regclass::text,
        format('revoke all on %s from public, %I', c.oid::regclass, current_user)

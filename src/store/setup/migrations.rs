@@ -5,12 +5,12 @@
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{Connection, PgConnection};
 
-use super::{Report, SetupError, step};
+use super::{Report, SERVER_ROLES, SetupError, step};
 
 /// `migrations/postgres`, compiled in.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// The policies that reach the roles of the server, each with the digest by which the start-up check knows it. Texts
+/// The policies that reach the roles of the server, which are $1, each with the digest by which the start-up check knows it. Texts
 /// depend on `search_path`, so this and the check both run under `pg_catalog` alone.
 const PRESENT: &str = "
     select me.rolname::text as role, format('%I on %s', p.polname, p.polrelid::regclass) as name,
@@ -20,7 +20,7 @@ const PRESENT: &str = "
     cross join pg_policy p
     join pg_class c on c.oid = p.polrelid
     join pg_namespace n on n.oid = c.relnamespace
-    where me.rolname in ('tenantry_app', 'tenantry_system')
+    where me.rolname = any ($1)
       and n.nspname = 'tenantry'
       and exists (select 1 from unnest(p.polroles) r(oid) where r.oid = 0 or pg_has_role(me.oid, r.oid, 'member'))
     order by 2, 1";
@@ -45,6 +45,7 @@ pub fn known_version() -> i64 {
 /// stays `tenantry_owner` afterwards; close it.
 pub(super) async fn apply(conn: &mut PgConnection) -> Result<Report, SetupError> {
     become_owner(conn).await?;
+    refuse_missing_roles(conn).await?;
     conn.lock().await?;
     let known = known_version();
     let from = version(conn).await?;
@@ -87,6 +88,25 @@ async fn become_owner(conn: &mut PgConnection) -> Result<(), SetupError> {
         .await
         .map_err(step("looking for the schema"))?;
     if schema { Ok(()) } else { Err(SetupError::NoSchema { database }) }
+}
+
+/// Refuses a database that was set up before one of the server's roles was known: only an administrator creates roles, and
+/// migrations grant to them.
+async fn refuse_missing_roles(conn: &mut PgConnection) -> Result<(), SetupError> {
+    let roles: Vec<String> = sqlx::query_scalar(
+        "select r.name
+         from unnest($1) with ordinality as r(name, place)
+         left join pg_catalog.pg_roles o on o.rolname = r.name
+         where o.oid is null
+            or not has_database_privilege(o.oid, current_database(), 'connect')
+            or not has_schema_privilege(o.oid, 'tenantry', 'usage')
+         order by r.place",
+    )
+    .bind(SERVER_ROLES)
+    .fetch_all(conn)
+    .await
+    .map_err(step("looking for the roles"))?;
+    if roles.is_empty() { Ok(()) } else { Err(SetupError::RolesMissing { roles }) }
 }
 
 /// The newest migration in the database, 0 without any.
@@ -145,7 +165,7 @@ async fn forget_policies(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// Leaves the transaction's `search_path` at `pg_catalog`.
 async fn present_policies(tx: &mut PgConnection) -> Result<Vec<Policy>, sqlx::Error> {
     sqlx::raw_sql("set local search_path = pg_catalog").execute(&mut *tx).await?;
-    sqlx::query_as(PRESENT).fetch_all(tx).await
+    sqlx::query_as(PRESENT).bind(SERVER_ROLES).fetch_all(tx).await
 }
 
 /// Replaces the list of expected policies at once.

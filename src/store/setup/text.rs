@@ -3,7 +3,9 @@
 //! Every block may be repeated. Blocks after the first run as `tenantry_owner`, so that a DBA without superuser, who is
 //! made a member of that role, owns nothing and needs nothing more.
 
-use super::{Bootstrap, SetupError};
+use std::fmt::Write as _;
+
+use super::{Bootstrap, LOGIN_ROLES, SERVER_ROLES, SetupError};
 
 /// Attributes of a role that must never see more than its policies show.
 const POWERLESS: &str = "noinherit nosuperuser nobypassrls nocreaterole nocreatedb noreplication";
@@ -53,8 +55,9 @@ pub(super) fn roles_sql(password: Option<&str>) -> String {
     let mut sql = create_role("tenantry_owner", &format!("nologin {POWERLESS}"));
     let secret = password.map_or_else(String::new, |password| format!(" password {}", literal(password)));
     sql += &create_role("tenantry_migrate", &format!("login noinherit in role tenantry_owner{secret}"));
-    sql += &create_role("tenantry_app", &format!("login {POWERLESS}{secret}"));
-    sql += &create_role("tenantry_system", &format!("login {POWERLESS}{secret}"));
+    for role in SERVER_ROLES {
+        sql += &create_role(role, &format!("login {POWERLESS}{secret}"));
+    }
     // A DBA without superuser must be a member of the role that is to own the database.
     sql += "do $do$ begin\n  \
               if not (select rolsuper from pg_roles where rolname = current_user) then\n    \
@@ -86,16 +89,16 @@ pub(super) fn create_database_sql(database: &str) -> String {
 
 /// Grants and settings, run in the new database. Nothing of it is copied with a template, so it is always run.
 pub(super) fn database_sql(database: &str) -> String {
-    format!(
+    let mut sql = format!(
         "set role tenantry_owner;\n\
          revoke all on database \"{database}\" from public;\n\
-         grant connect on database \"{database}\" to tenantry_migrate, tenantry_app, tenantry_system;\n\
+         grant connect on database \"{database}\" to {login};\n\
          do $do$ begin\n  \
            if not exists (select from pg_namespace where nspname = 'tenantry') then\n    \
              create schema tenantry authorization tenantry_owner;\n  \
            end if;\n\
          end $do$;\n\
-         grant usage on schema tenantry to tenantry_app, tenantry_system;\n\
+         grant usage on schema tenantry to {server};\n\
          reset role;\n\
          -- tenantry_owner inherits nothing, not even what an owner of the database may do in public.\n\
          do $do$ begin\n  \
@@ -106,11 +109,14 @@ pub(super) fn database_sql(database: &str) -> String {
              revoke all on schema public from public;\n  \
            end if;\n\
          end $do$;\n\
-         reset role;\n\
-         alter role tenantry_migrate in database \"{database}\" set search_path = tenantry;\n\
-         alter role tenantry_app in database \"{database}\" set search_path = tenantry;\n\
-         alter role tenantry_system in database \"{database}\" set search_path = tenantry;\n"
-    )
+         reset role;\n",
+        login = LOGIN_ROLES.join(", "),
+        server = SERVER_ROLES.join(", "),
+    );
+    for role in LOGIN_ROLES {
+        let _ = writeln!(sql, "alter role {role} in database \"{database}\" set search_path = tenantry;");
+    }
+    sql
 }
 
 /// A string literal, right under both settings of `standard_conforming_strings`.

@@ -67,10 +67,13 @@ statements! {
          limit 3",
     );
     LIST_USED_OF_USER: AcrossTenants = Statement::new(
-        "select q.tenant_id, q.metric, q.committed
+        "select q.tenant_id, q.metric, q.period_start, q.period_end, q.committed + coalesce((
+                  select cast(sum(l.settled) as bigint) from quota_lease l
+                  where l.tenant_id = q.tenant_id and l.account_id = q.account_id), 0) as used
          from membership m
          join quota_account q on q.tenant_id = m.tenant_id
-         where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.period_start = $4",
+         where m.user_id = $1 and m.status = 1 and m.tenant_id between $2 and $3 and q.scope = 2
+           and q.period_start <= $4 and (q.period_end is null or q.period_end > $4)",
     );
     /// Of the top role alone, which stands in the membership's own row.
     LIST_ACTIVE_IN_TOP: AcrossTenants = Statement::new(
@@ -93,7 +96,9 @@ statements! {
 struct UsedRow {
     tenant_id: Uuid,
     metric: String,
-    committed: i64,
+    period_start: Timestamp,
+    period_end: Option<Timestamp>,
+    used: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -260,7 +265,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric.clone()), own(&row))).collect())
     }
 
-    /// What a page of a person's tenants has used in a period, by tenant and metric.
+    /// What a page of a person's tenants has used in the periods that hold an instant, by tenant and metric.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
@@ -268,12 +273,18 @@ impl Store {
         &self,
         user: UserId,
         page: &[MyTenant],
-        period: Period,
-    ) -> Result<HashMap<(TenantId, String), i64>, Error> {
+        now: Timestamp,
+    ) -> Result<HashMap<(TenantId, String), (Period, i64)>, Error> {
         let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(HashMap::new()) };
-        let args =
-            [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into(), period.start.into()];
+        let args = [user.0.into(), first.tenant.tenant_id.0.into(), last.tenant.tenant_id.0.into(), now.into()];
         let rows: Vec<UsedRow> = self.across_tenants().await?.all(&LIST_USED_OF_USER, &args).await?;
-        Ok(rows.into_iter().map(|row| ((TenantId(row.tenant_id), row.metric), row.committed)).collect())
+        let period = |row: &UsedRow| Period {
+            start: row.period_start,
+            end: row.period_end.unwrap_or_else(|| Period::month_of(row.period_start).end),
+        };
+        Ok(rows
+            .into_iter()
+            .map(|row| ((TenantId(row.tenant_id), row.metric.clone()), (period(&row), row.used)))
+            .collect())
     }
 }

@@ -5,7 +5,6 @@ use super::super::tx::{AcrossTenants, Statement, statements};
 use super::TenantIdRow;
 use crate::domain::catalogue::MEMBERS;
 use crate::domain::id::TenantId;
-use crate::domain::period::Period;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::RoleName;
 use crate::error::Error;
@@ -20,15 +19,20 @@ statements! {
     );
     /// Tenants of a plan that use more of a metric than a limit, or than their own override, admits.
     LIST_OVER_LIMIT: AcrossTenants = Statement::new(
-        "select t.tenant_id, q.committed as used, o.limit_value
-         from tenant t
-         join quota_account q on q.tenant_id = t.tenant_id
-         left join limit_override o on o.tenant_id = t.tenant_id and o.metric = q.metric
-                                   and (o.expires_at is null or o.expires_at > $5)
-         where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2 and q.metric = $3 and q.period_start = $4
-           and ((o.metric is null and q.committed > $6) or q.committed > o.limit_value + o.limit_value * $7 / 100)
-         order by t.tenant_id
-         limit $8",
+        "select q.tenant_id, q.used, o.limit_value
+         from (
+           select t.tenant_id, q.metric, q.committed + coalesce((
+                    select cast(sum(l.settled) as bigint) from quota_lease l
+                    where l.tenant_id = q.tenant_id and l.account_id = q.account_id), 0) as used
+           from tenant t
+           join quota_account q on q.tenant_id = t.tenant_id
+           where t.plan = $1 and t.deleted_at is null and t.tenant_id > $2 and q.metric = $3 and q.scope = 2
+             and q.period_start <= $4 and (q.period_end is null or q.period_end > $4)) q
+         left join limit_override o on o.tenant_id = q.tenant_id and o.metric = q.metric
+                                   and (o.expires_at is null or o.expires_at > $4)
+         where (o.metric is null and q.used > $5) or q.used > o.limit_value + o.limit_value * $6 / 100
+         order by q.tenant_id
+         limit $7",
     );
     /// Tenants of a plan that hold more seats, by active members and pending invitations, than there are, or than their own
     /// override allows.
@@ -113,7 +117,7 @@ impl Store {
         Ok(row.map_or(0, |row| row.tenants))
     }
 
-    /// A page of the tenants of a plan that use more of a counter in a period than a limit admits; overrides that hold at
+    /// A page of the tenants of a plan that use more of a counter in its period than a limit admits; overrides that hold at
     /// `now` come before the limit.
     ///
     /// # Errors
@@ -121,7 +125,7 @@ impl Store {
     pub async fn list_over_limit(
         &self,
         plan: &str,
-        (metric, limit, period): (&str, &Limit, Period),
+        (metric, limit): (&str, &Limit),
         (after, size): (Uuid, i64),
         now: Timestamp,
     ) -> Result<Vec<Over>, Error> {
@@ -129,7 +133,6 @@ impl Store {
             plan.into(),
             after.into(),
             metric.into(),
-            period.start.into(),
             now.into(),
             limit.admits().into(),
             i64::from(limit.soft_percent).into(),

@@ -1,7 +1,7 @@
 //! A PostgreSQL for tests: a real one, of this run's own, from the binaries that are installed, or the one that
 //! `TEST_DATABASE_URL` (an administrator's address) names. Missing binaries are an error, never a skipped test.
 
-mod server;
+pub(crate) mod server;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -12,7 +12,6 @@ use tenantry::store::setup::{self, Bootstrap};
 use tokio::sync::OnceCell;
 
 use server::Supervisor;
-pub(crate) use server::binaries;
 
 /// Of every role that tests create, on every cluster.
 const PASSWORD: &str = "for tests: ' & $";
@@ -32,6 +31,8 @@ pub(crate) struct Database {
     pub(crate) app_url: String,
     /// As the system role.
     pub(crate) system_url: String,
+    /// As the role of the commit lanes.
+    pub(crate) meter_url: String,
     /// As superuser, in this database.
     pub(crate) admin_url: String,
     /// As the role that migrates.
@@ -122,6 +123,7 @@ impl Cluster {
         Database {
             app_url: self.url(name, "tenantry_app"),
             system_url: self.url(name, "tenantry_system"),
+            meter_url: self.url(name, "tenantry_meter"),
             migrate_url: self.url(name, "tenantry_migrate"),
             admin_url,
         }

@@ -1,0 +1,151 @@
+//! A commit lane in memory: its writer, its queue, its leases.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use uuid::Uuid;
+
+use super::{Entry, Op};
+use crate::decide::quota::item::Item;
+use crate::decide::quota::mutant::{self, Mutant};
+use crate::decide::quota::{Micros, Settings};
+use crate::domain::quota::{AccountKey, Class};
+
+/// A lease, as far as this server knows. `free + pending + spent` is what its row has granted and not settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lease {
+    pub(super) epoch: i64,
+    pub(super) free: i64,
+    /// Held by items that are not settled.
+    pub(super) pending: i64,
+    /// Promised, and never to be settled.
+    spent: i64,
+    pub(super) closing: bool,
+    pub(super) used_at: Micros,
+    /// Whether something was settled that is not folded.
+    settled: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) writer: Uuid,
+    pub(super) batch_no: i64,
+    pub(super) queue: VecDeque<Entry>,
+    pub(super) leases: BTreeMap<(AccountKey, Class), Lease>,
+    pub(super) ops: BTreeMap<(AccountKey, Class), Op>,
+    /// When it last reached the database.
+    pub(super) reached: Option<Micros>,
+    /// When its leases are looked through next.
+    pub(super) look_at: Micros,
+    pub(super) at_work: bool,
+}
+
+impl Lane {
+    /// Whether its leases of a class have room for every charge of an item.
+    pub(super) fn covers(&self, item: &Item, class: Class) -> bool {
+        item.charges.iter().all(|charge| {
+            let lease = self.leases.get(&(charge.account, class));
+            lease.is_some_and(|lease| !lease.closing && lease.free >= charge.amount)
+        })
+    }
+
+    /// What items hold of an account.
+    pub(super) fn pending(&self, account: &AccountKey) -> i64 {
+        let of = |class| self.leases.get(&(*account, class)).map_or(0, |lease| lease.pending);
+        of(Class::Durable) + of(Class::Leased)
+    }
+
+    /// Returns leases that are wanted back and settled, those that nobody uses, and all when the server stops; folds what was
+    /// settled, so that others know of it.
+    pub(super) fn look_after_leases(&mut self, stopping: bool, settings: &Settings, now: Micros) {
+        self.look_at = now + settings.look;
+        for ((account, class), lease) in &mut self.leases {
+            lease.closing |= stopping || lease.used_at + settings.idle_return < now;
+            let (account, class) = (*account, *class);
+            if lease.closing && (lease.pending == 0 || mutant::is(Mutant::ReturnUndrained)) {
+                self.ops.insert((account, class), Op::Return { account, class, spent: lease.spent });
+            } else if lease.settled && !lease.closing {
+                self.ops.entry((account, class)).or_insert(Op::Grant { account, class, wanted: 0, known: 0 });
+            }
+        }
+    }
+
+    /// The operations that are due, with the epochs that are known now.
+    pub(super) fn take_ops(&mut self) -> Vec<Op> {
+        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().collect();
+        let with_epoch = |op| match op {
+            Op::Grant { account, class, wanted, .. } => {
+                let known = self.leases.get(&(account, class)).map_or(0, |lease| lease.epoch);
+                Op::Grant { account, class, wanted, known }
+            }
+            Op::Return { .. } => op,
+        };
+        ops.into_iter().map(with_epoch).collect()
+    }
+
+    pub(super) fn close(&mut self, key: (AccountKey, Class)) {
+        if let Some(lease) = self.leases.get_mut(&key) {
+            lease.closing = true;
+            self.look_at = 0;
+        }
+    }
+
+    /// Forgets a lease whose fence was found broken.
+    pub(super) fn drop_lease(&mut self, key: (AccountKey, Class), epoch: i64) {
+        if self.leases.get(&key).is_some_and(|lease| lease.epoch == epoch) {
+            self.leases.remove(&key);
+        }
+    }
+
+    /// Enters what a lease was granted; none when its row was open with an epoch that nothing here knows.
+    pub(super) fn granted(&mut self, key: (AccountKey, Class), grant: Option<(i64, i64)>, now: Micros) {
+        let Some((epoch, amount)) = grant else {
+            self.leases.remove(&key);
+            return;
+        };
+        match self.leases.get_mut(&key).filter(|lease| lease.epoch == epoch) {
+            Some(lease) => {
+                lease.free += amount;
+                lease.settled = false;
+            }
+            None if amount > 0 => {
+                let lease =
+                    Lease { epoch, free: amount, pending: 0, spent: 0, closing: false, used_at: now, settled: false };
+                self.leases.insert(key, lease);
+            }
+            None => {
+                self.leases.remove(&key);
+            }
+        }
+    }
+
+    /// An item's parts were settled on their leases.
+    pub(super) fn settled(&mut self, entry: &mut Entry) {
+        for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
+            let Some(held) = held.take() else { continue };
+            if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
+                lease.pending -= charge.amount;
+                lease.settled = true;
+            }
+        }
+    }
+
+    /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are spent:
+    /// somebody was told that he has them.
+    pub(super) fn give_back(&mut self, entry: &mut Entry, reuse: bool) {
+        for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
+            let Some(held) = held.take() else { continue };
+            if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
+                lease.pending -= charge.amount;
+                *(if reuse { &mut lease.free } else { &mut lease.spent }) += charge.amount;
+            }
+        }
+    }
+
+    fn lease_of(&mut self, account: AccountKey, class: Class, epoch: i64) -> Option<&mut Lease> {
+        let lease = self.leases.get_mut(&(account, class)).filter(|lease| lease.epoch == epoch)?;
+        if lease.closing {
+            self.look_at = 0;
+        }
+        Some(lease)
+    }
+}
