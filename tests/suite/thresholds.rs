@@ -5,7 +5,7 @@ use tenantry::rpc::v1;
 use tonic::Code;
 
 use crate::harness::{
-    Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, wrong_fields,
+    Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, until, wrong_fields,
 };
 
 on_both_engines! {
