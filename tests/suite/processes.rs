@@ -283,6 +283,11 @@ async fn everything_counts_once(house: &House, server: &Program, owner: &Headers
     let folded = house.count("select cast(sum(committed) as bigint) from quota_account").await;
     let leased = house.count("select cast(coalesce(sum(settled), 0) as bigint) from quota_lease").await;
     assert_eq!(folded + leased, all);
+    let mut operator = server.clients(Headers::default().and("x-api-key", &server.operator_key()));
+    let mut books = operator.usage.verify_usage(v1::VerifyUsageRequest::default()).await.unwrap().into_inner();
+    while let Some(found) = books.message().await.unwrap() {
+        assert_eq!(found.findings, [], "the books do not agree");
+    }
 }
 
 async fn a_stop_finishes_what_is_under_way(engine: Engine) {

@@ -5,7 +5,7 @@ use tenantry::rpc::v1;
 use tonic::Code;
 
 use crate::harness::{
-    Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, wrong_fields,
+    Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, until, wrong_fields,
 };
 
 on_both_engines! {
@@ -89,20 +89,26 @@ async fn told(t: &Bed, tenant: &Tenant) -> (Vec<String>, Vec<String>, i64) {
     (mails, rows.collect(), feed[0].0)
 }
 
+/// The same, once these percents have come by mail: what a lease has settled is folded in within a second.
+async fn until_told(t: &Bed, tenant: &Tenant, percents: &[&str]) -> (Vec<String>, Vec<String>, i64) {
+    until("owners are told", async || told(t, tenant).await.0 == percents).await;
+    told(t, tenant).await
+}
+
 async fn whoever_reaches_a_threshold_is_told_once(t: Bed) {
     let acme = t.tenant("acme").await;
     let mut owner = t.with_token(&acme.owner.token);
     owner.usage.consume(ask(&acme, 79)).await.unwrap();
     assert_eq!(told(&t, &acme).await, (vec![], vec![], 0));
     owner.usage.consume(ask(&acme, 1)).await.unwrap();
-    let (mails, rows, feed) = told(&t, &acme).await;
-    assert_eq!((mails, feed), (vec!["80".to_owned()], 1));
+    let (_, rows, feed) = until_told(&t, &acme, &["80"]).await;
+    assert_eq!(feed, 1);
     assert!(rows.len() == 1 && rows[0].contains(r#""metric":{"after":"quizzes""#), "{rows:?}");
     owner.usage.consume(ask(&acme, 19)).await.unwrap();
     assert_eq!(told(&t, &acme).await.0, ["80"]);
     owner.usage.consume(ask(&acme, 1)).await.unwrap();
-    let (mails, rows, feed) = told(&t, &acme).await;
-    assert_eq!((mails, rows.len(), feed), (vec!["100".to_owned(), "80".to_owned()], 2, 2));
+    let (_, rows, feed) = until_told(&t, &acme, &["100", "80"]).await;
+    assert_eq!((rows.len(), feed), (2, 2));
 }
 
 async fn fifty_callers_reach_a_threshold_once(t: Bed) {
@@ -120,8 +126,8 @@ async fn fifty_callers_reach_a_threshold_once(t: Bed) {
     for server in beside.iter().chain([&t]) {
         server.run_jobs().await;
     }
-    let (mails, rows, feed) = told(&t, &acme).await;
-    assert_eq!((mails, rows.len(), feed), (vec!["100".to_owned(), "80".to_owned()], 2, 2));
+    let (_, rows, feed) = until_told(&t, &acme, &["100", "80"]).await;
+    assert_eq!((rows.len(), feed), (2, 2));
 }
 
 async fn other_thresholds_hold_for_the_open_period(t: Bed) {
@@ -130,7 +136,7 @@ async fn other_thresholds_hold_for_the_open_period(t: Bed) {
     owner.usage.consume(ask(&acme, 40)).await.unwrap();
     owner.usage.set_thresholds(set(&acme, &[30, 45])).await.unwrap();
     owner.usage.consume(ask(&acme, 1)).await.unwrap();
-    assert_eq!(told(&t, &acme).await.0, ["30"]);
+    until_told(&t, &acme, &["30"]).await;
     owner.usage.set_thresholds(set(&acme, &[])).await.unwrap();
     owner.usage.consume(ask(&acme, 59)).await.unwrap();
     assert_eq!(told(&t, &acme).await.0, ["30"], "nobody wants to know");
@@ -141,8 +147,8 @@ async fn a_new_period_is_told_of_again(t: Bed) {
     let key = t.service_key(&["usage.*"]).await;
     let mut service = t.with_key(&key);
     service.usage.consume(ask(&acme, 80)).await.unwrap();
-    assert_eq!(told(&t, &acme).await.0, ["80"]);
+    until_told(&t, &acme, &["80"]).await;
     t.clock.advance(chrono::TimeDelta::days(31));
     service.usage.consume(ask(&acme, 85)).await.unwrap();
-    assert_eq!(told(&t, &acme).await.0, ["80", "80"]);
+    until_told(&t, &acme, &["80", "80"]).await;
 }
