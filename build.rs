@@ -55,7 +55,11 @@ fn access_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         let rule = rule(access).map_err(|problem| format!("{name}: {problem}"))?;
         let repeatable = method.input().get_field_by_name("request_id").is_some();
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        writeln!(table, "    Access {{ path: {path:?}, repeatable: {repeatable}, {rule} }},")?;
+        let takes_stream = method.is_client_streaming();
+        writeln!(
+            table,
+            "    Access {{ path: {path:?}, repeatable: {repeatable}, takes_stream: {takes_stream}, {rule} }},"
+        )?;
     }
     table.push_str("]\n");
     Ok(table)

@@ -12,7 +12,7 @@ mod cluster;
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ const MEASURED: Duration = Duration::from_secs(5);
 const MANY: (usize, usize) = (8, 8);
 /// One caller alone.
 const ALONE: (usize, usize) = (1, 1);
+/// Accounts by which memory is measured.
+const ACCOUNTS: usize = 20_000;
 /// Events in a `RecordUsage`.
 const BATCH: usize = 100;
 /// Ticks of a second in /proc on every Linux that Rust runs on.
@@ -96,12 +98,14 @@ async fn compare() -> Result<()> {
         }
     };
     let durable = |channel| consume(channel, &token, v1::AckLevel::Durable);
+    let who = |channel| who_am_i(channel, &token);
     let leased = |channel| consume(channel, &token, v1::AckLevel::Leased);
     let on_pg = |channel| record(channel, &token);
     let embedded_record = |channel| record(channel, &token_on_sqlite);
 
     let mut all = vec![
         measure("bare gRPC, 64 callers", &bare, MANY, check).await?,
+        measure("WhoAmI: the gate alone", &ours, MANY, who).await?,
         measure("LEASED, 64 callers", &ours, MANY, leased).await?,
         measure("DURABLE, 64 callers", &ours, MANY, durable).await?,
         naive.measure("naive, 64 callers", 64).await?,
@@ -118,35 +122,94 @@ async fn compare() -> Result<()> {
         let (p50, p99) = (m.median.as_micros(), m.slowest_hundredth.as_micros());
         println!("{:30} {:>9.0} {p50:>10} {p99:>10} {cpu:>12} {ratio:>8}", m.name, m.per_second);
     }
+    let resident = memory(&ours, &database, data.path()).await?;
     let sqlite = all.pop().ok_or("nothing")?;
     let postgres = all.pop().ok_or("nothing")?;
     #[expect(clippy::cast_precision_loss, reason = "a hundred")]
     let events = |m: &Measured| m.per_second * BATCH as f64;
-    println!("LEASED: {:.2} x the bare server's CPU (aim: at most 1.5)", all[1].cpu_micros.unwrap_or(f64::NAN) / floor);
-    println!("DURABLE on one tenant: {:.1} x naive (aim: at least 10)", all[2].per_second / all[3].per_second);
-    let slower = all[4].median.as_secs_f64() - all[5].median.as_secs_f64();
+    println!("LEASED: {:.2} x the bare server's CPU (aim: at most 1.5)", all[2].cpu_micros.unwrap_or(f64::NAN) / floor);
+    println!("DURABLE on one tenant: {:.1} x naive (aim: at least 10)", all[3].per_second / all[4].per_second);
+    let slower = all[5].median.as_secs_f64() - all[6].median.as_secs_f64();
     println!("DURABLE alone: {:+.2} ms against naive (aim: at most +2)", slower * 1e3);
     println!("RecordUsage, events a second: {:.0} on PostgreSQL (aim: 50,000)", events(&postgres));
     println!("RecordUsage, events a second: {:.0} on SQLite (aim: 20,000)", events(&sqlite));
+    println!(
+        "Memory: {resident:.2} KiB an active account, so {:.0} MiB for 100,000 (aim: 200)",
+        resident * 1e5 / 1024.0
+    );
     Ok(())
+}
+
+/// By how many KiB the server grows with each account that is at work. The tenants are copies of the one that there is.
+async fn memory(server: &Running, database: &Database, data: &Path) -> Result<f64> {
+    let mut admin = database.administrator().await;
+    let sql = "insert into tenant
+               select (jsonb_populate_record(t, jsonb_build_object('tenant_id', gen_random_uuid(), 'slug', 'copy-' || n,
+                                                                   'external_id', null))).*
+               from (select one from tenant one limit 1) x (t), generate_series(1, $1) n
+               returning tenant_id::text";
+    let ids: Vec<String> = sqlx::query_scalar(sql).bind(i32::try_from(ACCOUNTS)?).fetch_all(&mut admin).await?;
+    let operator = std::fs::read_to_string(data.join("operator.key"))?;
+    let channel = Endpoint::from_shared(server.address.clone())?.connect().await?;
+    let mut auth = AuthServiceClient::with_interceptor(channel, Bearer::new("x-api-key", operator.trim()));
+    let permissions = vec!["usage.write".to_owned()];
+    let key = v1::CreateServiceKeyRequest { display_name: "meter".to_owned(), permissions, ..Default::default() };
+    let key = auth.create_service_key(key).await?.into_inner().secret;
+    let before = server.resident()?;
+    let ids = Arc::new(ids);
+    let callers: Vec<_> = (0..64)
+        .map(|caller| {
+            let (ids, address, key) = (ids.clone(), server.address.clone(), key.clone());
+            tokio::spawn(async move {
+                let channel = Endpoint::from_shared(address)?.connect().await?;
+                let mut usage = UsageServiceClient::with_interceptor(channel, Bearer::new("x-api-key", &key));
+                for tenant in ids.iter().skip(caller).step_by(64) {
+                    let amounts = vec![v1::Amount { metric: "calls".to_owned(), amount: 1 }];
+                    let asked = v1::ConsumeRequest { tenant: tenant.clone(), amounts, ..Default::default() };
+                    usage.consume(asked).await?;
+                }
+                Ok::<_, Box<dyn Error + Send + Sync>>(())
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await?.map_err(|error| error.to_string())?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let accounts = ACCOUNTS as f64;
+    Ok((server.resident()? - before) / accounts)
 }
 
 type Authorized = tonic::service::interceptor::InterceptedService<Channel, Bearer>;
 
 /// The header that says who calls.
 #[derive(Clone)]
-struct Bearer(tonic::metadata::MetadataValue<tonic::metadata::Ascii>);
+struct Bearer(&'static str, tonic::metadata::MetadataValue<tonic::metadata::Ascii>);
+
+impl Bearer {
+    fn new(name: &'static str, value: &str) -> Self {
+        Self(name, value.parse().expect("credentials are ASCII"))
+    }
+}
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        request.metadata_mut().insert(self.0, self.1.clone());
         Ok(request)
     }
 }
 
 fn client(channel: Channel, token: &str) -> UsageServiceClient<Authorized> {
-    let bearer = format!("Bearer {token}").parse().expect("tokens are ASCII");
-    UsageServiceClient::with_interceptor(channel, Bearer(bearer))
+    UsageServiceClient::with_interceptor(channel, Bearer::new("authorization", &format!("Bearer {token}")))
+}
+
+fn who_am_i(channel: Channel, token: &str) -> impl Fn() -> Answer + Send + 'static {
+    let bearer = Bearer::new("authorization", &format!("Bearer {token}"));
+    let client = AuthServiceClient::with_interceptor(channel, bearer);
+    move || {
+        let mut client = client.clone();
+        Box::pin(async move { client.who_am_i(v1::WhoAmIRequest {}).await.map(drop) })
+    }
 }
 
 fn consume(channel: Channel, token: &str, level: v1::AckLevel) -> impl Fn() -> Answer + Send + 'static {
@@ -316,6 +379,8 @@ async fn sign_up(address: &str) -> Result<String> {
 struct Running {
     child: Child,
     address: String,
+    /// Kept: it goes on writing.
+    _out: BufReader<ChildStdout>,
 }
 
 impl Running {
@@ -324,7 +389,7 @@ impl Running {
         std::fs::write(data.join("catalogue.toml"), PRODUCT)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
         command
-            .args(["serve", "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--log=warn"])
+            .args(["serve", "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--log=warn", "--sign-up=immediate"])
             .arg(format!("--data-dir={}", data.display()))
             .arg(format!("--catalogue={}", data.join("catalogue.toml").display()));
         if let Some(database) = database {
@@ -341,14 +406,23 @@ impl Running {
     /// Starts it, and reads its address from the first line that has one.
     fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let out = child.stdout.take().ok_or("no output")?;
-        for line in BufReader::new(out).lines() {
-            let line = line?;
+        let mut out = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let mut line = String::new();
+        while out.read_line(&mut line)? > 0 {
             if let Some(at) = line.find("http://") {
-                return Ok(Self { child, address: line[at..].trim().to_owned() });
+                let address = line[at..].trim().to_owned();
+                return Ok(Self { child, address, _out: out });
             }
+            line.clear();
         }
         Err("the server did not say where it listens".into())
+    }
+
+    /// Memory of the process that is in use now, in KiB.
+    fn resident(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("an odd status")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
     }
 
     /// CPU time of the whole process so far.

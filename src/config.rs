@@ -231,6 +231,18 @@ pub struct Serve {
     #[arg(help_heading = "Limits")]
     pub max_deadline: Duration,
 
+    /// How long after a right was taken away a request may still be decided on what was before, in seconds, on other servers
+    /// than the one that took it: as a rule it is some milliseconds, never more than this. It is also how long decisions go
+    /// on when the database is lost
+    #[arg(long, env = "TENANTRY_MAX_STALENESS", default_value = "5", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = "Limits")]
+    pub max_staleness: Duration,
+
+    /// Sessions, members, tenants, keys and names of each of which so many are kept in memory, at most
+    #[arg(long, env = "TENANTRY_MEMORY_ENTRIES", default_value_t = 100_000, value_name = "N")]
+    #[arg(help_heading = "Limits")]
+    pub memory_entries: usize,
+
     /// Age in seconds at which a connection is closed gracefully, so that load spreads to new replicas
     #[arg(long, env = "TENANTRY_MAX_CONNECTION_AGE", default_value = "3600", value_name = "SECONDS")]
     #[arg(value_parser = seconds, help_heading = "Limits")]

@@ -29,6 +29,23 @@ pub struct Shortage {
     pub resets_at: Timestamp,
 }
 
+/// A rate that an amount does not go through now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateShortage {
+    /// The metric's name.
+    pub metric: String,
+    /// What was asked for.
+    pub amount: i64,
+    /// What of the burst is used and has not come back yet.
+    pub used: i64,
+    /// How many at once.
+    pub burst: i64,
+    /// How many per minute.
+    pub per_minute: i64,
+    /// After how long it goes through, if nothing else does; none is never.
+    pub wait: Option<TimeDelta>,
+}
+
 /// A metric of which more is in use than a plan allows.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Excess {
@@ -244,6 +261,8 @@ pub enum Error {
     // ---- how much
     #[error("{}", describe_shortages(.0))]
     QuotaExceeded(Vec<Shortage>),
+    #[error("{}", describe_rates(.0))]
+    TooFast(Vec<RateShortage>),
     #[error("called too often: {count} within {} seconds are allowed", .window.num_seconds())]
     RateExceeded { count: u16, window: TimeDelta, retry_after: TimeDelta },
     #[error("the server has as much to do as it may take on; nothing was done, try again shortly")]
@@ -293,4 +312,29 @@ fn describe_shortages(shortages: &[Shortage]) -> String {
         .map(|s| format!("`{}`: {} asked, {} of {} used until {}", s.metric, s.amount, s.used, s.limit, s.resets_at))
         .collect();
     format!("the limit is used up; a larger plan or the next period would do: {}", lines.join("; "))
+}
+
+fn describe_rates(all: &[RateShortage]) -> String {
+    let lines: Vec<String> = all.iter().map(|one| format!("`{}`: {}", one.metric, one.told())).collect();
+    let what = if all.iter().all(|one| one.wait.is_some()) {
+        "this is faster than the limit; wait as long as retry_info says, or get a larger plan"
+    } else {
+        "this is more than the limit ever lets through at once; ask for less at a time, or get a larger limit"
+    };
+    format!("{what}: {}", lines.join("; "))
+}
+
+impl RateShortage {
+    /// It in words.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { amount, used, burst, per_minute, wait, .. } = self;
+        match wait {
+            Some(wait) => {
+                let seconds = wait.num_microseconds().unwrap_or(i64::MAX).saturating_add(999_999) / 1_000_000;
+                format!("{amount} asked, {used} of {burst} used, {per_minute} a minute come back: again in {seconds} s")
+            }
+            None => format!("{amount} asked, never more than {burst} at once at {per_minute} a minute"),
+        }
+    }
 }

@@ -54,7 +54,7 @@ impl App {
     ) -> Result<(User, Profile), Error> {
         let user_id = person.user.user_id;
         if let Some(Some(tenant)) = changes.default_tenant {
-            self.store.find_membership(tenant, user_id).await?.ok_or(Error::TenantNotFound)?;
+            self.store.find_membership(tenant, user_id).await?.found.ok_or(Error::TenantNotFound)?;
         }
         let mut open = match self.begin(ctx, None, AsUser(user_id), key).await? {
             Begun::Done(first) => return Ok(first),

@@ -22,8 +22,8 @@ impl Activity {
 }
 
 impl App {
-    /// Writes down who was active. What cannot be written, because the database is away, is lost: the next call notes it
-    /// again.
+    /// Writes down who was active. What cannot be written, because the database is away, is lost: a call in the
+    /// next minute notes it again.
     pub async fn write_activity(&self) {
         let (taken, _writing) = self.activity.take().await;
         let mut by_tenant: HashMap<TenantId, Vec<(MembershipId, Timestamp)>> = HashMap::new();

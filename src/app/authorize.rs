@@ -5,6 +5,7 @@ use super::App;
 use super::usage::{Amounts, Consumption, UsageView, Who};
 use crate::ctx::{Caller, Ctx, Needs};
 use crate::decide::judge::{judge, permissions};
+use crate::decide::memory::Look;
 use crate::decide::tenant::{Claims, Standing};
 use crate::domain::api_key::ApiKey;
 use crate::domain::name::TenantName;
@@ -55,79 +56,81 @@ impl App {
     /// What is wrong with the question or with who asks it; a no is an answer.
     pub async fn authorize(&self, ctx: &Ctx, question: Question) -> Result<Decision, Error> {
         let may_consume = question.consume && !question.amounts.is_empty();
-        let subject = match &ctx.caller {
+        match &ctx.caller {
             Caller::Service(key) => {
                 if may_consume && !key.permissions.contains("usage.write") {
                     return Err(Error::PermissionMissing("usage.write".to_owned()));
                 }
-                match self.subject(ctx, &question).await {
-                    Ok(subject) => subject,
-                    Err(reason @ (Error::CredentialInvalid | Error::TokenExpired)) => {
-                        return Ok(Decision { reasons: vec![reason], ..Decision::default() });
-                    }
-                    Err(other) => return Err(other),
-                }
             }
-            Caller::User(person) | Caller::Delegated(_, person) => {
+            Caller::User(_) | Caller::Delegated(..) => {
                 if question.subject_token.is_some() {
                     return Err(Error::field("subject_token", "is for services; you ask for yourself"));
                 }
                 if question.subject_api_key.is_some() {
                     return Err(Error::field("subject_api_key", "is for services; you ask for yourself"));
                 }
-                match &ctx.caller {
-                    Caller::Delegated(key, _) => Caller::Delegated(key.clone(), person.clone()),
-                    _ => Caller::User(person.clone()),
-                }
             }
             other => return Err(Error::CallerKindRefused(other.kind())),
+        }
+        let mut look = self.plane.look();
+        let decided = loop {
+            let decided = match subject(&mut look, ctx, &question).await {
+                Ok(subject) => Ok((self.place_of(&mut look, ctx, &question, &subject).await, subject)),
+                Err(reason) => Err(reason),
+            };
+            if look.holds().await {
+                break decided;
+            }
         };
-        self.decide(ctx, &question, subject, may_consume).await
+        let (standing, subject) = match decided {
+            Ok(decided) => decided,
+            Err(reason @ (Error::CredentialInvalid | Error::TokenExpired)) => {
+                return Ok(Decision { reasons: vec![reason], ..Decision::default() });
+            }
+            Err(other) => return Err(other),
+        };
+        if subject.api_key().is_some() {
+            self.key_uses.note_caller(&subject, ctx.now);
+        }
+        let decision =
+            Decision { user: subject.user().cloned(), api_key: subject.api_key().cloned(), ..Decision::default() };
+        match standing {
+            Ok(standing) => self.decide(ctx, &question, (subject, standing), may_consume, decision).await,
+            Err(reason @ (Error::TenantMissing | Error::TenantNotFound | Error::CredentialInvalid)) => {
+                Ok(decision.refused(reason))
+            }
+            Err(other) => Err(other),
+        }
     }
 
-    /// Whom a service asks about.
-    async fn subject(&self, ctx: &Ctx, question: &Question) -> Result<Caller, Error> {
-        match (question.subject_token.as_deref(), question.subject_api_key.as_deref()) {
-            (Some(token), None) => self.plane.person(token, ctx.now).await.map(|person| Caller::User(Box::new(person))),
-            (None, Some(key)) => {
-                let subject = self.plane.identify_api_key(key, ctx.now).await?;
-                self.key_uses.note_caller(&subject, ctx.now);
-                Ok(subject)
-            }
-            (None, None) => Err(Error::field("subject_token", "or subject_api_key must say who it is about")),
-            (Some(_), Some(_)) => Err(Error::field("subject_api_key", "must not be there besides subject_token")),
-        }
+    /// The subject's place in the tenant that it is about.
+    async fn place_of(
+        &self,
+        look: &mut Look<'_>,
+        ctx: &Ctx,
+        question: &Question,
+        subject: &Caller,
+    ) -> Result<Standing, Error> {
+        let claims =
+            Claims { token: subject.own_tenant(), request: question.tenant.clone(), ..question.claims.clone() };
+        let tenant = match look.locate(&claims, ctx.now).await? {
+            Some(tenant) => Some(tenant),
+            None => match subject.person() {
+                Some(person) => self.fallback(person, ctx.now).await?,
+                None => None,
+            },
+        };
+        look.standing(tenant.ok_or(Error::TenantMissing)?, subject, ctx.now).await
     }
 
     async fn decide(
         &self,
         ctx: &Ctx,
         question: &Question,
-        as_subject: Caller,
+        (as_subject, standing): (Caller, Standing),
         consume: bool,
+        mut decision: Decision,
     ) -> Result<Decision, Error> {
-        let mut decision = Decision {
-            user: as_subject.user().cloned(),
-            api_key: as_subject.api_key().cloned(),
-            ..Decision::default()
-        };
-        let claims =
-            Claims { token: as_subject.own_tenant(), request: question.tenant.clone(), ..question.claims.clone() };
-        let tenant = match self.plane.locate(&claims, ctx.now).await {
-            Ok(Some(tenant)) => Some(tenant),
-            Ok(None) => match as_subject.person() {
-                Some(person) => self.fallback(person, ctx.now).await?,
-                None => None,
-            },
-            Err(Error::TenantNotFound) => return Ok(decision.refused(Error::TenantNotFound)),
-            Err(other) => return Err(other),
-        };
-        let Some(tenant) = tenant else { return Ok(decision.refused(Error::TenantMissing)) };
-        let standing = match self.plane.standing(tenant, &as_subject, ctx.now).await {
-            Ok(standing) => standing,
-            Err(reason @ (Error::TenantNotFound | Error::CredentialInvalid)) => return Ok(decision.refused(reason)),
-            Err(other) => return Err(other),
-        };
         let wanted: Vec<&str> = question.permissions.iter().map(String::as_str).collect();
         let needs = Needs { permissions: &wanted, writes: consume, ..Needs::default() };
         decision.reasons = judge(&standing, &as_subject, &needs, ctx.now);
@@ -143,7 +146,7 @@ impl App {
         }
         self.decide_amounts(ctx, question, &standing, consume, &mut decision).await?;
         if let Some(member) = standing.member.as_ref().filter(|_| decision.reasons.is_empty()) {
-            self.activity.note_member(tenant, member, ctx.now);
+            self.activity.note_member(standing.tenant.tenant_id, member, ctx.now);
         }
         decision.standing = Some(standing);
         Ok(decision)
@@ -176,18 +179,21 @@ impl App {
             };
             match self.consume(ctx, tenant, what).await {
                 Ok(consumed) => decision.usage = consumed.usage,
-                Err(Error::QuotaExceeded(shortages)) => {
-                    decision.reasons.push(Error::QuotaExceeded(shortages));
-                    decision.usage = self.check_quota(ctx, tenant, &question.amounts, who).await?.0;
+                Err(refused @ (Error::QuotaExceeded(_) | Error::TooFast(_))) => {
+                    decision.reasons.push(refused);
+                    decision.usage = self.check_quota(ctx, tenant, &question.amounts, who).await?.usage;
                 }
                 Err(other) => return Err(other),
             }
             return Ok(());
         }
-        let (usage, shortages) = self.check_quota(ctx, tenant, &question.amounts, who).await?;
-        decision.usage = usage;
-        if !shortages.is_empty() {
-            decision.reasons.push(Error::QuotaExceeded(shortages));
+        let checked = self.check_quota(ctx, tenant, &question.amounts, who).await?;
+        decision.usage = checked.usage;
+        if !checked.shortages.is_empty() {
+            decision.reasons.push(Error::QuotaExceeded(checked.shortages));
+        }
+        if !checked.too_fast.is_empty() {
+            decision.reasons.push(Error::TooFast(checked.too_fast));
         }
         Ok(())
     }
@@ -197,5 +203,18 @@ impl Decision {
     fn refused(mut self, reason: Error) -> Self {
         self.reasons.push(reason);
         self
+    }
+}
+
+/// Who it is about: whom a service asks about, or the caller.
+async fn subject(look: &mut Look<'_>, ctx: &Ctx, question: &Question) -> Result<Caller, Error> {
+    if !matches!(ctx.caller, Caller::Service(_)) {
+        return Ok(ctx.caller.clone());
+    }
+    match (question.subject_token.as_deref(), question.subject_api_key.as_deref()) {
+        (Some(token), None) => look.person(token, ctx.now).await.map(|person| Caller::User(Box::new(person))),
+        (None, Some(key)) => look.identify_api_key(key, ctx.now).await,
+        (None, None) => Err(Error::field("subject_token", "or subject_api_key must say who it is about")),
+        (Some(_), Some(_)) => Err(Error::field("subject_api_key", "must not be there besides subject_token")),
     }
 }

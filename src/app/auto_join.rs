@@ -21,7 +21,13 @@ impl App {
     /// asked for, so that what keeps it from happening fails no call; the next sign-in tries again.
     pub(super) async fn auto_join(&self, ctx: &Ctx, user: &User) {
         // The server's own doing: the person did not ask for it.
-        match self.try_auto_join(&ctx.as_system("System/AutoJoin"), user).await {
+        let ctx = ctx.as_system("System/AutoJoin");
+        let mut done = self.try_auto_join(&ctx, user).await;
+        if matches!(done, Err(Error::DatabaseUnavailable(_))) {
+            // Nobody else is told to try again.
+            done = self.try_auto_join(&ctx, user).await;
+        }
+        match done {
             Ok(()) | Err(Error::SeatsExhausted { .. } | Error::TenantNotFound) => {}
             Err(error) => tracing::warn!(%error, "a person could not be made a member by their address"),
         }
@@ -29,8 +35,8 @@ impl App {
 
     async fn try_auto_join(&self, ctx: &Ctx, user: &User) -> Result<(), Error> {
         let Ok(domain) = DomainName::parse(user.email.domain()) else { return Ok(()) };
-        let Some(tenant_id) = self.store.find_domain_host(&domain).await? else { return Ok(()) };
-        if self.store.find_membership(tenant_id, user.user_id).await?.is_some() {
+        let Some(tenant_id) = self.store.find_domain_host(&domain).await?.found else { return Ok(()) };
+        if self.store.find_membership(tenant_id, user.user_id).await?.found.is_some() {
             return Ok(());
         }
         let catalogue = self.plane.catalogues.newest(&self.store).await?;

@@ -117,7 +117,7 @@ impl App {
         }
         let Some(person) = ctx.caller.person() else { return Ok(None) };
         let Some(tenant) = person.token_tenant.or(person.default_tenant) else { return Ok(None) };
-        Ok(self.store.find_membership(tenant, person.user.user_id).await?.map(|_| tenant))
+        Ok(self.store.find_membership(tenant, person.user.user_id).await?.found.map(|_| tenant))
     }
 }
 

@@ -29,7 +29,7 @@ impl App {
     pub async fn add_domain(&self, t: &TenantCtx, name: DomainName, key: Option<RequestKey>) -> Result<Domain, Error> {
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
-        let holder = self.store.find_domain_host(&name).await?;
+        let holder = self.store.find_domain_host(&name).await?.found;
         let mut open = match self.begin(&t.ctx, Some(tenant_id), InTenant(tenant_id), key).await? {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,

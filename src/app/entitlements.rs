@@ -38,6 +38,9 @@ pub struct LimitView {
     pub plan_limit: Option<i64>,
     /// Percent by which it may be exceeded.
     pub soft_percent: u16,
+    /// Of a rate: how many at once; none is unlimited, and of all else.
+    #[serde(default)]
+    pub burst: Option<i64>,
 }
 
 impl LimitView {
@@ -96,7 +99,8 @@ impl App {
     }
 
     /// Gives the tenant another limit than its plan; none takes that away again. Whatever is consumed after the answer, on
-    /// any server, is decided by it: leases that were given out under the old limit are taken back.
+    /// any server, is decided by it: leases that were given out under the old limit are taken back. Of a rate other servers
+    /// learn within a second.
     ///
     /// # Errors
     /// `MetricUnknown`.
@@ -129,7 +133,9 @@ impl App {
             .field("source", source_name(before.source), source_name(after.source))
             .field("expire_time", told(before.expires_at), told(after.expires_at))
             .set("reason", Some(reason).filter(|reason| !reason.is_empty()));
-        self.finish(open, &t.ctx, audit, after).await
+        let set = self.finish(open, &t.ctx, audit, after).await?;
+        self.quota.overrides.forget(tenant_id, metric);
+        Ok(set)
     }
 
     /// All features of the catalogue, by name, as they hold for the tenant.
@@ -217,6 +223,7 @@ async fn limit_view(tx: &mut TenantTx, of: Of<'_>, metric: &str, now: Timestamp)
         expires_at: own.and_then(|own| own.expires_at),
         plan_limit: catalogue.limit(plan, metric).map(|limit| limit.limit),
         soft_percent: limit.map_or(0, |limit| limit.soft_percent),
+        burst: limit.filter(|_| definition.kind == MetricKind::Rate).map(|limit| limit.at_once()),
     })
 }
 

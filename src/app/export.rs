@@ -87,10 +87,13 @@ impl App {
     }
 
     /// Asks the gate's questions again, but for how recent the sign-in is: that is asked of whoever begins.
-    pub(super) async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What the gate would refuse with; `DatabaseUnavailable`.
+    pub async fn still_allowed(&self, t: &TenantCtx) -> Result<(), Error> {
         let now = self.clock.now();
         self.plane.still_live(&t.ctx.caller, now).await?;
-        let standing = self.plane.standing(t.tenant_id(), &t.ctx.caller, now).await?;
+        let standing = self.plane.look_at_rows().standing(t.tenant_id(), &t.ctx.caller, now).await?;
         let needs = Needs { recent_login: false, ..t.needs };
         judge(&standing, &t.ctx.caller, &needs, now).into_iter().next().map_or(Ok(()), Err)
     }

@@ -38,7 +38,7 @@ impl App {
         if !text.starts_with("eyJ") {
             return Ok(None);
         }
-        match self.plane.person(text, ctx.now).await {
+        match self.plane.look_at_rows().person(text, ctx.now).await {
             Ok(person) => Ok(Some(Introspected {
                 refresh: false,
                 tenant: person.token_tenant,
@@ -53,7 +53,8 @@ impl App {
     }
 
     async fn introspect_refresh(&self, ctx: &Ctx, token: &RefreshToken) -> Result<Option<Introspected>, Error> {
-        let Some((session, account)) = self.store.find_session(token.user_id, token.session_id, None).await? else {
+        let Some((session, account)) = self.store.find_session(token.user_id, token.session_id, None).await?.found
+        else {
             return Ok(None);
         };
         let terms = self.sessions.terms(session.remember);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 
 use super::App;
+use super::usage::accounts::apply_limits;
 use crate::ctx::{Caller, Ctx};
 use crate::domain::id::TenantId;
 use crate::domain::mail::Message;
@@ -144,6 +145,9 @@ impl App {
         if tenant != written {
             tenant.updated_at = ctx.now;
             let audit = tenants::update(&mut tx, &written, &mut tenant, ctx.now).await?;
+            if written.subscription.of != tenant.subscription.of {
+                apply_limits(&mut tx, (&tenant, &catalogue), None, ctx.now).await?;
+            }
             tx.note(ctx, audit).await?;
         }
         tenants::note_status(&mut tx, &tenant, ctx.now).await?;

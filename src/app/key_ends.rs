@@ -66,7 +66,7 @@ impl App {
 
     async fn active_member(&self, tenant: TenantId, user: Option<UserId>) -> Result<Option<User>, Error> {
         let Some(user) = user else { return Ok(None) };
-        let member = self.store.find_membership(tenant, user).await?;
+        let member = self.store.find_membership(tenant, user).await?.found;
         match member.filter(|member| member.status == MemberStatus::Active) {
             Some(_) => self.store.find_user(user).await,
             None => Ok(None),

@@ -55,7 +55,7 @@ impl App {
         // Before the transaction: no other connection is waited for while the tenant is locked.
         let seen = match session {
             None => true,
-            Some(session) => self.store.find_session(user, session, None).await?.is_some_and(|(session, _)| {
+            Some(session) => self.store.find_session(user, session, None).await?.found.is_some_and(|(session, _)| {
                 session.active_tenant == Some(tenant_id) && session.kind == SessionKind::SignIn
             }),
         };

@@ -1,5 +1,5 @@
 //! When things were last used or active, noted in memory with each call and written some time later: to the minute, and at
-//! most once a minute each. What a crash loses is a minute's worth; the next call notes it again.
+//! most once a minute each. What a crash loses is a minute's worth; a call in the next one notes it again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,16 +15,25 @@ const BOUND: usize = 65_536;
 /// A minute, in microseconds.
 const MINUTE: i64 = 60_000_000;
 
+/// What was noted.
+struct Kept<K> {
+    /// What is not written yet.
+    open: HashMap<K, Timestamp>,
+    /// What was taken to be written, until the next minute: rows that are kept in memory do not tell.
+    taken: HashMap<K, Timestamp>,
+}
+
 /// What is not written yet.
 pub struct Noted<K> {
-    open: Mutex<HashMap<K, Timestamp>>,
+    kept: Mutex<Kept<K>>,
     /// Held while it is written, so that a stop does not lose what is in hand.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl<K> Default for Noted<K> {
     fn default() -> Self {
-        Self { open: Mutex::default(), writing: tokio::sync::Mutex::default() }
+        let kept = Kept { open: HashMap::new(), taken: HashMap::new() };
+        Self { kept: Mutex::new(kept), writing: tokio::sync::Mutex::default() }
     }
 }
 
@@ -35,15 +44,22 @@ impl<K: Copy + Eq + Hash> Noted<K> {
         if written.is_some_and(|at| at >= minute) {
             return;
         }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() < BOUND || open.contains_key(&key) {
-            open.insert(key, minute);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_taken = kept.taken.get(&key).is_some_and(|at| *at >= minute);
+        if !is_taken && (kept.open.len() < BOUND || kept.open.contains_key(&key)) {
+            kept.open.insert(key, minute);
         }
     }
 
     /// What was noted since the last time, to be written while the guard is held.
     pub(super) async fn take(&self) -> (HashMap<K, Timestamp>, MutexGuard<'_, ()>) {
         let writing = self.writing.lock().await;
-        (std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner)), writing)
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = std::mem::take(&mut kept.open);
+        if let Some(newest) = open.values().max() {
+            kept.taken.retain(|_, at| *at >= *newest);
+        }
+        kept.taken.extend(open.iter().map(|(key, at)| (*key, *at)));
+        (open, writing)
     }
 }

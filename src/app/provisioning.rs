@@ -162,7 +162,7 @@ impl App {
             return self.provision_by_invitation(ctx, wish, (catalogue, plot), key).await;
         }
         let account = self.store.find_account(&wish.admin_email).await?;
-        let there = self.store.find_slug(&wish.slug, ctx.now).await?;
+        let there = self.store.find_slug(&wish.slug).await?.found.and_then(|holder| holder.at(ctx.now));
         let new_account = account.is_none();
         let admin = match account {
             Some(account) => account.user,
@@ -305,7 +305,7 @@ impl App {
         let found = self.store.find_tenant(tenant).await?.map(|(tenant, _)| tenant);
         // An earlier slug that still leads there, or a deleted tenant, is not what was wished for.
         found.filter(|tenant| tenant.slug == *slug && tenant.deleted_at.is_none()).ok_or(Error::SlugTaken)?;
-        let member = self.store.find_membership(tenant, admin.user_id).await?;
+        let member = self.store.find_membership(tenant, admin.user_id).await?.found;
         match member {
             Some(member) if member.is_active_owner(&catalogue.definition.roles) => Ok(()),
             _ => Err(Error::SlugTaken),

@@ -53,7 +53,7 @@ impl App {
             Begun::Done(first) => return Ok(first),
             Begun::Open(open) => open,
         };
-        let id = self.plane.find(name, ctx.now).await?.ok_or(Error::TenantNotFound)?;
+        let id = self.plane.look_at_rows().find(name, ctx.now).await?.ok_or(Error::TenantNotFound)?;
         let tenant = self.store.find_tenant(id).await?.ok_or(Error::TenantNotFound)?.0;
         if tenant.deleted_at.is_none() {
             return Err(Error::WrongState { state: "in use", wanted: "a deleted tenant; delete it first" });

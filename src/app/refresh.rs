@@ -38,7 +38,7 @@ impl App {
     /// `CredentialInvalid` for whatever is wrong with it; when it was spent before, its session has ended then.
     pub async fn refresh_token(&self, ctx: &Ctx, text: &str) -> Result<Tokens, Error> {
         let presented = RefreshToken::parse(&self.master, text).ok_or(Error::CredentialInvalid)?;
-        let found = self.store.find_session(presented.user_id, presented.session_id, None).await?;
+        let found = self.store.find_session(presented.user_id, presented.session_id, None).await?.found;
         let (session, account) = found.ok_or(Error::CredentialInvalid)?;
         if !session.is_live(&account, ctx.now) {
             return Err(Error::CredentialInvalid);

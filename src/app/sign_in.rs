@@ -341,8 +341,8 @@ impl App {
         let Some(named) = named else {
             return self.plane.fallback(user, own, self.default_tenant.as_ref(), now).await;
         };
-        let tenant = self.plane.find(named, now).await?.ok_or(Error::TenantNotFound)?;
-        let member = self.store.find_membership(tenant, user).await?;
+        let tenant = self.plane.look_at_rows().find(named, now).await?.ok_or(Error::TenantNotFound)?;
+        let member = self.store.find_membership(tenant, user).await?.found;
         let there = self.store.find_tenant(tenant).await?.is_some_and(|(tenant, _)| !tenant.is_purged(now));
         member.filter(|_| there).map(|_| Some(tenant)).ok_or(Error::TenantNotFound)
     }
@@ -359,8 +359,8 @@ impl App {
         (to, keep_as_default): (&TenantName, bool),
         key: Option<RequestKey>,
     ) -> Result<(Session, Minted), Error> {
-        let tenant = self.plane.find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
-        let standing = self.plane.standing(tenant, &ctx.caller, ctx.now).await?;
+        let tenant = self.plane.look_at_rows().find(to, ctx.now).await?.ok_or(Error::TenantNotFound)?;
+        let standing = self.plane.look_at_rows().standing(tenant, &ctx.caller, ctx.now).await?;
         if let Some(reason) = judge(&standing, &ctx.caller, &Needs::default(), ctx.now).into_iter().next() {
             return Err(reason);
         }

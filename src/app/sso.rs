@@ -90,7 +90,7 @@ impl App {
         redirect_uri: &str,
         (login_hint, prove_again): (&str, bool),
     ) -> Result<SsoBegun, Error> {
-        let tenant = self.plane.find(tenant, ctx.now).await?.ok_or(Error::SsoNotConfigured)?;
+        let tenant = self.plane.look_at_rows().find(tenant, ctx.now).await?.ok_or(Error::SsoNotConfigured)?;
         self.sso_tenant(tenant, ctx.now).await?;
         let mut tx = self.store.read(InTenant(tenant)).await?;
         let (connection, _) = self.open_sso_connection(&mut tx).await?;

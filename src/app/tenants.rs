@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::mutation::{Begun, RequestKey, check_etag};
+use super::usage::accounts::apply_limits;
 use super::usage::{UsageView, known_metrics, of_counted};
 use crate::ctx::{Caller, Ctx, TenantCtx};
 use crate::domain::catalogue::Catalogue;
@@ -109,6 +110,9 @@ impl App {
         *after = after.clone().settled(catalogue, ctx.now);
         after.updated_at = ctx.now;
         let audit = tenants::update(tx, before, after, ctx.now).await?;
+        if before.subscription.of != after.subscription.of {
+            apply_limits(tx, (after, catalogue), None, ctx.now).await?;
+        }
         let look = |tenant: &Tenant| tenant.next_look(&catalogue.definition.notice_days, ctx.now);
         if look(before) != look(after) {
             jobs::schedule(tx, JobKind::Tenant, after.tenant_id.0, look(after)).await?;
@@ -333,7 +337,7 @@ impl App {
     /// # Errors
     /// `TenantNotFound`, also for a deleted one.
     pub async fn resolve_tenant(&self, claim: &HostClaim, now: Timestamp) -> Result<Tenant, Error> {
-        let id = self.plane.find_by_host(claim, now).await?.ok_or(Error::TenantNotFound)?;
+        let id = self.plane.look_at_rows().find_by_host(claim, now).await?.ok_or(Error::TenantNotFound)?;
         let tenant = self.store.find_tenant(id).await?.map(|(tenant, _)| tenant);
         tenant.filter(|tenant| tenant.deleted_at.is_none()).ok_or(Error::TenantNotFound)
     }

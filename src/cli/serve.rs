@@ -1,5 +1,6 @@
 //! `tenantry serve`: opens everything, listens, and closes it again in order.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::app::usage::verify::{ToVerify, Verified};
 use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
 use crate::decide::catalogues::Catalogues;
+use crate::decide::memory::Memory;
 use crate::decide::quota::timer::SystemTimer;
 use crate::decide::quota::{Engine, Settings};
 use crate::decide::roles::OwnRoles;
@@ -94,6 +96,7 @@ pub struct Running {
     upkeep: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     quota: Vec<JoinHandle<()>>,
+    following: JoinHandle<()>,
     stop_lanes: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
@@ -111,7 +114,8 @@ pub(super) async fn run(config: Serve) -> Result<(), CliError> {
     let mut server = start(&config, Fittings::default(), telemetry.metrics()).await?;
     // Heard from before anybody is told that it serves: who asks for a stop right then gets one.
     let stop = stop_signals()?;
-    println!("{}", greeting(&config, &server));
+    // Whoever started it may have stopped reading.
+    let _ = writeln!(std::io::stdout(), "{}", greeting(&config, &server));
     tokio::select! {
         () = stop => {}
         // A listener that ends by itself is a failure, not a stop.
@@ -154,6 +158,8 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
 
     beat(&app.store, &ready, &reporter).await;
     let quota = meter(&app).await?;
+    let followed = app.clone();
+    let following = tokio::spawn(async move { followed.plane.follow().await });
     let pulse = tokio::spawn(pulse(app.clone(), ready.clone(), reporter.clone()));
     let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
@@ -176,6 +182,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         upkeep,
         lanes,
         quota,
+        following,
         stop_lanes,
         ready,
         reporter,
@@ -186,7 +193,9 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
 /// Sets the quota engine going: its lanes, what looks after its leases, and what hears other servers.
 async fn meter(app: &Arc<App>) -> Result<Vec<JoinHandle<()>>, CliError> {
     let engine = &app.quota.engine;
-    engine.open().await.map_err(|fault| CliError::Failed(format!("the quota engine cannot begin: {fault:?}")))?;
+    let failed = |fault| CliError::Failed(format!("the quota engine cannot begin: {fault:?}"));
+    engine.open().await.map_err(failed)?;
+    engine.meet().await.map_err(failed)?;
     let lane = |lane| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.run_lane(lane).await })
@@ -216,6 +225,17 @@ impl Running {
                 some => total += some,
             }
         }
+    }
+
+    /// How old the state is that decisions are made on; none before the change feed was read.
+    #[must_use]
+    pub fn staleness(&self) -> Option<Duration> {
+        self.app.plane.memory.staleness()
+    }
+
+    /// Forgets what is kept in memory of rows; for whoever has changed some behind the server's back.
+    pub fn forget(&self) {
+        self.app.plane.memory.forget();
     }
 
     /// Looks at the books of all tenants, or of one; for whoever has used something, and wants to see what does not agree.
@@ -261,6 +281,7 @@ impl Running {
             tracing::warn!("leases could not be given back; the other servers take them back in seconds");
         }
         self.quota.iter().for_each(JoinHandle::abort);
+        self.following.abort();
         let _ = self.stop_http.send(());
         let _ = tokio::time::timeout(Duration::from_secs(5), self.telling).await;
         // Waits for those in hand, then writes the rest.
@@ -309,6 +330,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let quota = quota(&store, &fittings.clock);
     let app = App {
         plane: Plane {
+            memory: Memory::new(store.marks.clone(), config.max_staleness, config.memory_entries),
             store: store.clone(),
             tokens: keys.tokens,
             catalogues: Catalogues::new(catalogue),
@@ -345,7 +367,7 @@ fn quota(store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Quota {
     let timer = SystemTimer::new(clock.clone());
     let lanes = if store.is_embedded() { 1 } else { Settings::default().lanes };
     let settings = Settings { lanes, ..Settings::default() };
-    Quota::new(Engine::new(QuotaRows(store.clone()), timer.clone(), settings), timer)
+    Quota::new(Engine::new(QuotaRows(store.clone()), timer.clone(), settings), timer, store.is_embedded())
 }
 
 /// What shows the published keys.

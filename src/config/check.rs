@@ -151,6 +151,8 @@ impl Serve {
             ("--max-message-bytes", self.max_message_bytes, LEAST_MESSAGE_BYTES),
             ("--max-concurrent-requests", self.max_concurrent_requests, 1),
             ("--max-deadline", usize::from(!self.max_deadline.is_zero()), 1),
+            ("--max-staleness", usize::from(!self.max_staleness.is_zero()), 1),
+            ("--memory-entries", self.memory_entries, 100),
             ("--max-connection-age", usize::from(!self.max_connection_age.is_zero()), 1),
             ("--argon2-permits", self.argon2_permits, 1),
             ("--sign-in-window", usize::from(!self.sign_in_window.is_zero()), 1),

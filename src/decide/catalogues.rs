@@ -7,6 +7,9 @@ use crate::domain::catalogue::Catalogue;
 use crate::error::Error;
 use crate::store::Store;
 
+/// A version that no catalogue has.
+const NONE: i64 = -1;
+
 /// The catalogue that was in force when it was last looked at.
 pub struct Catalogues {
     newest: RwLock<Arc<Catalogue>>,
@@ -51,5 +54,15 @@ impl Catalogues {
             *newest = read.clone();
         }
         Ok(read)
+    }
+
+    /// Reads what is in force, whatever was seen: the database may have gone back to an older state.
+    ///
+    /// # Errors
+    /// As `at`.
+    pub async fn read_anew(&self, store: &Store) -> Result<(), Error> {
+        let Some(read) = store.read_catalogue(NONE).await? else { return Ok(()) };
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
+        Ok(())
     }
 }

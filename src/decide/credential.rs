@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::Plane;
+use super::memory::Look;
 use super::token::{Unverified, Verified};
 use crate::ctx::{Caller, PlatformKey, SignedIn};
 use crate::domain::secret::{Key, KeyKind};
@@ -17,22 +18,22 @@ use crate::time::Timestamp;
 /// How long it takes until an unknown key is looked for again.
 const SEEK: Duration = Duration::from_secs(1);
 
-impl Plane {
+impl Look<'_> {
     /// Who holds this credential: an access token or a key, told apart by how they begin. There is no second attempt as
     /// another kind.
     ///
     /// # Errors
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
-    pub async fn identify(&self, credential: &str, now: Timestamp) -> Result<Caller, Error> {
+    pub async fn identify(&mut self, credential: &str, now: Timestamp) -> Result<Caller, Error> {
         if credential.starts_with("eyJ") {
             return self.person(credential, now).await.map(|person| Caller::User(Box::new(person)));
         }
         // The checksum stops what was never a key before the database is asked.
         let key = Key::parse(credential).ok_or(Error::CredentialInvalid)?;
         match key.kind {
-            KeyKind::Service => self.platform_key(&key, now).await.map(|key| Caller::Service(Box::new(key))),
-            KeyKind::Operator => self.platform_key(&key, now).await.map(|key| Caller::Operator(Box::new(key))),
-            KeyKind::Tenant | KeyKind::Personal => self.api_key(&key, now).await,
+            KeyKind::Service => self.find_platform_key(&key, now).await.map(|key| Caller::Service(Box::new(key))),
+            KeyKind::Operator => self.find_platform_key(&key, now).await.map(|key| Caller::Operator(Box::new(key))),
+            KeyKind::Tenant | KeyKind::Personal => self.find_api_key(&key, now).await,
         }
     }
 
@@ -40,10 +41,10 @@ impl Plane {
     ///
     /// # Errors
     /// `CredentialInvalid`, `DatabaseUnavailable`.
-    pub async fn identify_api_key(&self, text: &str, now: Timestamp) -> Result<Caller, Error> {
+    pub async fn identify_api_key(&mut self, text: &str, now: Timestamp) -> Result<Caller, Error> {
         let key = Key::parse(text).ok_or(Error::CredentialInvalid)?;
         match key.kind {
-            KeyKind::Tenant | KeyKind::Personal => self.api_key(&key, now).await,
+            KeyKind::Tenant | KeyKind::Personal => self.find_api_key(&key, now).await,
             KeyKind::Service | KeyKind::Operator => Err(Error::CredentialInvalid),
         }
     }
@@ -52,9 +53,9 @@ impl Plane {
     ///
     /// # Errors
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
-    pub async fn person(&self, token: &str, now: Timestamp) -> Result<SignedIn, Error> {
-        let verified = self.verify(token, now).await?;
-        let found = self.store.find_session(verified.user_id, verified.session_id, Some(&verified.kid)).await?;
+    pub async fn person(&mut self, token: &str, now: Timestamp) -> Result<SignedIn, Error> {
+        let verified = self.plane.verify(token, now).await?;
+        let found = self.session(verified.user_id, verified.session_id, &verified.kid).await?;
         let (session, account) = found.ok_or(Error::CredentialInvalid)?;
         if !session.is_live(&account, now) {
             return Err(Error::CredentialInvalid);
@@ -70,6 +71,31 @@ impl Plane {
         })
     }
 
+    async fn find_platform_key(&mut self, key: &Key, now: Timestamp) -> Result<PlatformKey, Error> {
+        let stored = self.platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+        let same = is_one_of(key, &stored.digests, now);
+        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind {
+            return Err(Error::CredentialInvalid);
+        }
+        Ok(stored.key)
+    }
+
+    /// The tenant's program, or the member's, whose key this is. A member's key is dead when its stay has ended, or the
+    /// account is switched off; a suspended member learns at the tenant's door that they are.
+    async fn find_api_key(&mut self, key: &Key, now: Timestamp) -> Result<Caller, Error> {
+        let stored = self.api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+        let same = is_one_of(key, &stored.digests, now);
+        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind || !stored.has_its_member() {
+            return Err(Error::CredentialInvalid);
+        }
+        Ok(match stored.member {
+            Some(user) => Caller::Personal(Box::new(stored.key), Box::new(user)),
+            None => Caller::Key(Box::new(stored.key)),
+        })
+    }
+}
+
+impl Plane {
     /// What a token says, if it is one of ours. A key that is not known here may be newer than what was last read: then the
     /// keys are read anew, once a second at most.
     async fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, Error> {
@@ -107,13 +133,13 @@ impl Plane {
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
     pub async fn still_live(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
         if let Some(key) = caller.key() {
-            let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            let stored = self.store.find_platform_key(&key.key_id).await?.found.ok_or(Error::CredentialInvalid)?;
             if !stored.key.is_live(now) || is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now) {
                 return Err(Error::CredentialInvalid);
             }
         }
         if let Some(key) = caller.api_key() {
-            let stored = self.store.find_api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            let stored = self.store.find_api_key(&key.key_id).await?.found.ok_or(Error::CredentialInvalid)?;
             let rotated = is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now);
             if !stored.key.is_live(now) || !stored.has_its_member() || rotated {
                 return Err(Error::CredentialInvalid);
@@ -124,34 +150,11 @@ impl Plane {
                 return Err(Error::TokenExpired);
             }
             let (user, session) = (person.user.user_id, person.session.session_id);
-            let found = self.store.find_session(user, session, Some(&person.kid)).await?;
+            let found = self.store.find_session(user, session, Some(&person.kid)).await?.found;
             let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
             return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
         }
         Ok(())
-    }
-
-    async fn platform_key(&self, key: &Key, now: Timestamp) -> Result<PlatformKey, Error> {
-        let stored = self.store.find_platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-        let same = is_one_of(key, &stored.digests, now);
-        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind {
-            return Err(Error::CredentialInvalid);
-        }
-        Ok(stored.key)
-    }
-
-    /// The tenant's program, or the member's, whose key this is. A member's key is dead when its stay has ended, or the
-    /// account is switched off; a suspended member learns at the tenant's door that they are.
-    async fn api_key(&self, key: &Key, now: Timestamp) -> Result<Caller, Error> {
-        let stored = self.store.find_api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
-        let same = is_one_of(key, &stored.digests, now);
-        if !same || !stored.key.is_live(now) || stored.key.kind != key.kind || !stored.has_its_member() {
-            return Err(Error::CredentialInvalid);
-        }
-        Ok(match stored.member {
-            Some(user) => Caller::Personal(Box::new(stored.key), Box::new(user)),
-            None => Caller::Key(Box::new(stored.key)),
-        })
     }
 }
 

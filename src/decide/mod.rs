@@ -5,6 +5,7 @@
 pub mod catalogues;
 pub mod credential;
 pub mod judge;
+pub mod memory;
 pub mod quota;
 pub mod roles;
 pub mod tenant;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::store::Store;
 use catalogues::Catalogues;
+use memory::Memory;
 use roles::OwnRoles;
 use token::Tokens;
 
@@ -21,6 +23,8 @@ use token::Tokens;
 pub struct Plane {
     /// Rows.
     pub store: Arc<Store>,
+    /// What was read of them, as long as nothing touched it.
+    pub memory: Memory,
     /// What signs and verifies access tokens.
     pub tokens: Tokens,
     /// What the product is.

@@ -50,6 +50,11 @@ impl OwnRoles {
         kept.insert(tenant.tenant_id, Kept { versions, roles: roles.clone() });
         Ok(roles)
     }
+
+    /// Forgets all of them.
+    pub fn forget(&self) {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// The roles of a catalogue together with a tenant's own.

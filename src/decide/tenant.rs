@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use super::Plane;
+use super::memory::Look;
 use crate::ctx::{Caller, Policy};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::host::HostClaim;
@@ -50,12 +51,12 @@ pub struct Standing {
     pub sso: Option<SsoRule>,
 }
 
-impl Plane {
+impl Look<'_> {
     /// The one tenant that all claims name; none when nothing claims.
     ///
     /// # Errors
     /// `TenantConflict` when claims differ, `TenantNotFound` when what they name does not exist.
-    pub async fn locate(&self, claims: &Claims, now: Timestamp) -> Result<Option<TenantId>, Error> {
+    pub async fn locate(&mut self, claims: &Claims, now: Timestamp) -> Result<Option<TenantId>, Error> {
         let mut found: Vec<Option<TenantId>> = claims.token.into_iter().map(Some).collect();
         for name in [claims.header.as_ref(), claims.request.as_ref()].into_iter().flatten() {
             found.push(self.find(name, now).await?);
@@ -74,11 +75,11 @@ impl Plane {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_by_host(&self, claim: &HostClaim, now: Timestamp) -> Result<Option<TenantId>, Error> {
+    pub async fn find_by_host(&mut self, claim: &HostClaim, now: Timestamp) -> Result<Option<TenantId>, Error> {
         match claim {
             HostClaim::Nothing | HostClaim::Nobody => Ok(None),
             HostClaim::Tenant(name) => self.find(name, now).await,
-            HostClaim::Domain(domain) => self.store.find_domain_host(domain).await,
+            HostClaim::Domain(domain) => self.domain(domain).await,
         }
     }
 
@@ -86,10 +87,10 @@ impl Plane {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find(&self, name: &TenantName, now: Timestamp) -> Result<Option<TenantId>, Error> {
+    pub async fn find(&mut self, name: &TenantName, now: Timestamp) -> Result<Option<TenantId>, Error> {
         match name {
             TenantName::Id(id) => Ok(Some(*id)),
-            TenantName::Slug(slug) => self.store.find_slug(slug, now).await,
+            TenantName::Slug(slug) => Ok(self.slug(slug).await?.and_then(|holder| holder.at(now))),
         }
     }
 
@@ -98,19 +99,23 @@ impl Plane {
     ///
     /// # Errors
     /// `TenantNotFound`.
-    pub async fn standing(&self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
+    pub async fn standing(&mut self, tenant: TenantId, caller: &Caller, now: Timestamp) -> Result<Standing, Error> {
         // The same for every other tenant, whether it is the person's or not, or is there at all.
         let bound = caller.person().and_then(|person| person.session.bound_tenant);
         if bound.is_some_and(|bound| bound != tenant) {
             return Err(Error::SessionBound);
         }
         let member = match caller.user() {
-            Some(user) => Some(self.store.find_membership(tenant, user.user_id).await?),
+            Some(user) => Some(self.membership(tenant, user.user_id).await?),
             None => None,
         };
-        let found = self.store.find_guarded_tenant(tenant, caller.person().map(|person| &person.session)).await?;
+        let ended = match caller.person() {
+            Some(person) => self.session_end(tenant, &person.session).await?.is_some(),
+            None => false,
+        };
+        let found = self.tenant(tenant).await?;
         let found = found.filter(|found| !found.tenant.is_purged(now)).ok_or(Error::TenantNotFound)?;
-        let catalogue = self.catalogues.at(&self.store, found.catalogue_version).await?;
+        let catalogue = self.plane.catalogues.at(&self.plane.store, found.catalogue_version).await?;
         let tenant = found.tenant.settled(&catalogue, now);
         let of_product = &catalogue.definition.settings.security;
         let methods = found.sign_in_methods.or_else(|| of_product.sign_in_methods.clone());
@@ -133,16 +138,18 @@ impl Plane {
             Some(member) => member,
             None => None,
         };
-        let roles = self.own_roles.of(&self.store, &catalogue, &tenant).await?;
+        let roles = self.plane.own_roles.of(&self.plane.store, &catalogue, &tenant).await?;
         let sso = found.sso.filter(|_| caller.user().is_some());
         // An operator in a person's place is in no session of theirs.
         let session = caller.person().map(|person| &person.session).filter(|session| session.operator.is_none());
         let too_old =
             session.zip(session_length).is_some_and(|(session, length)| session.created_at.after(length) <= now);
-        let session_ended = found.session_ended || too_old;
+        let session_ended = ended || too_old;
         Ok(Standing { tenant, catalogue, policy, roles, member, session_ended, sso })
     }
+}
 
+impl Plane {
     /// A tenant as it stands at `now`, with the catalogue in force.
     ///
     /// # Errors
@@ -171,7 +178,7 @@ impl Plane {
         now: Timestamp,
     ) -> Result<Option<TenantId>, Error> {
         let server = match server {
-            Some(name) => self.find(name, now).await?,
+            Some(name) => self.look_at_rows().find(name, now).await?,
             None => None,
         };
         let candidates = self.store.list_fallbacks(user, own, server).await?;

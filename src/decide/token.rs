@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use chrono::TimeDelta;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::impersonation::LONGEST;
 use crate::domain::seal::MasterKey;
-use crate::domain::secret::Secret;
+use crate::domain::secret::{Secret, sha256};
 use crate::domain::session::{ACCESS_TOKEN_LIFETIME, Session};
 use crate::domain::signing_key::{KeyState, SigningKey};
 use crate::error::Error;
@@ -25,6 +26,9 @@ mod tests;
 
 /// The longest token that is looked at. Ours have about 400 bytes.
 const MAX_LENGTH: usize = 2048;
+
+/// Tokens that are remembered, about 300 bytes each.
+const REMEMBERED: usize = 50_000;
 
 /// How far other machines' clocks may be ahead of ours: each within half a minute of the true time.
 const LEEWAY: TimeDelta = TimeDelta::seconds(60);
@@ -71,11 +75,27 @@ pub struct Tokens {
 }
 
 /// The keys, as they were last read.
-#[derive(Default)]
 struct Ring {
     signing: Option<(String, EncodingKey)>,
     known: HashMap<String, DecodingKey>,
     published: Vec<(String, Vec<u8>)>,
+    /// What tokens say that these keys have signed, by the token's hash: a token comes with every call until it ends, and to
+    /// check a signature takes longer than all other questions about a call.
+    read: Cache<[u8; 32], Read>,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { signing: None, known: HashMap::new(), published: Vec::new(), read: Cache::new(REMEMBERED) }
+    }
+}
+
+/// What a token with a good signature says.
+#[derive(Clone)]
+struct Read {
+    /// From when on it is good, in seconds.
+    begins: i64,
+    says: Verified,
 }
 
 /// Why a token was not verified.
@@ -217,36 +237,50 @@ impl Tokens {
         if token.len() > MAX_LENGTH {
             return Err(bad());
         }
+        let ring = self.ring();
+        let hash = sha256(token.as_bytes());
+        let read = if let Some(read) = ring.read.get(&hash) {
+            read
+        } else {
+            let read = self.read(&ring, token)?;
+            ring.read.insert(hash, read.clone());
+            read
+        };
+        if read.begins > now.after(LEEWAY).seconds() {
+            return Err(bad());
+        }
+        if read.says.expires_at.seconds() <= now.seconds() {
+            return Err(Unverified::Bad(Error::TokenExpired));
+        }
+        Ok(read.says)
+    }
+
+    /// What a token says, if one of these keys has signed it. Whether it is good now is not asked.
+    fn read(&self, ring: &Ring, token: &str) -> Result<Read, Unverified> {
+        let bad = || Unverified::Bad(Error::CredentialInvalid);
         let header = decode_header(token).map_err(|_| bad())?;
         let typed = header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case("at+jwt"));
         let kid = header.kid.filter(|kid| is_kid(kid)).ok_or_else(bad)?;
         if !typed || header.alg != Algorithm::EdDSA {
             return Err(bad());
         }
-        let ring = self.ring();
         let key = ring.known.get(&kid).ok_or(Unverified::UnknownKey)?;
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audiences.own]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
-        // Time is compared below, with the clock of the call.
+        // Time is compared with the clock of the call.
         validation.validate_exp = false;
         let claims = decode::<Claims>(token, key, &validation).map_err(|_| bad())?.claims;
-        let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
-        if begins > now.after(LEEWAY).seconds() {
-            return Err(bad());
-        }
-        if claims.exp <= now.seconds() {
-            return Err(Unverified::Bad(Error::TokenExpired));
-        }
-        Ok(Verified {
+        let says = Verified {
             kid,
             user_id: UserId(claims.sub),
             session_id: SessionId(claims.sid),
             tenant: claims.tid.map(TenantId),
             auth_time: Timestamp::from_micros(claims.auth_time.saturating_mul(1_000_000)),
             expires_at: Timestamp::from_micros(claims.exp.saturating_mul(1_000_000)),
-        })
+        };
+        Ok(Read { begins: claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat)), says })
     }
 }
 

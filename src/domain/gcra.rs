@@ -114,6 +114,31 @@ impl Gcra {
         Ok(self.room(rate, share, now))
     }
 
+    /// Takes back what was charged when `decide` was asked at `then`, but for what may have come back of itself since: what
+    /// others use is never forgotten.
+    pub fn give_back(&mut self, rate: Rate, share: Share, amount: i64, then: Timestamp, now: Timestamp) {
+        let rate = rate.bounded();
+        *self = self.as_of(rate, now);
+        let passed = (i128::from(now.micros()) - i128::from(then.micros())).max(0);
+        let left = share.cost(amount) - passed * i128::from(rate.per_minute);
+        self.used -= left.clamp(0, self.used);
+    }
+
+    /// The same under a lower burst: what was used of the higher one, and is more than all of the lower one, is forgotten, so
+    /// that nobody waits longer than if all of the new one was used.
+    #[must_use]
+    pub fn lowered(self, rate: Rate) -> Self {
+        Self { used: self.used.min(rate.bounded().whole()), ..self }
+    }
+
+    /// So many units of the whole burst are used, as far as this replica can tell: as if the others had used as much of their
+    /// shares. More than the burst after an amount that was above the share.
+    #[must_use]
+    pub fn used(self, rate: Rate, now: Timestamp) -> i64 {
+        let used = (self.as_of(rate.bounded(), now).used + UNIT - 1) / UNIT;
+        i64::try_from(used).unwrap_or(i64::MAX)
+    }
+
     /// What `decide` would say; charges nothing.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub struct Calendar {
 pub(super) const DAWN: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
 
 /// 9999-12-31 UTC: later than any period that is told to anybody, but for all time, which ends here.
-pub(super) const FAR: Timestamp = Timestamp::from_micros(253_402_214_400_000_000);
+pub(crate) const FAR: Timestamp = Timestamp::from_micros(253_402_214_400_000_000);
 
 impl Period {
     /// The period that holds the instant, as the calendar alone draws it. Days, weeks (from Monday), months and years begin

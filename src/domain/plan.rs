@@ -7,6 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::gcra::Rate;
+
 /// A version of a plan: tenants keep the one that they bought until they are moved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlanRef {
@@ -177,7 +179,7 @@ pub struct Limit {
     pub limit: i64,
     /// Percent by which it may be exceeded; 0 is a hard limit.
     pub soft_percent: u16,
-    /// Of a rate: how many at once; 0 otherwise.
+    /// Of a rate: how many at once; as many as per minute when it is 0.
     pub burst: i64,
     /// What is charged beyond the limit.
     pub overage: Option<Overage>,
@@ -191,8 +193,30 @@ impl Limit {
     /// Up to where amounts are admitted.
     #[must_use]
     pub fn admits(&self) -> i64 {
-        let grace = i128::from(self.limit) * i128::from(self.soft_percent) / 100;
-        i64::try_from(i128::from(self.limit) + grace).unwrap_or(i64::MAX)
+        self.with_grace(self.limit)
+    }
+
+    /// Of a rate: how many at once, as people know it, without grace.
+    #[must_use]
+    pub const fn at_once(&self) -> i64 {
+        if self.burst == 0 { self.limit } else { self.burst }
+    }
+
+    /// The rate up to which amounts are admitted: grace is on both of its numbers.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        Rate { per_minute: self.admits(), burst: self.with_grace(self.at_once()) }
+    }
+
+    /// A limit below this one, with the same grace; of a rate with the same burst, but no more than the limit itself.
+    #[must_use]
+    pub fn below(&self, own: Option<i64>) -> Option<Self> {
+        own.map(|limit| Self { limit, burst: self.burst.min(limit), ..*self })
+    }
+
+    fn with_grace(&self, amount: i64) -> i64 {
+        let grace = i128::from(amount) * i128::from(self.soft_percent) / 100;
+        i64::try_from(i128::from(amount) + grace).unwrap_or(i64::MAX)
     }
 }
 

@@ -2,6 +2,7 @@
 //! built-in ones are used when it says nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,8 +127,9 @@ impl Roles {
             if name == "member" {
                 held.extend(product.iter().cloned());
             }
-            let mut permissions = Permissions(held.clone());
-            permissions.0.sort();
+            let mut names = held.clone();
+            names.sort();
+            let permissions = Permissions::from(names);
             ascending.push(Role { name: RoleName::new(name), rank: Rank(step * 10), permissions, own: false });
         }
         Self { ascending, default: Some(RoleName::new("member")) }
@@ -197,11 +199,14 @@ impl Roles {
     /// What somebody with these roles may do: all that any of them may. A name that there is no role of counts for nothing.
     #[must_use]
     pub fn permissions_of(&self, names: &RoleNames) -> Permissions {
-        let held = names.iter().filter_map(|name| self.get(name));
+        let mut held = names.iter().filter_map(|name| self.get(name));
+        if names.iter().count() == 1 {
+            return held.next().map(|role| role.permissions.clone()).unwrap_or_default();
+        }
         let mut set: Vec<String> = held.flat_map(|role| role.permissions.0.iter().cloned()).collect();
         set.sort();
         set.dedup();
-        Permissions(set)
+        Permissions::from(set)
     }
 
     /// Reads the roles of one person: 1 to 10.
@@ -219,9 +224,22 @@ impl Roles {
 }
 
 /// A set of permissions, in which `quizzes.*` stands for every verb of a noun and `*` for everything.
+/// Shared: each call is decided with one that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Permissions(Vec<String>);
+#[serde(from = "Vec<String>", into = "Vec<String>")]
+pub struct Permissions(Arc<[String]>);
+
+impl From<Vec<String>> for Permissions {
+    fn from(names: Vec<String>) -> Self {
+        Self(names.into())
+    }
+}
+
+impl From<Permissions> for Vec<String> {
+    fn from(permissions: Permissions) -> Self {
+        permissions.0.to_vec()
+    }
+}
 
 impl Permissions {
     /// Reads a list of permissions and patterns, as a key is given them.
@@ -242,7 +260,7 @@ impl Permissions {
         }
         set.sort();
         set.dedup();
-        Ok(Self(set))
+        Ok(Self::from(set))
     }
 
     /// Names and patterns that were checked one by one.
@@ -254,7 +272,7 @@ impl Permissions {
     /// Everything: what operators have.
     #[must_use]
     pub fn all() -> Self {
-        Self(vec!["*".to_owned()])
+        Self::from(vec!["*".to_owned()])
     }
 
     /// Those of `known` that the patterns of this set stand for, one by one: what a role holds.
@@ -264,7 +282,7 @@ impl Permissions {
             known.into_iter().filter(|name| self.contains(name)).map(ToOwned::to_owned).collect();
         set.sort();
         set.dedup();
-        Self(set)
+        Self::from(set)
     }
 
     /// Whether the set holds the permission.
@@ -304,7 +322,7 @@ impl Permissions {
     /// The names and patterns, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names = self.0.clone();
+        let mut names = self.0.to_vec();
         names.sort();
         names
     }

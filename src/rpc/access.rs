@@ -37,6 +37,8 @@ pub struct Access {
     pub path: &'static str,
     /// Whether the request has a `request_id`, so that the mutation itself counts against its rate.
     pub repeatable: bool,
+    /// Whether requests come as a stream, which may go on for longer than a call.
+    pub takes_stream: bool,
     /// Who may call.
     pub who: Who,
     /// Whether a public method looks at who is signed in, where somebody is.

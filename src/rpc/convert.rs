@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use prost_types::{Duration, Timestamp as ProtoTimestamp};
 
-use super::status::told;
+use super::status::{retry_delay, told};
 use super::v1;
 use crate::app::members::Member;
 use crate::app::mutation::etag;
@@ -156,6 +156,7 @@ pub(super) fn usage(view: &UsageView) -> v1::Usage {
         source: source(view.source).into(),
         scope: scope(Scope::of(view.scope)).into(),
         revision: view.revision,
+        burst: view.burst,
     }
 }
 
@@ -268,17 +269,21 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         | Error::TenantDeleted(_)
         | Error::TenantCancelled
         | Error::TenantSuspended { by_operator: false, .. } => v1::Remedy::TenantAdmin,
-        Error::QuotaExceeded(_) => v1::Remedy::UpgradeOrWait,
+        Error::QuotaExceeded(_) | Error::TooFast(_) => v1::Remedy::UpgradeOrWait,
         Error::TenantSuspended { .. } | Error::TenantPending | Error::TenantInMaintenance => v1::Remedy::Operator,
         _ => v1::Remedy::Unspecified,
     };
     let one = |error: &Error, subject: &str| {
         let (reason, message) = told(error);
-        v1::DenyReason { reason, message, subject: subject.to_owned(), remedy: remedy.into() }
+        let retry_delay = retry_delay(error).and_then(|delay| delay.try_into().ok());
+        v1::DenyReason { reason, message, subject: subject.to_owned(), remedy: remedy.into(), retry_delay }
     };
     match error {
         Error::QuotaExceeded(shortages) => {
             shortages.iter().map(|short| one(&Error::QuotaExceeded(vec![short.clone()]), &short.metric)).collect()
+        }
+        Error::TooFast(all) => {
+            all.iter().map(|short| one(&Error::TooFast(vec![short.clone()]), &short.metric)).collect()
         }
         Error::PermissionMissing(permission) => vec![one(error, permission)],
         other => vec![one(other, "")],

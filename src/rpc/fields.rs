@@ -2,6 +2,8 @@
 //! once.
 #![expect(clippy::option_option, reason = "whether a field could be read, and then whether it was there")]
 
+use std::fmt::Display;
+
 use chrono::TimeDelta;
 use prost::Message;
 use prost_types::Duration;
@@ -27,12 +29,16 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Takes a field's value, or notes what is wrong with it.
-    pub(super) fn read<T>(&mut self, field: &str, value: Result<T, impl Into<String>>) -> Option<T> {
+    /// Takes a field's value, or notes what is wrong with it. Its name is written out only then.
+    pub(super) fn read<T>(
+        &mut self,
+        field: &(impl Display + ?Sized),
+        value: Result<T, impl Into<String>>,
+    ) -> Option<T> {
         match value {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.violations.push(Violation { field: field.to_owned(), description: problem.into() });
+                self.violations.push(Violation { field: field.to_string(), description: problem.into() });
                 None
             }
         }
@@ -81,7 +87,7 @@ impl Fields {
     }
 
     /// A text for people, which may be empty: at most so many characters, trimmed, without control characters.
-    pub(super) fn text(&mut self, field: &str, text: &str, longest: usize) -> Option<String> {
+    pub(super) fn text(&mut self, field: &(impl Display + ?Sized), text: &str, longest: usize) -> Option<String> {
         let text = text.trim();
         let fits = text.chars().count() <= longest && !text.chars().any(char::is_control);
         let problem = || format!("must be at most {longest} characters, without control characters");
@@ -153,11 +159,11 @@ impl Fields {
         let mut amounts = Amounts::new();
         for (i, item) in list.iter().enumerate() {
             let name = if (1..=64).contains(&item.metric.len()) { Ok(()) } else { Err("must name a metric") };
-            self.read(&format!("amounts[{i}].metric"), name);
+            self.read(&format_args!("amounts[{i}].metric"), name);
             let size = if (1..=MAX_AMOUNT).contains(&item.amount) { Ok(()) } else { Err("must be 1 to 2^53") };
-            self.read(&format!("amounts[{i}].amount"), size);
+            self.read(&format_args!("amounts[{i}].amount"), size);
             let once = amounts.insert(item.metric.clone(), item.amount).map_or(Ok(()), |_| Err("must name each once"));
-            self.read(&format!("amounts[{i}].metric"), once);
+            self.read(&format_args!("amounts[{i}].metric"), once);
         }
         (self.violations.len() == before).then_some(amounts)
     }
@@ -199,7 +205,7 @@ impl Fields {
     /// A span of time within bounds; `wanted` says which, as the end of a sentence.
     pub(super) fn span(
         &mut self,
-        field: &str,
+        field: &(impl Display + ?Sized),
         duration: &Duration,
         (least, most): (TimeDelta, TimeDelta),
         wanted: &str,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::access::{Access, Who};
 use super::gate::Gate;
 use super::status::{self, REQUEST_ID};
+use super::stream::LONGEST;
 use crate::entropy;
 use crate::error::Error;
 
@@ -34,6 +35,10 @@ pub struct Limits {
 pub(super) struct Turn {
     _turn: Arc<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
 }
+
+/// When a call is given up: a method that works until then answers before.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline(pub(super) Instant);
 
 /// Makes a `Front` around the services.
 #[derive(Clone)]
@@ -139,12 +144,14 @@ where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     let started = Instant::now();
-    let result = match (shared.turn(access), deadline(request.headers(), shared.deadline)) {
+    let bound = if access.takes_stream { LONGEST } else { shared.deadline };
+    let result = match (shared.turn(access), deadline(request.headers(), bound)) {
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(turn), Ok(deadline)) => {
             let work = async {
                 let (mut parts, body) = request.into_parts();
                 parts.extensions.insert(turn.clone());
+                parts.extensions.insert(Deadline(started + deadline));
                 match shared.gate.admit(access, request_id, &mut parts).await {
                     Ok(()) => inner.call(Request::from_parts(parts, body)).await.map(Ok),
                     Err(error) => Ok(Err(error)),

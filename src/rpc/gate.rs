@@ -22,6 +22,7 @@ use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
 use crate::decide::judge::{is_stale, judge, permissions};
+use crate::decide::memory::Look;
 use crate::decide::tenant::{Claims, Standing};
 use crate::domain::host::{HostClaim, host_name};
 use crate::domain::id::TenantId;
@@ -74,19 +75,33 @@ impl Gate {
             TenantRule::None if access.name() != AUTHORIZE => Claims::default(),
             _ => self.claims(parts)?,
         };
-        let caller = self.caller(credential, on_behalf_of, &ctx).await?;
+        let mut look = self.app.plane.look();
+        let (mut admission, entered) = loop {
+            let caller = self.caller(&mut look, credential, on_behalf_of, &ctx).await;
+            let decided = match caller {
+                Ok(caller) => {
+                    let claims = Claims { token: caller.own_tenant(), ..claims.clone() };
+                    let admission = Admission { ctx: Ctx { caller, ..ctx.clone() }, access, claims, entered: None };
+                    let entered = self.enter_by_headers(&mut look, &admission).await;
+                    Ok((admission, entered))
+                }
+                Err(error) => Err(error),
+            };
+            if look.holds().await {
+                break decided?;
+            }
+        };
+        let caller = &admission.ctx.caller;
         Span::current().record("caller", caller.kind());
         if let Some(id) = caller.principal() {
             Span::current().record("caller_id", tracing::field::display(id));
         }
-        self.app.key_uses.note_caller(&caller, ctx.now);
-        let token = caller.own_tenant();
-        let mut admission =
-            Admission { ctx: Ctx { caller, ..ctx }, access, claims: Claims { token, ..claims }, entered: None };
-        admission.entered = self
-            .enter_by_headers(&admission)
-            .await
-            .inspect_err(|error| self.app.denials.note(&admission.ctx, &admission.claims, error))?;
+        self.app.key_uses.note_caller(caller, ctx.now);
+        admission.entered =
+            entered.inspect_err(|error| self.app.denials.note(&admission.ctx, &admission.claims, error))?;
+        if let Some(t) = &admission.entered {
+            self.note_entered(t);
+        }
         self.let_in(parts, admission).await
     }
 
@@ -129,7 +144,7 @@ impl Gate {
                 None => true,
                 Some(TenantName::Slug(slug)) if *slug == t.tenant.slug => true,
                 // An earlier slug leads to the tenant as well.
-                Some(name) => self.app.plane.find(name, t.ctx.now).await? == Some(t.tenant_id()),
+                Some(name) => self.app.plane.look_at_rows().find(name, t.ctx.now).await? == Some(t.tenant_id()),
             };
             if !same {
                 let claims = Claims { request: named, ..admission.claims };
@@ -168,12 +183,18 @@ impl Gate {
     }
 
     /// Who calls.
-    async fn caller(&self, credential: Option<&str>, on_behalf_of: Option<&str>, ctx: &Ctx) -> Result<Caller, Error> {
+    async fn caller(
+        &self,
+        look: &mut Look<'_>,
+        credential: Option<&str>,
+        on_behalf_of: Option<&str>,
+        ctx: &Ctx,
+    ) -> Result<Caller, Error> {
         let credential = credential.ok_or(Error::CredentialMissing)?;
-        let caller = self.app.plane.identify(credential, ctx.now).await?;
+        let caller = look.identify(credential, ctx.now).await?;
         match (caller, on_behalf_of) {
             (Caller::Service(key), Some(token)) => {
-                let person = self.app.plane.person(token, ctx.now).await?;
+                let person = look.person(token, ctx.now).await?;
                 Ok(Caller::Delegated(key, Box::new(person)))
             }
             // Only services speak for others; to ignore the header would answer for the wrong person.
@@ -184,7 +205,7 @@ impl Gate {
 
     /// The tenant that the headers name, if the caller has a place in it. None when there is no need of one, or when the
     /// request itself has to say.
-    async fn enter_by_headers(&self, admission: &Admission) -> Result<Option<TenantCtx>, Error> {
+    async fn enter_by_headers(&self, look: &mut Look<'_>, admission: &Admission) -> Result<Option<TenantCtx>, Error> {
         let (ctx, claims) = (&admission.ctx, &admission.claims);
         may_call(admission.access, &ctx.caller)?;
         if admission.access.tenant == TenantRule::None {
@@ -206,14 +227,14 @@ impl Gate {
             }
             return Ok(None);
         }
-        let mut tenant = self.app.plane.locate(claims, ctx.now).await?;
+        let mut tenant = look.locate(claims, ctx.now).await?;
         if tenant.is_none()
             && let Caller::User(person) = &ctx.caller
         {
             tenant = self.app.fallback(person, ctx.now).await?;
         }
         match tenant {
-            Some(tenant) => self.enter_tenant(ctx, admission.access, tenant).await.map(Some),
+            Some(tenant) => enter_tenant(look, ctx, admission.access, tenant).await.map(Some),
             None if admission.access.tenant == TenantRule::Required && matches!(ctx.caller, Caller::User(_)) => {
                 Err(Error::TenantMissing)
             }
@@ -223,37 +244,27 @@ impl Gate {
 
     /// The tenant that the request names, for operators and services.
     async fn enter_by_request(&self, ctx: &Ctx, access: &'static Access, claims: &Claims) -> Result<TenantCtx, Error> {
-        let tenant = self.app.plane.locate(claims, ctx.now).await?.ok_or(Error::TenantMissing)?;
-        self.enter_tenant(ctx, access, tenant).await
+        let mut look = self.app.plane.look();
+        let entered = loop {
+            let entered = match look.locate(claims, ctx.now).await {
+                Ok(Some(tenant)) => enter_tenant(&mut look, ctx, access, tenant).await,
+                Ok(None) => Err(Error::TenantMissing),
+                Err(error) => Err(error),
+            };
+            if look.holds().await {
+                break entered?;
+            }
+        };
+        self.note_entered(&entered);
+        Ok(entered)
     }
 
-    async fn enter_tenant(&self, ctx: &Ctx, access: &'static Access, tenant: TenantId) -> Result<TenantCtx, Error> {
-        Span::current().record("tenant", tracing::field::display(tenant));
-        let standing = self.app.plane.standing(tenant, &ctx.caller, ctx.now).await?;
-        let permission = match &access.who {
-            Who::Permission(permission) | Who::Service(permission) => std::slice::from_ref(permission),
-            _ => &[],
-        };
-        let needs = Needs {
-            permissions: permission,
-            allow_suspended: access.allow_suspended,
-            allow_cancelled: access.allow_cancelled,
-            allow_pending: access.allow_pending,
-            allow_deleted: access.allow_deleted,
-            writes: access.writes && !access.allow_maintenance,
-            allow_mfa_missing: access.allow_mfa_missing,
-            recent_login: access.recent_login,
-            deny_impersonated: access.deny_impersonated,
-        };
-        if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
-            return Err(reason);
+    /// Notes who was let in where.
+    fn note_entered(&self, t: &TenantCtx) {
+        Span::current().record("tenant", tracing::field::display(t.tenant_id()));
+        if let Some(member) = &t.member {
+            self.app.activity.note_member(t.tenant_id(), member, t.ctx.now);
         }
-        let permissions = permissions(&standing, &ctx.caller);
-        let Standing { tenant, catalogue, policy, roles, member, .. } = standing;
-        if let Some(member) = &member {
-            self.app.activity.note_member(tenant.tenant_id, member, ctx.now);
-        }
-        Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, policy, roles, member, permissions, needs })
     }
 
     /// What the headers claim about the tenant.
@@ -305,6 +316,37 @@ impl Gate {
         }
         Ok(peer)
     }
+}
+
+/// A call's place in a tenant, if it may be made there.
+async fn enter_tenant(
+    look: &mut Look<'_>,
+    ctx: &Ctx,
+    access: &'static Access,
+    tenant: TenantId,
+) -> Result<TenantCtx, Error> {
+    let standing = look.standing(tenant, &ctx.caller, ctx.now).await?;
+    let permission = match &access.who {
+        Who::Permission(permission) | Who::Service(permission) => std::slice::from_ref(permission),
+        _ => &[],
+    };
+    let needs = Needs {
+        permissions: permission,
+        allow_suspended: access.allow_suspended,
+        allow_cancelled: access.allow_cancelled,
+        allow_pending: access.allow_pending,
+        allow_deleted: access.allow_deleted,
+        writes: access.writes && !access.allow_maintenance,
+        allow_mfa_missing: access.allow_mfa_missing,
+        recent_login: access.recent_login,
+        deny_impersonated: access.deny_impersonated,
+    };
+    if let Some(reason) = judge(&standing, &ctx.caller, &needs, ctx.now).into_iter().next() {
+        return Err(reason);
+    }
+    let permissions = permissions(&standing, &ctx.caller);
+    let Standing { tenant, catalogue, policy, roles, member, .. } = standing;
+    Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, policy, roles, member, permissions, needs })
 }
 
 /// The method whose question carries its own tenant.

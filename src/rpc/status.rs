@@ -126,6 +126,7 @@ pub fn code(error: &Error) -> Code {
         | Error::BeyondAmount { .. } => Code::FailedPrecondition,
         Error::EtagMismatch => Code::Aborted,
         Error::QuotaExceeded(_)
+        | Error::TooFast(_)
         | Error::RateExceeded { .. }
         | Error::TooManyAttempts { .. }
         | Error::Overloaded
@@ -235,7 +236,8 @@ pub fn reason(error: &Error) -> &'static str {
         Error::ExternalIdUnknown => R::ExternalIdUnknown,
         Error::SeatsExhausted { .. } => R::SeatsExhausted,
         Error::QuotaExceeded(_) => R::QuotaExceeded,
-        Error::RateExceeded { .. } => R::RateExceeded,
+        Error::TooFast(all) if all.iter().any(|one| one.wait.is_none()) => R::BurstExceeded,
+        Error::TooFast(_) | Error::RateExceeded { .. } => R::RateExceeded,
         Error::Overloaded => R::Overloaded,
         Error::QuotaContended => R::QuotaContended,
         Error::UsageEventNotFound => R::UsageEventNotFound,
@@ -267,6 +269,14 @@ pub fn status(error: &Error) -> Status {
                 let told =
                     format!("{} asked, {} of {} used until {}", short.amount, short.used, short.limit, short.resets_at);
                 details.add_quota_failure_violation(&short.metric, told);
+            }
+        }
+        Error::TooFast(all) => {
+            for one in all {
+                details.add_quota_failure_violation(&one.metric, one.told());
+            }
+            if let Some(delay) = retry_delay(error) {
+                details.set_retry_info(Some(delay));
             }
         }
         Error::PlanExceeded(excess) => {
@@ -366,6 +376,14 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         _ => Vec::new(),
     };
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// To the microsecond when the same goes through a rate that it does not go through now; none when it never does, and for
+/// what no rate refuses.
+pub(super) fn retry_delay(error: &Error) -> Option<Duration> {
+    let Error::TooFast(all) = error else { return None };
+    let waits: Option<Vec<TimeDelta>> = all.iter().map(|one| one.wait).collect();
+    waits?.into_iter().max()?.to_std().ok()
 }
 
 /// At least a second, so that nobody comes back before anything could have changed.

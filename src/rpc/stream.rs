@@ -18,7 +18,7 @@ use crate::error::Error;
 
 /// How long a stream waits for its reader to take a message, and how long it may go on.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_hours(1);
+pub(super) const LONGEST: Duration = Duration::from_hours(1);
 
 /// What streams of answers are.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

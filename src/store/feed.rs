@@ -7,11 +7,12 @@
 )]
 
 use chrono::SecondsFormat;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::Store;
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
+use super::{Engine, Store};
 use crate::domain::id::{ApiKeyId, InvitationId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
@@ -88,6 +89,13 @@ impl Change {
             Self::Quota(_, notice) => (Some(*notice), None),
             Self::Tenant(_) | Self::Host(..) | Self::Roles(_) | Self::SigningKeys | Self::Catalogue => (None, None),
         }
+    }
+
+    /// As a row of the feed, but for the nonce.
+    pub(super) fn row(&self, seq: i64) -> FeedRow {
+        let (key1, key2) = self.keys();
+        let key_hash = self.key_hash().map(Vec::from);
+        FeedRow { seq, ord: 0, nonce: 0, kind: self.kind(), tenant_id: self.tenant(), key1, key2, key_hash }
     }
 
     fn key_hash(&self) -> Option<[u8; 16]> {
@@ -214,21 +222,77 @@ impl PollRow {
     }
 }
 
+/// A connection of its own that follows the feed, so that no other work keeps it waiting. On PostgreSQL it hears of commits.
+pub enum FeedReader<'s> {
+    /// Listens.
+    Postgres(Box<PgListener>),
+    /// There is one process, which knows of its own commits.
+    Sqlite(&'s Store),
+}
+
 impl Store {
-    /// Looks into the feed behind `cursor`. The row at the cursor must still be there with the cursor's nonce; otherwise
-    /// the history is another one, whatever the numbers say.
+    /// Begins to follow the feed.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn follow_feed(&self) -> Result<FeedReader<'_>, Error> {
+        let Engine::Postgres { system, .. } = &self.engine else { return Ok(FeedReader::Sqlite(self)) };
+        let options = system.connect_options();
+        let own = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let own = own.connect_lazy_with((*options).clone());
+        let mut listener = PgListener::connect_with(&own).await.map_err(failed)?;
+        listener.listen("tenantry_feed").await.map_err(failed)?;
+        Ok(FeedReader::Postgres(Box::new(listener)))
+    }
+
+    /// As [`FeedReader::poll`], on any connection.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
     pub async fn poll_feed(&self, cursor: Cursor) -> Result<Poll, Error> {
-        let rows: Vec<PollRow> = self.across_tenants().await?.all(&POLL, &[cursor.seq.into()]).await?;
+        Poll::of(cursor, self.across_tenants().await?.all(&POLL, &[cursor.seq.into()]).await?)
+    }
+}
+
+impl FeedReader<'_> {
+    /// Looks into the feed behind `cursor`. The row at the cursor must still be there with the cursor's nonce; otherwise the
+    /// history is another one, whatever the numbers say.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`; the connection is no good then.
+    pub async fn poll(&mut self, cursor: Cursor) -> Result<Poll, Error> {
+        match self {
+            Self::Sqlite(store) => store.poll_feed(cursor).await,
+            Self::Postgres(listener) => {
+                let query = sqlx::query_as::<sqlx::Postgres, PollRow>(POLL.postgres).bind(cursor.seq);
+                Poll::of(cursor, query.fetch_all(&mut **listener).await.map_err(failed)?)
+            }
+        }
+    }
+
+    /// Waits until somebody has committed a change; for ever on SQLite.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`; the connection is no good then.
+    pub async fn heard(&mut self) -> Result<(), Error> {
+        let Self::Postgres(listener) = self else { return std::future::pending().await };
+        // Not `recv`, which would connect anew by itself: what was said in between is found by the poll that follows.
+        match listener.try_recv().await.map_err(failed)? {
+            Some(_) => Ok(()),
+            None => Err(Error::DatabaseUnavailable("the connection that follows the feed was lost".into())),
+        }
+    }
+}
+
+impl Poll {
+    fn of(cursor: Cursor, rows: Vec<PollRow>) -> Result<Self, Error> {
         let Some(first) = rows.first() else { return Err(Error::internal("the change feed is empty")) };
         let head = Cursor { seq: first.head_seq, nonce: first.head_nonce };
         if first.standby {
-            return Ok(Poll::Standby);
+            return Ok(Self::Standby);
         }
         if first.nonce_at_cursor != Some(cursor.nonce) {
-            return Ok(Poll::CursorLost(head));
+            return Ok(Self::CursorLost(head));
         }
         let mut rows: Vec<FeedRow> = rows.into_iter().filter_map(PollRow::into_feed_row).collect();
         let more = rows.len() > PAGE;
@@ -238,7 +302,7 @@ impl Store {
             rows.retain(|row| Some(row.seq) != cut);
         }
         let cursor = rows.last().map_or(cursor, |row| Cursor { seq: row.seq, nonce: row.nonce });
-        Ok(Poll::Page { rows, cursor, more })
+        Ok(Self::Page { rows, cursor, more })
     }
 }
 
@@ -276,9 +340,9 @@ pub(super) async fn append_sqlite(
     conn: &mut SqliteConnection,
     now: Timestamp,
     changes: &[Change],
-) -> Result<(), Error> {
+) -> Result<Option<i64>, Error> {
     if changes.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let head: Option<Head> = Conn::Sqlite(conn).optional(&HEAD, &[]).await?;
     let seq = head.ok_or_else(|| Error::internal("the change feed is empty"))?.seq + 1;
@@ -299,7 +363,7 @@ pub(super) async fn append_sqlite(
         ];
         Conn::Sqlite(conn).execute(&APPEND, &args).await?;
     }
-    Ok(())
+    Ok(Some(seq))
 }
 
 fn nonce() -> i32 {

@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -29,6 +30,7 @@ pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod links;
+pub mod marks;
 pub mod memberships;
 pub mod mfa;
 pub mod outbox;
@@ -51,6 +53,7 @@ pub mod webhooks;
 
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
+use marks::Marks;
 use tx::{AcrossTenants, Conn, Listed, Record, Statement, Value, failed};
 
 use crate::error::Error;
@@ -59,6 +62,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct Store {
     engine: Engine,
+    /// What was changed when, as far as this server knows.
+    pub marks: Arc<Marks>,
 }
 
 #[derive(Debug)]
@@ -149,7 +154,7 @@ impl Store {
         let writer = pool(1).await.map_err(|e| OpenError::Away(e.to_string()))?;
         migrate_sqlite(&writer).await?;
         let reader = pool(8).await.map_err(|e| OpenError::Away(e.to_string()))?;
-        Ok(Self { engine: Engine::Sqlite { writer, reader, lock } })
+        Ok(Self { engine: Engine::Sqlite { writer, reader, lock }, marks: Arc::default() })
     }
 
     /// Connects to PostgreSQL as the roles `tenantry_app`, `tenantry_system` and `tenantry_meter`, and refuses a database
@@ -172,7 +177,7 @@ impl Store {
         guard::check(&mut *system.acquire().await.map_err(away)?, guard::Role::System).await?;
         let meter = postgres_pool(meter, METER_CONNECTIONS).await?;
         guard::check(&mut *meter.acquire().await.map_err(away)?, guard::Role::Meter).await?;
-        Ok(Self { engine: Engine::Postgres { app, system, meter } })
+        Ok(Self { engine: Engine::Postgres { app, system, meter }, marks: Arc::default() })
     }
 
     /// Whether row level security still holds, behaviourally; for the hourly look. Nothing to see on SQLite.
@@ -254,18 +259,21 @@ async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
 }
 
 /// A pool whose connections cannot hold locks for long: a process that stopped, or that the network lost, must not stop the
-/// others.
+/// others. An address that sets one of these itself (`?options[lock_timeout]=1s`) has its way: on a machine where a process
+/// may get no processor for a second, its transactions are not to be ended for that.
 async fn postgres_pool(url: &str, connections: u32) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| OpenError::Address("expected postgres://user:password@host:port/database".to_owned()))?
-        .application_name("tenantry")
-        .options([
-            ("idle_in_transaction_session_timeout", "1s"),
-            ("lock_timeout", "2s"),
-            ("statement_timeout", "5s"),
-            ("client_connection_check_interval", "1s"),
-            ("tcp_user_timeout", "5s"),
-        ]);
+        .application_name("tenantry");
+    let own = options.get_options().unwrap_or_default().to_owned();
+    let bounds = [
+        ("idle_in_transaction_session_timeout", "1s"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "5s"),
+        ("client_connection_check_interval", "1s"),
+        ("tcp_user_timeout", "5s"),
+    ];
+    let options = options.options(bounds.into_iter().filter(|(name, _)| !own.contains(name)));
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(3))

@@ -291,10 +291,11 @@ pub async fn delete_tenant(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Err
 /// # Errors
 /// `DatabaseUnavailable`.
 pub async fn forget(tx: &mut Scoped<AsUser>, tenant: TenantId) -> Result<(), Error> {
-    if tx.execute(&FORGET_DEFAULT, &[tenant.0.into()]).await? > 0 {
+    let forgotten = tx.execute(&FORGET_DEFAULT, &[tenant.0.into()]).await?;
+    let ended = tx.execute(&DELETE_BOUND, &[tenant.0.into()]).await?;
+    if forgotten + ended > 0 {
         let AsUser(user) = *tx.scope();
         tx.changed(Change::Account(user));
     }
-    tx.execute(&DELETE_BOUND, &[tenant.0.into()]).await?;
     tx.execute(&FORGET_ACTIVE, &[tenant.0.into()]).await.map(|_| ())
 }

@@ -2,12 +2,14 @@
 //! transaction of a tenant, which binds it as `$1` and, on PostgreSQL, has set it for row level security as well.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Sqlite};
 use uuid::Uuid;
 
 use super::audit::Audit;
 use super::feed::{self, Change};
+use super::marks::Marks;
 use super::tx::{Conn, OfCaller, OfPlatform, OfTenant, OfUser, Record, Statement, Value, failed};
 use super::{Engine, Store};
 use crate::ctx::Ctx;
@@ -128,6 +130,7 @@ pub struct Scoped<S> {
     open: Open,
     scope: S,
     changes: Vec<Change>,
+    marks: Arc<Marks>,
 }
 
 impl Store {
@@ -140,7 +143,7 @@ impl Store {
             Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
             Engine::Sqlite { writer, .. } => Open::Sqlite(writer.begin_with("begin immediate").await.map_err(failed)?),
         };
-        Ok(Scoped { open, scope, changes: Vec::new() })
+        Ok(Scoped { open, scope, changes: Vec::new(), marks: self.marks.clone() })
     }
 
     /// Begins a transaction that only reads.
@@ -152,7 +155,7 @@ impl Store {
             Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
             Engine::Sqlite { reader, .. } => Open::Sqlite(reader.begin_with("begin deferred").await.map_err(failed)?),
         };
-        Ok(Scoped { open, scope, changes: Vec::new() })
+        Ok(Scoped { open, scope, changes: Vec::new(), marks: self.marks.clone() })
     }
 }
 
@@ -313,19 +316,27 @@ impl<S: Scope> Scoped<S> {
     /// # Errors
     /// As `commit`.
     pub async fn commit_unaudited(self, now: Timestamp) -> Result<(), Error> {
-        let Self { open, changes, .. } = self;
-        match open {
+        let Self { open, changes, marks, .. } = self;
+        let seq = match open {
             Open::Postgres(mut tx) => {
-                if !changes.is_empty() {
-                    feed::append_and_commit_postgres(&mut tx, now, &changes).await?;
-                }
-                tx.commit().await.map_err(failed)
+                let seq = match &*changes {
+                    [] => None,
+                    some => Some(feed::append_and_commit_postgres(&mut tx, now, some).await?),
+                };
+                tx.commit().await.map_err(failed)?;
+                seq
             }
             Open::Sqlite(mut tx) => {
-                feed::append_sqlite(&mut tx, now, &changes).await?;
-                tx.commit().await.map_err(failed)
+                let seq = feed::append_sqlite(&mut tx, now, &changes).await?;
+                tx.commit().await.map_err(failed)?;
+                seq
             }
+        };
+        // Before the answer: whoever got it and asks this server again is not decided on what was before.
+        if let Some(seq) = seq {
+            marks.touch_own(seq, &changes);
         }
+        Ok(())
     }
 
     /// What the transaction is bound to.

@@ -13,16 +13,29 @@ pub use keys::{Digests, StoredApiKey, StoredKey};
 pub use members::{MyInvitation, MyTenant};
 pub use people::{ImportedUserRow, PasswordPolicy};
 pub use plans::Over;
-pub use tenants::{GuardedTenant, ImportedPlaceRow, TenantFilter};
+pub use tenants::{GuardedTenant, ImportedPlaceRow, SlugHolder, TenantFilter};
 pub use usage::TopTenant;
 
 use super::Store;
-use super::tx::{AcrossTenants, Listed, Statement, statements};
+use super::tx::{AcrossTenants, Listed, Record, Statement, Value, statements};
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::name::Email;
 use crate::domain::user::{Account, AccountStatus, User};
 use crate::error::Error;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
+
+/// A query of one row, with the place in the feed that it is as of: one statement, so one snapshot. What follows `select`.
+macro_rules! seen {
+    ($($sql:expr),+ $(,)?) => {
+        concat!(
+            "select h.head, q.*
+             from (select max(seq) as head from change) h
+             left join (select cast(1 as bigint) as present, ", $($sql,)+ ") q on true",
+        )
+    };
+}
+use seen;
 
 statements! {
     /// Whether the database answers.
@@ -66,6 +79,44 @@ struct UserRow {
 #[derive(sqlx::FromRow)]
 struct TenantIdRow {
     tenant_id: Uuid,
+}
+
+/// What was found, if anything, as of a place in the feed.
+#[derive(Debug, Clone)]
+pub struct Seen<T> {
+    /// Everything up to here has been seen, and nothing behind it.
+    pub head: i64,
+    /// What was there.
+    pub found: Option<T>,
+}
+
+impl<'r, R: Row, T: FromRow<'r, R>> FromRow<'r, R> for Seen<T>
+where
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let present: Option<i64> = row.try_get("present")?;
+        Ok(Self { head: row.try_get("head")?, found: present.map(|_| T::from_row(row)).transpose()? })
+    }
+}
+
+impl<T> Seen<T> {
+    /// With something else in it.
+    fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, Error>) -> Result<Seen<U>, Error> {
+        Ok(Seen { head: self.head, found: self.found.map(map).transpose()? })
+    }
+}
+
+impl Store {
+    /// The row of a query that gives one in any case.
+    async fn see<T: Record>(&self, sql: &Statement<AcrossTenants>, args: &[Value<'_>]) -> Result<Seen<T>, Error>
+    where
+        Seen<T>: Record,
+    {
+        let seen = self.across_tenants().await?.optional(sql, args).await?;
+        seen.ok_or_else(|| Error::internal("the change feed is empty"))
+    }
 }
 
 fn user(row: UserRow) -> Result<User, Error> {

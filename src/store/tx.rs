@@ -4,8 +4,10 @@
     reason = "the one file that hands SQL text to sqlx; the text comes from `statements!`"
 )]
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use serde::{Serialize, Serializer};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgRow, PgTypeInfo, PgValueRef};
@@ -111,25 +113,25 @@ pub enum Value<'a> {
     Time(Option<Timestamp>),
     /// Many rows: an array a column on PostgreSQL, so that they take as many numbers as there are columns; one JSON array of
     /// arrays on SQLite, with bytes and ids in hexadecimal.
-    Rows(&'a [Column]),
+    Rows(&'a [Column<'a>]),
 }
 
 /// One column of many rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Column {
+pub enum Column<'a> {
     /// `bigint[]`.
     Ints(Vec<Option<i64>>),
     /// `text[]`.
-    Texts(Vec<String>),
+    Texts(Vec<Cow<'a, str>>),
     /// `bytea[]`.
-    Bytes(Vec<Vec<u8>>),
+    Bytes(Vec<&'a [u8]>),
     /// `uuid[]`.
     Uuids(Vec<Option<Uuid>>),
     /// `timestamptz[]`.
     Times(Vec<Option<Timestamp>>),
 }
 
-impl Column {
+impl Column<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Ints(all) => all.len(),
@@ -139,23 +141,41 @@ impl Column {
             Self::Times(all) => all.len(),
         }
     }
+}
 
-    fn json(&self, row: usize) -> serde_json::Value {
-        match self {
-            Self::Ints(all) => all[row].into(),
-            Self::Texts(all) => all[row].as_str().into(),
-            Self::Bytes(all) => hex(&all[row]).into(),
-            Self::Uuids(all) => all[row].map(|id| hex(id.as_bytes())).into(),
-            Self::Times(all) => all[row].map(Timestamp::micros).into(),
+/// A cell of a row, as SQLite gets it.
+struct Cell<'r>(&'r Column<'r>, usize);
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(column, row) = *self;
+        match column {
+            Column::Ints(all) => all[row].serialize(to),
+            Column::Texts(all) => to.serialize_str(&all[row]),
+            Column::Bytes(all) => to.serialize_str(&hex(all[row])),
+            Column::Uuids(all) => match all[row] {
+                Some(id) => to.serialize_str(id.simple().encode_lower(&mut Uuid::encode_buffer())),
+                None => to.serialize_none(),
+            },
+            Column::Times(all) => all[row].map(Timestamp::micros).serialize(to),
         }
     }
 }
 
+/// A row of many.
+struct OneOf<'r>(&'r [Column<'r>], usize);
+
+impl Serialize for OneOf<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(|column| Cell(column, self.1)))
+    }
+}
+
 /// Rows as SQLite gets them.
-fn json_rows(columns: &[Column]) -> String {
+fn json_rows(columns: &[Column<'_>]) -> String {
     let count = columns.first().map_or(0, Column::len);
-    let row = |i: usize| serde_json::Value::Array(columns.iter().map(|column| column.json(i)).collect());
-    serde_json::Value::Array((0..count).map(row).collect()).to_string()
+    let rows: Vec<OneOf<'_>> = (0..count).map(|row| OneOf(columns, row)).collect();
+    serde_json::to_string(&rows).unwrap_or_default()
 }
 
 macro_rules! values {
@@ -202,10 +222,10 @@ macro_rules! bind_postgres {
             let mut rows = rows;
             for column in columns {
                 rows = match column {
-                    Column::Ints(all) => rows.bind(all.clone()),
-                    Column::Texts(all) => rows.bind(all.clone()),
-                    Column::Bytes(all) => rows.bind(all.clone()),
-                    Column::Uuids(all) => rows.bind(all.clone()),
+                    Column::Ints(all) => rows.bind(&all[..]),
+                    Column::Texts(all) => rows.bind(&all[..]),
+                    Column::Bytes(all) => rows.bind(&all[..]),
+                    Column::Uuids(all) => rows.bind(&all[..]),
                     Column::Times(all) => rows.bind(all.iter().map(|at| at.map(Timestamp::utc)).collect::<Vec<_>>()),
                 };
             }

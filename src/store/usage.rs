@@ -1,6 +1,6 @@
 //! Usage as its tenant reads it: accounts and events for the export, thresholds.
 
-use super::scoped::TenantTx;
+use super::scoped::{RunsIn, Scope, Scoped, TenantTx};
 use super::tx::{OfTenant, Statement, statements};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -101,7 +101,10 @@ pub async fn list_events(tx: &mut TenantTx, after: &str, limit: i64) -> Result<V
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn find_thresholds(tx: &mut TenantTx, metric: &str) -> Result<Option<Vec<i64>>, Error> {
+pub async fn find_thresholds<S: Scope>(tx: &mut Scoped<S>, metric: &str) -> Result<Option<Vec<i64>>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
     let row: Option<Percents> = tx.optional(&FIND_THRESHOLDS, &[metric.into()]).await?;
     Ok(row.map(|row| serde_json::from_str(&row.percents).unwrap_or_default()))
 }

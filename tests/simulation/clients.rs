@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tenantry::decide::quota::{Action, Item, NewHold, Outcome};
+use tenantry::decide::quota::{Action, Item, NamedHold, NewHold, Outcome};
 use tenantry::domain::id::TenantId;
 use tenantry::domain::quota::{
     AccountKey, AccountRow, Charge, Details, EventKey, HoldKind, Scope, Standing, UNLIMITED,
@@ -242,10 +242,11 @@ fn special(dice: &mut Dice, known: &mut Known, ask: &mut Ask) {
         _ => {
             let Some(hold) = hold else { return };
             ask.charges.clear();
+            let named = |opened_by| NamedHold { id: hold, kind: HoldKind::Reservation, opened_by };
             match dice.below(4) {
-                0 | 1 => Action::Commit { hold, amounts, opened_by: None },
-                2 => Action::Release { hold, opened_by: Some(opened_by) },
-                _ => Action::Extend { hold, opened_by: None, expires_at: wall(4_000_000) },
+                0 | 1 => Action::Commit { hold: named(None), amounts },
+                2 => Action::Release(named(Some(opened_by))),
+                _ => Action::Extend { hold: named(None), expires_at: wall(4_000_000) },
             }
         }
     };

@@ -147,7 +147,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a request to a server; none when no answer came back, because the server is not there or has ended.
+    /// Sends a request to a server; none when no answer came back, because the server is not there or has ended, or the
+    /// connection to it has.
     pub(crate) async fn ask(&self, number: usize, item: Item) -> Option<Outcome> {
         let (process, engine) = self.engine(number)?;
         let (tell, told) = oneshot::channel();
@@ -162,7 +163,9 @@ impl Cluster {
             {
                 world.state().promised(process, &item);
             }
-            world.pass(Point::ArriveHeld, process).await;
+            if world.pass(Point::ArriveHeld, process).await {
+                return;
+            }
             let outcome = if let Some(outcome) = at_once {
                 outcome
             } else {
@@ -174,8 +177,9 @@ impl Cluster {
             };
             world.state().answered(attempt, &item, &outcome);
             let is_promise = matches!(&outcome, Outcome::Admitted(yes) if yes.promised);
-            world.pass(if is_promise { Point::PromiseAnswered } else { Point::AckHalf }, process).await;
-            let _ = tell.send(outcome);
+            if !world.pass(if is_promise { Point::PromiseAnswered } else { Point::AckHalf }, process).await {
+                let _ = tell.send(outcome);
+            }
         });
         told.await.ok()
     }

@@ -1,8 +1,8 @@
-//! Cases of section 11 of the protocol in which something dies, stands still or is lost: 14, 16 to 19 and 23; and each
+//! Cases of section 11 of the protocol in which something dies, stands still or is lost: 9, 14, 16 to 19 and 23; and each
 //! point with each fault. What cannot be shown here: 17 with the real idle timeout, and 22, the same on SQLite, which are
 //! for the tests on the real databases; 7, both guards removed, is in `mutants.rs`.
 
-use tenantry::decide::quota::Outcome;
+use tenantry::decide::quota::{Outcome, Settings};
 use tenantry::domain::quota::Scope;
 
 use crate::clients::{Ask, account};
@@ -10,7 +10,7 @@ use crate::cluster::{TTL, settings};
 use crate::database::IDLE_IN_TRANSACTION;
 use crate::faults::{Act, Armed, POINTS, Point};
 use crate::schedule::{Rules, run_with};
-use crate::stage::{is_yes, play, played, told};
+use crate::stage::{is_yes, play, play_with, played, told};
 
 /// 14, of a server that dies.
 #[test]
@@ -37,7 +37,7 @@ fn a_promise_of_a_server_that_was_declared_dead_uses_up_what_was_forfeited_for_i
     play(2, async |stage| {
         let calls = stage.account("calls", 20);
         stage.warm_promises(0, &calls).await;
-        let leased = stage.row(calls.key).leased;
+        let (leased, used) = (stage.row(calls.key).leased, stage.used(calls.key));
         let gate = stage.gate(0, Point::BatchBegin);
         assert!(is_yes(stage.ask(0, Ask::consume("late", &[(&calls, 3)]).leased()).await));
         stage.reached(gate).await;
@@ -47,7 +47,8 @@ fn a_promise_of_a_server_that_was_declared_dead_uses_up_what_was_forfeited_for_i
         assert_eq!(stage.row(calls.key).forfeited, leased, "all of its lease");
         stage.pass(2 * TTL).await;
         assert!(stage.event("late").is_some_and(|row| row.admitted));
-        assert_eq!(stage.row(calls.key).forfeited, leased - 3, "but for what it has written since");
+        // It goes on: what it had promised is written, and what it had not is there again.
+        assert_eq!((stage.row(calls.key).forfeited, stage.used(calls.key)), (0, 3 + used));
         vec![calls]
     });
 }
@@ -86,6 +87,41 @@ fn what_became_of_a_commit_is_told_the_same_however_often_it_is_asked() {
     }
 }
 
+/// Whoever does not hear the answer asks again.
+#[test]
+fn who_is_cut_off_before_the_answer_is_told_it_when_he_asks_again() {
+    for (point, leased) in [(Point::ArriveHeld, false), (Point::AckHalf, false), (Point::PromiseAnswered, true)] {
+        play(1, move |stage| async move {
+            let calls = stage.account("calls", 20);
+            stage.warm_promises(0, &calls).await;
+            stage.arm(0, point, Act::Cut);
+            let ask = Ask { leased, ..Ask::consume("k", &[(&calls, 3)]) };
+            assert_eq!(stage.ask(0, ask.clone()).await, None, "he is cut off at {point:?}");
+            assert!(is_yes(stage.ask(0, ask).await));
+            stage.pass(50_000).await;
+            assert_eq!(stage.used(calls.key), 4, "once");
+            vec![calls]
+        });
+    }
+}
+
+/// 9, when each connection is lost on which units are asked for: the holder looks by itself now and then.
+#[test]
+fn units_come_back_although_the_connection_is_lost_on_which_they_are_asked_for() {
+    const LOOK: u64 = 300_000;
+    play_with(2, Settings { look: LOOK, ..settings(1) }, async |stage| {
+        let calls = stage.account("calls", 20);
+        stage.warm(0, &calls).await;
+        for _ in 0..50 {
+            stage.arm(1, Point::RecallNotified, Act::Cut);
+        }
+        let began = stage.world.now();
+        assert!(is_yes(stage.ask(1, Ask::consume("all", &[(&calls, 19)])).await));
+        assert!(stage.world.now() - began > LOOK / 3, "nobody was told");
+        vec![calls]
+    });
+}
+
 /// 17, with the simulation's own idle timeout.
 #[test]
 fn others_wait_for_a_server_that_stands_still_in_a_transaction_no_longer_than_the_timeout() {
@@ -114,6 +150,32 @@ fn what_a_server_had_leased_before_it_was_started_again_is_taken_back_once() {
         let after: Vec<_> = stage.world.state().db.tables.writers.keys().copied().collect();
         assert!(after.len() > before.len(), "it is another writer");
         assert!(is_yes(stage.ask(0, Ask::consume("all", &[(&calls, 19)]).within(4 * TTL)).await));
+        vec![calls]
+    });
+}
+
+/// 18, when several servers see that it has died.
+#[test]
+fn what_a_dead_server_had_leased_is_taken_back_by_one_of_those_who_want_to() {
+    play(3, async |stage| {
+        let calls = stage.account("calls", 20);
+        stage.warm(0, &calls).await;
+        let dead: Vec<_> = stage.writers_of(0);
+        let gates = [0, 1, 2].map(|server| stage.gate(server, Point::ReclaimLeaseLocked));
+        stage.cluster.kill(0);
+        let reached = || gates.iter().filter(|gate| stage.world.state().faults.reached.contains(gate)).count();
+        while reached() == 0 {
+            stage.pass(500).await;
+        }
+        // By then the others want to as well.
+        stage.pass(4 * TTL).await;
+        assert_eq!(reached(), 1, "while one takes it back nobody else does");
+        assert!(stage.row(calls.key).leased > 0);
+        gates.into_iter().for_each(|gate| stage.open(gate));
+        stage.pass(TTL).await;
+        assert_eq!(reached(), 1, "nor afterwards");
+        assert_eq!((stage.row(calls.key).leased, stage.used(calls.key)), (0, 1));
+        assert!(dead.iter().all(|writer| !stage.world.state().db.tables.writers.contains_key(writer)));
         vec![calls]
     });
 }
@@ -189,7 +251,7 @@ fn each_point_is_survived_with_each_fault() {
     for point in POINTS {
         for act in [Act::Kill, Act::Stop(2 * TTL), Act::Cut] {
             let mut happened = 0;
-            for seed in 1..=3_000 {
+            for seed in 1..=10_000 {
                 let armed = Armed { point, server: None, skip: seed % 4, act };
                 match run_with(seed, Rules::default(), Some(armed)) {
                     Ok((_, points)) => happened += usize::from(points.contains(&point)),

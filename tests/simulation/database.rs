@@ -75,6 +75,8 @@ pub(crate) struct Database {
     last: TxId,
     /// For a test of the tests: an insert does not wait for an uncommitted row with its key.
     pub(crate) forgets_to_wait: bool,
+    /// The same: a lease may settle more than it was granted.
+    pub(crate) drops_check: bool,
 }
 
 impl Database {

@@ -2,7 +2,7 @@
 //!
 //! | point | place |
 //! |---|---|
-//! | `arrive.held` | `clients.rs`: the engine has taken the item in, and nothing else has run |
+//! | `arrive.held` | `cluster.rs`: the engine has taken the item in, and nothing else has run |
 //! | `batch.begin` | `rows.rs`, `beat`: the writer's row is written, and locked |
 //! | `batch.claimed` | `claim`: the keys are inserted |
 //! | `batch.leases_locked` | `lock_leases` |
@@ -11,7 +11,7 @@
 //! | `commit.sent` | `commit`, before the database has it |
 //! | `commit.lost_applied`, `commit.lost_unapplied` | `commit`: it is not answered, and the database does or does not |
 //! | `committed.unanswered` | `commit`: done, and the engine has not seen it |
-//! | `ack.half` | `clients.rs`: one answer was read, others of the batch were not |
+//! | `ack.half` | `cluster.rs`: one answer was read, others of the batch were not |
 //! | `grant.committed` | `commit` of a batch that raised what a lease was granted |
 //! | `recall.marked` | `commit` of a batch that raised `recall_need`, before the notice |
 //! | `recall.notified` | `tell`, after the notice |
@@ -20,7 +20,7 @@
 //! | `lower.rows_locked` | `operator.rs`: lease rows and account are locked |
 //! | `reserve.committed` | `commit` of a batch that opened a hold |
 //! | `expire.locked` | `lock_due_holds` |
-//! | `promise.answered` | `clients.rs`: a promise was read |
+//! | `promise.answered` | `cluster.rs`: a promise was read |
 //! | `resolve.before` | `resolve`, before the database has it |
 
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ pub(crate) enum Act {
     Kill,
     /// SIGSTOP, and SIGCONT after so long.
     Stop(Micros),
-    /// The connection to the database ends.
+    /// The connection ends: to the database; or to a client, who gets no answer; or a notice is lost on it.
     Cut,
     /// Whoever comes by waits until the test opens the gate.
     Gate(u32),

@@ -1,6 +1,7 @@
 //! Cases of section 11 of the protocol that are about keys: 1 to 5, 11 and 15.
 
-use tenantry::decide::quota::Outcome;
+use tenantry::decide::quota::{Action, Outcome};
+use tenantry::domain::quota::UNLIMITED;
 
 use crate::clients::{Account, Ask};
 use crate::cluster::TTL;
@@ -88,7 +89,7 @@ fn a_follower_that_asks_for_something_else_is_not_told_the_answer_of_its_leader(
     play(1, async |stage| {
         let calls = stage.account("calls", 20);
         let gate = stage.gate(0, Point::BatchBegin);
-        let refund = tenantry::decide::quota::Action::Refund { of: "nobody".into(), amounts: Vec::new() };
+        let refund = Action::Refund { of: "nobody".into(), amounts: Vec::new() };
         let leader = stage.begin(0, Ask::consume("k", &[]).doing(refund));
         stage.reached(gate).await;
         let follower = stage.sent(0, Ask::consume("k", &[(&calls, 4)])).await;
@@ -127,22 +128,31 @@ pub(crate) async fn crossed_keys(stage: Stage) -> Vec<Account> {
 
 /// 5.
 #[test]
-fn an_item_that_the_database_does_not_take_leaves_the_rest_of_its_batch_alone() {
+fn items_that_the_database_does_not_take_leave_the_rest_of_their_batch_alone() {
     play(1, async |stage| {
-        let calls = stage.account("calls", 200);
+        let (calls, tokens) = (stage.account("calls", 2_000), stage.account("tokens", -1));
+        assert!(is_yes(stage.ask(0, Ask::consume("a token", &[(&tokens, 1)])).await));
+        assert_eq!(stage.row(tokens.key).committed, 1);
         let gate = stage.gate(0, Point::BatchBegin);
-        let mut answers = vec![stage.begin(0, Ask::consume("before", &[(&calls, 1)]))];
+        let before = stage.begin(0, Ask::consume("before", &[(&calls, 1)]));
         stage.reached(gate).await;
-        let bad = stage.sent(0, Ask::consume("bad\0", &[(&calls, 1)])).await;
-        for number in 0..30 {
-            answers.push(stage.sent(0, Ask::consume(&format!("good {number}"), &[(&calls, 1)])).await);
-        }
+        let batch_no = stage.batch_no(0);
+        let good = |number| stage.begin(0, Ask::consume(&format!("good {number}"), &[(&calls, 1)]));
+        let mut answers: Vec<_> = (0..200).map(good).collect();
+        let zero = stage.begin(0, Ask::consume("bad\0", &[(&calls, 1)]));
+        let too_much = stage.begin(0, Ask::consume("too much", &[(&tokens, UNLIMITED)]).doing(Action::Record));
+        answers.extend((200..498).map(good));
+        stage.pass(1_000).await;
         stage.open(gate);
-        assert!(matches!(told(bad).await, Some(Outcome::Broken(_))));
+        assert!(is_yes(told(before).await));
+        assert!(matches!(told(zero).await, Some(Outcome::Broken(_))));
+        assert!(matches!(told(too_much).await, Some(Outcome::OutOfRange(_))));
         for answer in answers {
             assert!(is_yes(told(answer).await));
         }
-        assert_eq!(stage.used(calls.key), 31);
+        assert_eq!((stage.used(calls.key), stage.used(tokens.key)), (499, 1));
+        let commits = stage.batch_no(0) - batch_no;
+        assert!(commits <= 14, "one, then nine halves of what was left, and little else: {commits}");
         vec![calls]
     });
 }

@@ -38,6 +38,9 @@ use schedule::{Rules, Seen};
 /// So many violations are told, and then the run ends.
 const SHOWN: usize = 10;
 
+/// In so many schedules everything happens that a client may be told.
+const ALL_HAPPENS: u64 = 50_000;
+
 fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -83,5 +86,10 @@ fn no_schedule_breaks_a_guarantee() {
     assert!(violations.is_empty(), "after {:.1?}:\n{}", began.elapsed(), violations.join("\n"));
     let mut all = Seen::new();
     counted.into_iter().flatten().for_each(|(what, n)| *all.entry(what).or_default() += n);
+    if count >= ALL_HAPPENS {
+        for what in ["promised", "contended", "conflict", "repeated", "refused"] {
+            assert!(all.get(what).is_some_and(|n| *n > 0), "nothing was {what}: {all:?}");
+        }
+    }
     println!("{count} schedules from seed {first} in {:.1?}: {all:?}", began.elapsed());
 }

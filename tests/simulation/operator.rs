@@ -96,7 +96,7 @@ async fn try_gauge(rows: &SimRows, account: AccountKey, key: &EventKey, value: i
         subject: Box::default(),
     };
     let mut batch = rows.begin().await?;
-    if batch.claim(std::slice::from_ref(&event)).await?.is_empty() {
+    if batch.claim(&[&event]).await?.is_empty() {
         return Ok(true);
     }
     let Some((row, leases)) = fenced(&mut batch, account, Lowering::AsItShould).await? else { return Ok(false) };

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tenantry::decide::quota::{Action, Item, Micros, Outcome};
-use tenantry::domain::quota::{AccountKey, Class, EventKey, EventKind, EventRow, HoldState, Scope};
+use tenantry::domain::quota::{
+    AccountKey, AccountRow, Class, EventKey, EventKind, EventRow, HoldState, Scope, UNLIMITED,
+};
 use uuid::Uuid;
 
 use crate::cluster::TTL;
@@ -37,8 +39,8 @@ pub(crate) struct Oracle {
     yes: BTreeMap<EventKey, Vec<(AccountKey, i64)>>,
     /// Limits, at their highest.
     pub(crate) highest_limit: BTreeMap<AccountKey, i64>,
-    /// What was counted whatever the limit.
-    forced: BTreeMap<AccountKey, i64>,
+    /// By how much what is counted whatever the limit went beyond it.
+    overage: BTreeMap<AccountKey, i64>,
     /// Accounts that something else than consuming has touched, so that yes and limit cannot be compared by themselves.
     pub(crate) is_mixed: bool,
     /// What was seen, for the count at the end.
@@ -114,19 +116,32 @@ impl State {
         self.oracle.promises.values().any(|(process, _)| !self.dead.contains(process))
     }
 
+    /// Whether something is forfeited of the leases of a server that lives.
+    pub(crate) fn may_anything_come_back(&self) -> bool {
+        let lives = |writer| self.oracle.writers.get(writer).is_some_and(|process| !self.dead.contains(process));
+        self.db.tables.leases.values().any(|lease| lease.forfeited > 0 && lives(&lease.writer))
+    }
+
     pub(crate) fn see(&mut self, what: &'static str) {
         *self.oracle.seen.entry(what).or_default() += 1;
     }
 
-    /// No commit makes the sum of an account larger than its limit, or larger than it was, but by what is forced (S4).
+    /// No commit makes the sum of an account larger than its limit, or larger than it was, but by what is forced (S4); and
+    /// where a commit admits something, what is used and set aside is within the limit of that instant (S1).
     pub(crate) fn before_commit(&mut self, tx: &Tx) {
         let mut forced: BTreeMap<AccountKey, i64> = BTreeMap::new();
+        let mut admitting: BTreeSet<AccountKey> = BTreeSet::new();
         for event in tx.rows.events.values().filter(|event| event.admitted) {
             let is_new = !self.db.tables.events.contains_key(&event.key);
-            let is_forced = matches!(event.kind, EventKind::Record | EventKind::Set)
-                || (event.kind == EventKind::Consume && self.oracle.promised.contains(&event.key));
-            for charge in event.charges.iter().filter(|charge| is_new && is_forced && charge.amount > 0) {
-                *forced.entry(charge.account).or_default() += charge.amount;
+            let is_promised = event.kind == EventKind::Consume && self.oracle.promised.contains(&event.key);
+            let is_forced = is_promised || matches!(event.kind, EventKind::Record | EventKind::Set);
+            let takes = matches!(event.kind, EventKind::Consume | EventKind::Reserve);
+            for charge in event.charges.iter().filter(|charge| is_new && charge.amount > 0) {
+                if is_forced {
+                    *forced.entry(charge.account).or_default() += charge.amount;
+                } else if takes {
+                    admitting.insert(charge.account);
+                }
             }
             if is_new && event.kind == EventKind::Consume {
                 let amounts = event.charges.iter().map(|charge| (charge.account, charge.amount)).collect();
@@ -135,10 +150,10 @@ impl State {
             self.oracle.promises.remove(&event.key);
         }
         for row in tx.rows.accounts.values() {
-            let sum = |of: &tenantry::domain::quota::AccountRow| of.limit - of.available();
+            let sum = |of: &AccountRow| of.limit - of.available();
             let before = self.db.tables.accounts.get(&row.key).map_or(0, sum);
-            let forced = forced.get(&row.key).copied().unwrap_or(0);
-            if sum(row) - forced > row.limit.max(before) {
+            let beyond = sum(row) - row.limit.max(before);
+            if beyond > forced.get(&row.key).copied().unwrap_or(0) {
                 self.violated(format!(
                     "S4: a commit grew {} of {before} to {} beyond {}",
                     row.metric,
@@ -146,9 +161,24 @@ impl State {
                     row.limit
                 ));
             }
+            if beyond > 0 {
+                *self.oracle.overage.entry(row.key).or_default() += beyond;
+            }
         }
-        for (account, amount) in forced {
-            *self.oracle.forced.entry(account).or_default() += amount;
+        for account in admitting {
+            let Some(row) = tx.rows.accounts.get(&account).or_else(|| self.db.tables.accounts.get(&account)) else {
+                continue;
+            };
+            let leases = self.db.tables.leases.iter().filter(|(key, _)| key.0 == account);
+            let stay = leases.filter(|(key, _)| !tx.rows.leases.contains_key(*key));
+            let written = tx.rows.leases.iter().filter(|(key, _)| key.0 == account);
+            let settled: i64 = stay.chain(written).map(|(_, lease)| lease.settled).sum();
+            let (taken, limit) = (row.committed + settled + row.reserved, row.limit);
+            let overage = self.oracle.overage.get(&account).copied().unwrap_or(0);
+            if taken > limit + overage {
+                let what = format!("S1: a commit admits {} up to {taken} of {limit}, {overage} forced", row.metric);
+                self.violated(what);
+            }
         }
     }
 
@@ -227,7 +257,7 @@ impl State {
     fn wrong_about(&mut self, attempt: usize, item: &Item, outcome: &Outcome) -> Option<String> {
         let stored = self.db.tables.events.get(&item.key).cloned();
         let same = stored.as_ref().filter(|row| row.payload_hash == item.payload_hash);
-        let writes = !matches!(item.action, Action::Release { .. } | Action::Extend { .. });
+        let writes = !matches!(item.action, Action::Release(_) | Action::Extend { .. });
         self.see(match outcome {
             Outcome::Admitted(told) if told.is_repetition => "repeated",
             Outcome::Admitted(_) => "admitted",
@@ -236,6 +266,7 @@ impl State {
             Outcome::NotFound => "not found",
             Outcome::Closed(_) => "closed",
             Outcome::Beyond(..) => "beyond",
+            Outcome::OutOfRange(_) => "out of range",
             Outcome::Contended => "contended",
             Outcome::Overloaded => "overloaded",
             Outcome::Away(_) => "away",
@@ -286,9 +317,13 @@ impl State {
             Outcome::NotFound | Outcome::Closed(_) | Outcome::Beyond(..) => {
                 let of_others = matches!(
                     item.action,
-                    Action::Refund { .. } | Action::Commit { .. } | Action::Release { .. } | Action::Extend { .. }
+                    Action::Refund { .. } | Action::Commit { .. } | Action::Release(_) | Action::Extend { .. }
                 );
                 (!of_others).then(|| "that is no answer to it".to_owned())
+            }
+            Outcome::OutOfRange(_) => {
+                let is_great = item.charges.iter().any(|c| c.amount == UNLIMITED);
+                (!is_great).then(|| "nothing comes near the end of the range".to_owned())
             }
             Outcome::Broken(_) => (!item.key.key.contains('\0')).then(|| "there is nothing wrong with it".to_owned()),
             Outcome::Contended | Outcome::Overloaded | Outcome::Away(_) => {
@@ -312,7 +347,7 @@ impl State {
             }
         }
         let is_held = tables.holds.values().any(|hold| hold.state == HoldState::Held);
-        (left, is_held || self.oracle.forced.contains_key(&account))
+        (left, is_held || self.oracle.overage.contains_key(&account))
     }
 
     /// What must hold at the end: nothing admitted was more than there was (S1, and the bound of the leased class).
@@ -321,9 +356,9 @@ impl State {
         let state = &*self;
         for (key, row) in &state.db.tables.accounts {
             let limit = state.oracle.highest_limit.get(key).copied().unwrap_or(row.limit);
-            let forced = state.oracle.forced.get(key).copied().unwrap_or(0);
-            if row.committed + row.reserved > limit + forced {
-                wrong.push(format!("S1: {} of {limit} used, {forced} of it forced", row.committed + row.reserved));
+            let overage = state.oracle.overage.get(key).copied().unwrap_or(0);
+            if row.committed + row.reserved > limit + overage {
+                wrong.push(format!("S1: {} of {limit} used, {overage} of it forced", row.committed + row.reserved));
             }
             let yes = state.oracle.yes.values().flatten().filter(|(account, _)| account == key);
             let yes: i64 = yes.map(|(_, amount)| amount).sum();

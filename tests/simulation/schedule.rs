@@ -21,11 +21,13 @@ pub(crate) type Seen = std::collections::BTreeMap<&'static str, u64>;
 pub(crate) struct Rules {
     pub(crate) lowering: Lowering,
     pub(crate) waits_for_keys: bool,
+    /// Whether the tables check that no more is settled than was granted: a guard of its own.
+    pub(crate) checks_leases: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { lowering: Lowering::AsItShould, waits_for_keys: true }
+        Self { lowering: Lowering::AsItShould, waits_for_keys: true, checks_leases: true }
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn run_with(seed: u64, rules: Rules, fault: Option<Armed>) -> Result<
     }
     let world = World::new(dice.roll(), faults);
     world.state().db.forgets_to_wait = !rules.waits_for_keys;
+    world.state().db.drops_check = !rules.checks_leases;
     let told = world.run(story(world.clone(), dice, rules));
     let state = world.state();
     for point in &state.faults.happened {
@@ -124,11 +127,18 @@ pub(crate) async fn peace(world: &Arc<World>, cluster: &Arc<Cluster>, accounts: 
     while world.state().is_anybody_stopped() {
         world.sleep(TTL / 8).await;
     }
+    // Others may be about to take back what a server had leased that goes on: promises of it are then forfeited.
+    let over = world.state().continued + TTL / 2;
+    world.sleep_until(over).await;
     // What clients did not wait for is decided meanwhile.
     world.sleep(TTL / 8).await;
     if world.state().is_anything_promised() {
         // What was promised and cannot be written any more is forfeited when its lease is returned.
         world.sleep(TTL).await;
+    }
+    if world.state().may_anything_come_back() {
+        // A server that goes on gives back what was forfeited of its leases and not promised, once it finds them closed.
+        world.sleep(2 * TTL).await;
     }
     for account in accounts {
         let number = world.state().dice.index(cluster.count());

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tenantry::decide::quota::{Outcome, Settings};
 use tenantry::domain::quota::{AccountKey, AccountRow, EventRow, Scope};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::clients::{Account, Ask, TENANT, account};
 use crate::cluster::{Cluster, settings};
 use crate::faults::{Act, Armed, Faults, Point};
+use crate::operator::{Lowering, set_limit};
 use crate::schedule::peace;
 use crate::world::World;
 
@@ -26,13 +28,30 @@ pub(crate) struct Stage {
     gates: Arc<AtomicU32>,
 }
 
+/// An account when its limit has been lowered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lowered {
+    pub(crate) used: i64,
+    pub(crate) leased: i64,
+    /// Whether there ever was a lease.
+    pub(crate) granted: bool,
+}
+
 /// Plays a script on so many servers with one lane each, and looks at what is left when all is over.
 pub(crate) fn play<F>(servers: usize, script: impl Fn(Stage) -> F)
 where
     F: Future<Output = Vec<Account>> + Send + 'static,
 {
+    play_with(servers, settings(1), script);
+}
+
+/// The same with other settings.
+pub(crate) fn play_with<F>(servers: usize, settings: Settings, script: impl Fn(Stage) -> F)
+where
+    F: Future<Output = Vec<Account>> + Send + 'static,
+{
     for seed in 1..=SEEDS {
-        if let Err(violation) = played(seed, servers, settings(1), &script) {
+        if let Err(violation) = played(seed, servers, settings, &script) {
             panic!("seed {seed}: {violation}");
         }
     }
@@ -118,6 +137,18 @@ impl Stage {
         told
     }
 
+    /// Lowers the limit of an account; gives where that leaves it.
+    pub(crate) fn lower(&self, account: &Account, limit: i64) -> oneshot::Receiver<Lowered> {
+        let (tell, told) = oneshot::channel();
+        let (stage, key) = (self.clone(), account.key);
+        self.world.spawn(0, async move {
+            set_limit(&stage.world, key, limit, Lowering::AsItShould).await;
+            let row = stage.row(key);
+            let _ = tell.send(Lowered { used: stage.used(key), leased: row.leased, granted: row.next_epoch > 1 });
+        });
+        told
+    }
+
     /// Has a server lease some of an account: with a limit of 20 it then holds 8, and 1 is used.
     pub(crate) async fn warm(&self, server: usize, account: &Account) {
         let ask = Ask::consume(&format!("warm {server} {}", account.metric), &[(account, 1)]);
@@ -134,6 +165,26 @@ impl Stage {
 
     pub(crate) fn row(&self, key: AccountKey) -> AccountRow {
         self.world.state().db.tables.accounts[&key].clone()
+    }
+
+    /// The writers of a server.
+    pub(crate) fn writers_of(&self, server: usize) -> Vec<Uuid> {
+        let process = self.cluster.process(server);
+        let state = self.world.state();
+        state
+            .db
+            .tables
+            .writers
+            .keys()
+            .filter(|writer| state.oracle.writers.get(writer) == Some(&process))
+            .copied()
+            .collect()
+    }
+
+    /// How many batches a server's only lane has committed.
+    pub(crate) fn batch_no(&self, server: usize) -> i64 {
+        let writer = self.writers_of(server)[0];
+        self.world.state().db.tables.writers[&writer].batch_no
     }
 
     /// Used, with what leases have settled.

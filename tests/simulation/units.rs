@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tenantry::decide::quota::{Action, NewHold, Outcome};
+use tenantry::decide::quota::{Action, NamedHold, NewHold, Outcome, Settings};
 use tenantry::domain::quota::HoldKind;
 use uuid::Uuid;
 
-use crate::clients::Ask;
-use crate::cluster::TTL;
-use crate::faults::Point;
+use crate::clients::{Account, Ask};
+use crate::cluster::{TTL, settings};
+use crate::faults::{Act, Armed, Point};
 use crate::operator::{Lowering, set_limit};
-use crate::stage::{is_no, is_yes, play, told};
+use crate::stage::{Stage, is_no, is_yes, play, play_with, told};
 use crate::world::wall;
 
 const HOLD: Uuid = Uuid::from_u128(77);
@@ -62,14 +62,35 @@ fn a_limit_is_lowered_below_what_is_leased_while_batches_and_grants_are_under_wa
             answers.push(stage.begin(number % 3, Ask::consume(&format!("k{number}"), &[(&calls, 2)])));
         }
         stage.reached(gates[0]).await;
-        let (world, key) = (stage.world.clone(), calls.key);
-        stage.world.spawn(0, async move { set_limit(&world, key, 12, Lowering::AsItShould).await });
+        let lowered = stage.lower(&calls, 12);
         stage.pass(20_000).await;
         gates.into_iter().for_each(|gate| stage.open(gate));
+        let when_lowered = lowered.await.expect("it is lowered");
         for answer in answers {
             let answer = told(answer).await;
             assert!(is_yes(answer.clone()) || is_no(answer));
         }
+        assert!(stage.used(calls.key) <= when_lowered.used.max(12), "nothing came on top: {when_lowered:?}");
+        vec![calls]
+    });
+}
+
+/// 8, with the first grant of a lease that its lowering cannot see.
+#[test]
+fn a_lease_that_is_granted_while_the_limit_is_lowered_is_closed_when_that_is_answered() {
+    play(1, async |stage| {
+        let calls = stage.account("calls", 60);
+        let gate = stage.gate(0, Point::BatchAccountsLocked);
+        let first = stage.begin(0, Ask::consume("first", &[(&calls, 1)]));
+        stage.reached(gate).await;
+        let mut lowered = stage.lower(&calls, 5);
+        stage.pass(20_000).await;
+        assert!(lowered.try_recv().is_err(), "it waits for the account");
+        stage.open(gate);
+        let when_lowered = lowered.await.expect("it is lowered");
+        assert!(when_lowered.granted, "meanwhile there was one");
+        assert_eq!((when_lowered.leased, when_lowered.used), (0, 1));
+        assert!(is_yes(told(first).await));
         vec![calls]
     });
 }
@@ -130,7 +151,8 @@ fn what_a_commit_of_less_gives_back_is_there_for_a_consumer_in_the_same_batch() 
         stage.reached(gate).await;
         let consumer = stage.sent(0, Ask::consume("k", &[(&calls, 6)])).await;
         let amounts: Vec<(Arc<str>, i64)> = vec![("calls".into(), 4)];
-        let commit = Action::Commit { hold: HOLD, amounts, opened_by: None };
+        let hold = NamedHold { id: HOLD, kind: HoldKind::Reservation, opened_by: None };
+        let commit = Action::Commit { hold, amounts };
         let commit = stage.sent(0, Ask::consume("commit", &[]).doing(commit)).await;
         stage.open(gate);
         assert!(is_yes(told(before).await));
@@ -138,6 +160,31 @@ fn what_a_commit_of_less_gives_back_is_there_for_a_consumer_in_the_same_batch() 
         assert!(is_yes(told(consumer).await));
         vec![calls, other]
     });
+}
+
+/// Rule 7 of section 0 of the protocol: whichever came first.
+#[test]
+fn what_a_refund_gives_back_is_there_for_all_consumers_in_the_same_batch() {
+    play(1, refund_among_consumers);
+}
+
+/// Two consumers that have room together only with what is refunded in their batch.
+pub(crate) async fn refund_among_consumers(stage: Stage) -> Vec<Account> {
+    let (calls, other) = (stage.account("calls", 10), stage.account("other", 10));
+    assert!(is_yes(stage.ask(0, Ask::consume("past", &[(&calls, 4)])).await));
+    let gate = stage.gate(0, Point::BatchBegin);
+    let mut answers = vec![stage.begin(0, Ask::consume("before", &[(&other, 1)]))];
+    stage.reached(gate).await;
+    answers.push(stage.sent(0, Ask::consume("six", &[(&calls, 6)])).await);
+    answers.push(stage.sent(0, Ask::consume("four", &[(&calls, 4)])).await);
+    let refund = Action::Refund { of: "past".into(), amounts: Vec::new() };
+    answers.push(stage.sent(0, Ask::consume("refund", &[]).doing(refund)).await);
+    stage.open(gate);
+    for answer in answers {
+        assert!(is_yes(told(answer).await));
+    }
+    assert_eq!(stage.used(calls.key), 10);
+    vec![calls, other]
 }
 
 /// 13.
@@ -162,6 +209,41 @@ fn a_refund_before_its_event_is_folded_counts_once_and_not_beyond_the_amount() {
     });
 }
 
+/// 13, with more given back than is folded.
+#[test]
+fn what_is_given_back_before_it_is_folded_leaves_less_than_nothing_there_for_a_moment() {
+    play(2, async |stage| {
+        let (calls, other) = (stage.account("calls", 20), stage.account("other", 20));
+        stage.warm(0, &calls).await;
+        // Three in one batch, so that nothing of them is folded before the server stands still.
+        let gate = stage.gate(0, Point::BatchBegin);
+        let before = stage.begin(0, Ask::consume("before", &[(&other, 1)]));
+        stage.reached(gate).await;
+        let keys = ["a", "b", "c"];
+        let answers = keys.map(|key| stage.begin(0, Ask::consume(key, &[(&calls, 1)])));
+        stage.pass(1_000).await;
+        let act = Act::Stop(TTL / 2);
+        let armed = Armed { point: Point::CommittedUnanswered, server: Some(0), skip: 1, act };
+        stage.world.state().faults.armed.push(armed);
+        stage.open(gate);
+        while stage.event("c").is_none() {
+            stage.pass(500).await;
+        }
+        for key in keys {
+            let refund = Action::Refund { of: key.into(), amounts: Vec::new() };
+            assert!(is_yes(stage.ask(1, Ask::consume(&format!("refund {key}"), &[]).doing(refund)).await));
+        }
+        assert_eq!(stage.row(calls.key).committed, -2, "one is folded, and three were given back");
+        assert_eq!(stage.used(calls.key), 1);
+        for answer in [before].into_iter().chain(answers) {
+            assert!(is_yes(told(answer).await));
+        }
+        stage.pass(TTL).await;
+        assert_eq!((stage.row(calls.key).committed, stage.used(calls.key)), (1, 1), "when it is folded too");
+        vec![calls, other]
+    });
+}
+
 /// 20, the half of it that is the engine's: an item keeps its period. That an account is opened once while the plan changes
 /// is a matter of the store, and is tested on the real databases.
 #[test]
@@ -181,6 +263,51 @@ fn an_item_on_its_way_when_the_period_ends_counts_in_the_period_that_it_came_in(
         stage.pass(4 * TTL).await;
         assert_eq!(stage.row(old.key).leased, 0, "what nobody asks of is given back");
         vec![old, new]
+    });
+}
+
+/// 20, when the account of the next period is opened while the last item of the old one is decided on its row.
+#[test]
+fn an_item_that_is_decided_when_the_next_period_is_opened_counts_in_its_own() {
+    play(2, async |stage| {
+        let old = stage.account("calls of May", 20);
+        let gate = stage.gate(0, Point::BatchAccountsLocked);
+        let last = stage.begin(0, Ask::consume("last", &[(&old, 2)]));
+        stage.reached(gate).await;
+        let new = stage.account("calls of June", 20);
+        assert!(is_yes(stage.ask(1, Ask::consume("first", &[(&new, 3)])).await));
+        let next = stage.sent(0, Ask::consume("next", &[(&new, 4)])).await;
+        assert_eq!((stage.used(old.key), stage.used(new.key)), (0, 3));
+        stage.open(gate);
+        for answer in [last, next] {
+            assert!(is_yes(told(answer).await));
+        }
+        assert_eq!((stage.used(old.key), stage.used(new.key)), (2, 7));
+        vec![old, new]
+    });
+}
+
+/// Back-pressure.
+#[test]
+fn what_comes_when_too_much_waits_already_is_sent_away_and_nothing_is_written_of_it() {
+    play_with(1, Settings { queue: 3, ..settings(1) }, async |stage| {
+        let calls = stage.account("calls", 20);
+        stage.warm(0, &calls).await;
+        let gate = stage.gate(0, Point::BatchBegin);
+        let mut answers = vec![stage.begin(0, Ask::consume("under way", &[(&calls, 1)]))];
+        stage.reached(gate).await;
+        for number in 0..3 {
+            answers.push(stage.sent(0, Ask::consume(&format!("queued {number}"), &[(&calls, 1)])).await);
+        }
+        let one_more = Ask::consume("one more", &[(&calls, 1)]);
+        assert_eq!(stage.ask(0, one_more.clone()).await, Some(Outcome::Overloaded));
+        stage.open(gate);
+        for answer in answers {
+            assert!(is_yes(told(answer).await));
+        }
+        assert_eq!((stage.event("one more"), stage.used(calls.key)), (None, 5));
+        assert!(is_yes(stage.ask(0, one_more).await), "nor is it remembered");
+        vec![calls]
     });
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct State {
     killed: Vec<Process>,
     pub(crate) dead: BTreeSet<Process>,
     stopped: BTreeSet<Process>,
+    /// When the last of those that were stopped went on.
+    pub(crate) continued: Micros,
     /// Processes that were killed and that nobody has looked at.
     deaths: (VecDeque<Process>, Option<Waker>),
     signals: BTreeMap<Process, (Heard, Option<Waker>)>,
@@ -122,6 +124,13 @@ impl State {
             waker.take().into_iter().for_each(Waker::wake);
         }
     }
+
+    /// The last signal is lost nevertheless: nobody has run since, so nobody has heard it.
+    pub(crate) fn take_signal_back(&mut self) {
+        for (queue, _) in self.signals.values_mut() {
+            queue.pop_back();
+        }
+    }
 }
 
 /// The world.
@@ -145,6 +154,7 @@ impl World {
             killed: Vec::new(),
             dead: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            continued: 0,
             deaths: (VecDeque::new(), None),
             signals: BTreeMap::new(),
             trace: std::env::var_os("TENANTRY_TRACE").is_some(),
@@ -198,6 +208,7 @@ impl World {
             }
             let mut state = world.state();
             state.stopped.remove(&process);
+            state.continued = state.now;
             state.note(|| format!("continue {process}"));
         });
     }

@@ -123,6 +123,7 @@ async fn an_override_holds_from_its_answer_on(t: &Bed) {
 
 async fn an_override_ends_by_the_clock_alone(t: &Bed) {
     let (t, acme) = product(t).await;
+    assert!(consumes(&t, &acme, "quizzes", 1).await, "its account is open before the override comes");
     let request = v1::SetLimitOverrideRequest {
         expire_time: ahead(&t, TimeDelta::minutes(3)),
         reason: "a trial of more".to_owned(),

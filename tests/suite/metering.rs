@@ -6,22 +6,31 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use tenantry::rpc::v1;
 use tenantry::rpc::v1::set_gauge_request::Change;
+use tenantry::time::Clock as _;
 use tonic::Code;
 
 use crate::harness::{Bed, Clients, Tenant, amounts, assert_refused, on_both_engines, unique, until, wrong_fields};
+use crate::rows::connect_sqlite;
+use crate::startup::run;
 
 on_both_engines! {
     all_kinds_of_metrics_are_counted
     a_reservation_is_committed_in_part_and_the_rest_comes_back
     what_is_set_aside_is_not_there_for_others_until_it_ends
     holds_are_for_those_who_opened_them
+    holds_are_of_their_tenant_and_kind
+    a_key_stands_for_all_that_was_asked
+    what_was_forfeited_without_need_comes_back
     slots_are_held_by_heartbeats
     a_hundred_want_three_slots
     a_refund_gives_back_what_its_event_took_and_no_more
     a_gauge_takes_the_newest_of_its_source
     records_are_counted_above_the_limit_and_once
     a_wrong_event_stops_no_other
+    what_cannot_be_written_stops_no_other
     a_stream_of_events_is_recorded
+    a_stream_ends_with_the_right_to_it
+    a_stream_is_answered_before_its_deadline
     members_and_keys_have_limits_below_the_tenants
     best_effort_takes_what_there_is
     a_promise_is_kept
@@ -41,6 +50,8 @@ unit = "calls"
 period = "lifetime"
 [metrics.tokens]
 unit = "tokens"
+[metrics.storms]
+unit = "storms"
 [metrics.storage]
 unit = "bytes"
 kind = "gauge"
@@ -63,11 +74,11 @@ async fn product(t: &Bed) -> (Bed, Tenant) {
 }
 
 /// A service that may correct.
-async fn service(t: &Bed) -> Clients {
+pub(crate) async fn service(t: &Bed) -> Clients {
     t.with_key(&t.service_key(&["usage.read", "usage.write", "usage.correct"]).await)
 }
 
-async fn usage(clients: &mut Clients, tenant: &Tenant, metric: &str) -> v1::Usage {
+pub(crate) async fn usage(clients: &mut Clients, tenant: &Tenant, metric: &str) -> v1::Usage {
     let request = v1::GetUsageRequest { tenant: tenant.id.clone(), metrics: vec![metric.to_owned()] };
     clients.usage.get_usage(request).await.unwrap().into_inner().usage.remove(0)
 }
@@ -192,6 +203,122 @@ async fn holds_are_for_those_who_opened_them(t: &Bed) {
     one.usage.commit_reservation(commit.clone()).await.expect("theirs");
     // What was committed is not told to others either.
     assert_refused(two.usage.commit_reservation(commit).await, Code::NotFound, "HOLD_NOT_FOUND");
+}
+
+async fn holds_are_of_their_tenant_and_kind(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let globex = t.tenant("globex").await;
+    let mut service = service(&t).await;
+    let slot_id = service.usage.acquire_slot(slot(&acme, 60)).await.unwrap().into_inner().slot.unwrap().slot_id;
+    let held = service.usage.reserve(reserve(&acme, &[("tokens", 5)], 60, "")).await.unwrap().into_inner();
+    let reservation_id = held.reservation.unwrap().reservation_id;
+    // In one batch with the tenant that has it, another names the slot: it finds nothing.
+    let extend = |tenant: &Tenant, id: &str| v1::HeartbeatSlotsRequest {
+        tenant: tenant.id.clone(),
+        slot_ids: vec![id.to_owned(); 50],
+        ..Default::default()
+    };
+    let release =
+        |tenant: &Tenant, id: &str| v1::ReleaseSlotRequest { tenant: tenant.id.clone(), slot_id: id.to_owned() };
+    let raced = (0..20).map(|_| {
+        let (mut own, mut other) = (service.clone(), service.clone());
+        let (extend, release) = (extend(&acme, &slot_id), release(&globex, &slot_id));
+        async move { tokio::join!(own.usage.heartbeat_slots(extend), other.usage.release_slot(release)) }
+    });
+    for (own, other) in join_all(raced).await {
+        let results = own.unwrap().into_inner().results;
+        assert!(results.iter().all(|result| result.reason.is_empty()), "{results:?}");
+        assert_refused(other, Code::NotFound, "HOLD_NOT_FOUND");
+    }
+    // Nor is a slot a reservation, or the other way round.
+    let commit = |id: &str| v1::CommitReservationRequest {
+        tenant: acme.id.clone(),
+        reservation_id: id.to_owned(),
+        amounts: Vec::new(),
+    };
+    let committed = service.usage.commit_reservation(commit(&slot_id)).await;
+    assert_refused(committed, Code::NotFound, "HOLD_NOT_FOUND");
+    let request = v1::ReleaseReservationRequest { tenant: acme.id.clone(), reservation_id: slot_id.clone() };
+    assert_refused(service.usage.release_reservation(request).await, Code::NotFound, "HOLD_NOT_FOUND");
+    let other = service.usage.release_slot(release(&acme, &reservation_id)).await;
+    assert_refused(other, Code::NotFound, "HOLD_NOT_FOUND");
+    let beat = service.usage.heartbeat_slots(extend(&acme, &reservation_id)).await.unwrap().into_inner().results;
+    assert!(beat.iter().all(|result| result.reason == "HOLD_NOT_FOUND"), "{beat:?}");
+    let sessions = usage(&mut service, &acme, "sessions").await;
+    assert_eq!((sessions.used, sessions.reserved), (0, 1));
+    // Who did not open it does not learn that it was committed.
+    service.usage.commit_reservation(commit(&reservation_id)).await.unwrap();
+    let mut owner = t.with_token(&acme.owner.token);
+    for list in [&[][..], &[("tokens", 1)]] {
+        let request = v1::CommitReservationRequest { amounts: amounts(list), ..commit(&reservation_id) };
+        assert_refused(owner.usage.commit_reservation(request).await, Code::NotFound, "HOLD_NOT_FOUND");
+    }
+    service.usage.release_slot(release(&acme, &slot_id)).await.expect("is there all the time");
+}
+
+async fn a_key_stands_for_all_that_was_asked(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let mut service = service(&t).await;
+    let bob = t.member(&acme, "member").await;
+    let named = |id: &str, key: &str| v1::ConsumeRequest {
+        details: Some(v1::UsageDetails { user_id: id.to_owned(), ..Default::default() }),
+        ..ask(&acme, &[("calls", 1)], key)
+    };
+    service.usage.consume(named(&acme.owner.id, "k")).await.unwrap();
+    service.usage.consume(named(&acme.owner.id, "k")).await.expect("the first answer again");
+    let other = service.usage.consume(named(&bob.id, "k")).await;
+    assert_refused(other, Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED");
+    let taken = |seconds: i64, holder: &str| v1::AcquireSlotRequest {
+        holder: holder.to_owned(),
+        idempotency_key: "s".to_owned(),
+        ..slot(&acme, seconds)
+    };
+    service.usage.acquire_slot(taken(6, "0x")).await.unwrap();
+    let other = service.usage.acquire_slot(taken(60, "x")).await;
+    assert_refused(other, Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED");
+    let at = |seconds: i64| v1::RecordUsageRequest {
+        tenant: acme.id.clone(),
+        events: vec![v1::UsageEvent {
+            event_time: Some(prost_types::Timestamp { seconds: t.clock.now().seconds() - seconds, nanos: 0 }),
+            ..event(&[("ever", 1)], "e")
+        }],
+    };
+    let (first, other) = (at(60), at(61));
+    for (request, reason) in [(first.clone(), ""), (first, ""), (other, "IDEMPOTENCY_KEY_REUSED")] {
+        let results = service.usage.record_usage(request).await.unwrap().into_inner().results;
+        assert_eq!(results[0].reason, reason);
+    }
+    assert_eq!(usage(&mut service, &acme, "ever").await.used, 1);
+}
+
+/// A gauge that is set takes back every lease, and of those that promises may come from it forfeits all that is left, since
+/// nobody else knows what was promised. The server that had the lease knows, and gives back the rest.
+async fn what_was_forfeited_without_need_comes_back(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let mut service = service(&t).await;
+    let set = |value: i64| v1::SetGaugeRequest {
+        tenant: acme.id.clone(),
+        metric: "storage".to_owned(),
+        change: Some(Change::Value(value)),
+        ..Default::default()
+    };
+    let promised = v1::ConsumeRequest { ack_level: v1::AckLevel::Leased.into(), ..ask(&acme, &[("storage", 1)], "") };
+    let forfeited = "select cast(sum(forfeited) as bigint) from quota_account where tenant_id = $1";
+    let mut most = 0;
+    for _ in 0..10 {
+        for _ in 0..10 {
+            service.usage.consume(promised.clone()).await.unwrap();
+        }
+        service.usage.set_gauge(set(10)).await.unwrap();
+        let rows: Vec<(i64,)> = t.rows(forfeited, &acme.id).await;
+        most = most.max(rows[0].0);
+    }
+    assert!(most > 0, "nothing was ever forfeited");
+    until("what was not promised is there again", || async {
+        let rows: Vec<(i64,)> = t.rows(forfeited, &acme.id).await;
+        rows[0].0 == 0
+    })
+    .await;
 }
 
 fn slot(tenant: &Tenant, seconds: i64) -> v1::AcquireSlotRequest {
@@ -427,6 +554,60 @@ async fn a_wrong_event_stops_no_other(t: &Bed) {
     assert_eq!(results[0].reason, wrong);
 }
 
+/// Has the database not take events of this endpoint.
+async fn forbid_poison(t: &Bed) {
+    if let Some(database) = &t.database {
+        let mut admin = database.administrator().await;
+        let never = "create function never() returns trigger language plpgsql as
+                     'begin raise exception ''poison'' using errcode = ''22000''; end'";
+        run(&mut admin, never).await;
+        let trigger = "create trigger never before insert on usage_event for each row when (new.endpoint = '/poison')
+                       execute function never()";
+        run(&mut admin, trigger).await;
+        return;
+    }
+    let trigger = "create trigger never before insert on usage_event when new.endpoint = '/poison'
+                   begin select raise(abort, 'poison'); end";
+    sqlx::raw_sql(trigger).execute(&mut connect_sqlite(t.dir.path(), false).await).await.unwrap();
+}
+
+async fn what_cannot_be_written_stops_no_other(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let mut service = service(&t).await;
+    let largest = 1_i64 << 53;
+    // One short of what an account of no limit holds together with the largest amount.
+    let mut events = vec![event(&[("storms", largest)], ""); 511];
+    events.push(event(&[("storms", 1)], ""));
+    let request = v1::RecordUsageRequest { tenant: acme.id.clone(), events };
+    let results = service.usage.record_usage(request).await.unwrap().into_inner().results;
+    assert!(results.iter().all(|result| result.reason.is_empty()), "{results:?}");
+    let sums = "select committed, leased from quota_account where tenant_id = $1 and metric = 'storms'";
+    let all = 511 * largest + 1;
+    until("all of it is in the account", async || t.rows::<(i64, i64)>(sums, &acme.id).await == [(all, 0)]).await;
+    forbid_poison(&t).await;
+    let mut events: Vec<_> = (0..500).map(|n| event(&[("storms", 1), ("ever", 1)], &format!("e{n}"))).collect();
+    let of = |endpoint: &str| Some(v1::UsageDetails { endpoint: endpoint.to_owned(), ..Default::default() });
+    events[7].details = of("/a\0b");
+    events[100].amounts = amounts(&[("ever", 1), ("storms", largest)]);
+    for n in [250, 251, 499] {
+        events[n].details = of("/poison");
+    }
+    let request = v1::RecordUsageRequest { tenant: acme.id.clone(), events };
+    let results = service.usage.record_usage(request).await.unwrap().into_inner().results;
+    let refused: Vec<(usize, &str)> = results
+        .iter()
+        .map(|result| result.reason.as_str())
+        .enumerate()
+        .filter(|(_, reason)| !reason.is_empty())
+        .collect();
+    let (wrong, poison) = ("FIELDS_INVALID", "INTERNAL");
+    assert_eq!(refused, [(7, wrong), (100, wrong), (250, poison), (251, poison), (499, poison)]);
+    assert_eq!(usage(&mut service, &acme, "ever").await.used, 495);
+    assert_eq!(usage(&mut service, &acme, "storms").await.used, all + 495);
+    let kept: Vec<(i64,)> = t.rows("select count(*) from usage_event where tenant_id = $1", &acme.id).await;
+    assert_eq!(kept, [(512 + 495,)]);
+}
+
 async fn a_stream_of_events_is_recorded(t: &Bed) {
     let (t, acme) = product(t).await;
     let mut owner = t.with_token(&acme.owner.token);
@@ -446,6 +627,42 @@ async fn a_stream_of_events_is_recorded(t: &Bed) {
     let one = vec![v1::StreamUsageRequest { event: Some(event(&[("calls", 1)], "")), ..Default::default() }];
     let refused = viewer.usage.stream_usage(tokio_stream::iter(one)).await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+async fn a_stream_ends_with_the_right_to_it(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let bob = t.member(&acme, "member").await;
+    let mut member = t.with_token(&bob.token);
+    let (send, events) = tokio::sync::mpsc::channel(1);
+    let one = || v1::StreamUsageRequest { tenant: acme.id.clone(), event: Some(event(&[("tokens", 1)], "")) };
+    send.send(one()).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(events);
+    let call = tokio::spawn(async move { member.usage.stream_usage(stream).await });
+    let mut service = service(&t).await;
+    until("the first is recorded", || {
+        let mut service = service.clone();
+        let acme = &acme;
+        async move { usage(&mut service, acme, "tokens").await.used == 1 }
+    })
+    .await;
+    let remove = v1::RemoveMemberRequest { user_id: bob.id.clone(), ..Default::default() };
+    t.with_token(&acme.owner.token).members.remove_member(remove).await.unwrap();
+    until("no more are taken", || async { send.send(one()).await.is_err() }).await;
+    assert_refused(call.await.unwrap(), Code::NotFound, "TENANT_NOT_FOUND");
+    let used = usage(&mut service, &acme, "tokens").await.used;
+    assert_eq!(usage(&mut service, &acme, "tokens").await.used, used);
+}
+
+async fn a_stream_is_answered_before_its_deadline(t: &Bed) {
+    let (t, acme) = product(t).await;
+    let mut owner = t.with_token(&acme.owner.token);
+    let three =
+        (0..3).map(|_| v1::StreamUsageRequest { event: Some(event(&[("tokens", 1)], "")), ..Default::default() });
+    let endless = tokio_stream::iter(three).chain(futures::stream::pending());
+    let mut request = tonic::Request::new(endless);
+    request.set_timeout(std::time::Duration::from_secs(4));
+    let told = owner.usage.stream_usage(request).await.expect("what was recorded is told").into_inner();
+    assert_eq!((told.recorded, told.refused), (3, 0));
 }
 
 async fn members_and_keys_have_limits_below_the_tenants(t: &Bed) {
@@ -544,7 +761,9 @@ async fn days_begin_in_the_tenants_time_zone(t: &Bed) {
     owner.tenants.update_settings(moved).await.unwrap();
     let same = usage(&mut owner, &acme, "daily").await;
     assert_eq!((same.used, same.period_start_time, same.reset_time), (1, day.period_start_time, day.reset_time));
-    t.clock.advance(TimeDelta::days(1));
+    // Whatever time it is now: right behind its end, which is in the middle of a day in New York.
+    let left = day.reset_time.unwrap().seconds - t.clock.now().seconds();
+    t.clock.advance(TimeDelta::seconds(left + 60));
     let mut owner = service(&t).await;
     owner.usage.consume(ask(&acme, &[("daily", 1)], "")).await.unwrap();
     let next = usage(&mut owner, &acme, "daily").await;
@@ -563,4 +782,13 @@ async fn quota_is_checked_without_being_used(t: &Bed) {
     assert!(!no.allowed);
     assert_eq!((no.shortages[0].metric.as_str(), no.shortages[0].amount, no.shortages[0].limit), ("ever", 8, 7));
     assert_eq!(usage(&mut viewer, &acme, "ever").await.used, 0);
+    let mut service = service(&t).await;
+    let id = unique_id();
+    for (user_id, api_key_id, reason) in
+        [(id.clone(), String::new(), "MEMBER_NOT_FOUND"), (String::new(), id, "KEY_NOT_FOUND")]
+    {
+        let details = Some(v1::UsageDetails { user_id, api_key_id, ..Default::default() });
+        let request = v1::CheckQuotaRequest { details, ..check(&[("ever", 1)]) };
+        assert_refused(service.usage.check_quota(request).await, Code::NotFound, reason);
+    }
 }

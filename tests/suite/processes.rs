@@ -158,7 +158,12 @@ impl House {
 
     /// A superuser's connection to the database; there must be one.
     pub(crate) async fn administrator(&self) -> PgConnection {
-        self.database.as_ref().expect("PostgreSQL").administrator().await
+        self.database().administrator().await
+    }
+
+    /// Its database; there must be one.
+    pub(crate) fn database(&self) -> &Database {
+        self.database.as_ref().expect("PostgreSQL")
     }
 
     /// A number from the rows, past the server.
@@ -185,7 +190,8 @@ fn sign_up(email: &str, request_id: &str, slug: Option<&str>) -> v1::SignUpReque
     }
 }
 
-async fn owner(server: &Program) -> Headers {
+/// Signs somebody up with a tenant: what goes with every call of theirs.
+pub(crate) async fn owner(server: &Program) -> Headers {
     let slug = unique("acme");
     let request = sign_up(&format!("{slug}@example.com"), "", Some(&slug));
     let done = server.clients(Headers::default()).auth.sign_up(request).await.expect("signs up").into_inner();
@@ -280,9 +286,19 @@ async fn everything_counts_once(house: &House, server: &Program, owner: &Headers
     }
     let all = i64::try_from(calls.len()).unwrap();
     assert_eq!(house.count("select count(*) from usage_event where verdict = 1").await, all);
-    let folded = house.count("select cast(sum(committed) as bigint) from quota_account").await;
-    let leased = house.count("select cast(coalesce(sum(settled), 0) as bigint) from quota_lease").await;
-    assert_eq!(folded + leased, all);
+    // In one look: what leases have settled is folded into the accounts all the while.
+    let used = house
+        .count(
+            "select cast((select sum(committed) from quota_account)
+                         + (select coalesce(sum(settled), 0) from quota_lease) as bigint)",
+        )
+        .await;
+    assert_eq!(used, all);
+    books_agree(server).await;
+}
+
+/// Proves the books of all tenants.
+pub(crate) async fn books_agree(server: &Program) {
     let mut operator = server.clients(Headers::default().and("x-api-key", &server.operator_key()));
     let mut books = operator.usage.verify_usage(v1::VerifyUsageRequest::default()).await.unwrap().into_inner();
     while let Some(found) = books.message().await.unwrap() {
@@ -296,11 +312,54 @@ async fn a_stop_finishes_what_is_under_way(engine: Engine) {
     let owner = owner(&server).await;
     let load = Load::start(&server, &owner);
     load.flows(30).await;
+    until("units are leased", async || house.count(OPEN_LEASES).await > 0).await;
     let (code, log) = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
     assert_eq!(code, Some(0), "{log}");
     let calls = load.stop().await;
+    // It has given everything back, and nobody has to wait until it counts as gone.
+    for sql in [OPEN_LEASES, LEASED, "select count(*) from quota_writer"] {
+        assert_eq!(house.count(sql).await, 0, "{sql}");
+    }
     let server = house.start();
     everything_counts_once(&house, &server, &owner, &calls).await;
+}
+
+const OPEN_LEASES: &str = "select count(*) from quota_lease where epoch <> 0 or granted > 0";
+
+const LEASED: &str = "select cast(coalesce(sum(leased), 0) as bigint) from quota_account";
+
+async fn what_a_killed_server_had_leased_is_there_again(engine: Engine) {
+    let house = House::new(engine).await;
+    let server = house.start();
+    let owner = owner(&server).await;
+    let load = Load::start(&server, &owner);
+    load.flows(30).await;
+    until("units are leased", async || house.count(LEASED).await > 0).await;
+    server.kill();
+    let calls = load.stop().await;
+    assert!(house.count(LEASED).await > 0, "nothing was leased when it died");
+    let server = house.start();
+    everything_counts_once(&house, &server, &owner, &calls).await;
+    // Every unit that there is, which those are among.
+    let amount = 1_000_000 - i64::try_from(calls.len()).unwrap();
+    let all = v1::ConsumeRequest {
+        amounts: vec![v1::Amount { metric: "tokens".to_owned(), amount }],
+        idempotency_key: "all".to_owned(),
+        ..Default::default()
+    };
+    let mut usage = server.clients(owner).usage;
+    until("its leases are taken back", async || match usage.clone().consume(all.clone()).await {
+        Ok(_) => true,
+        Err(told) if told.code() == Code::Unavailable => false,
+        Err(told) => panic!("{told:?}"),
+    })
+    .await;
+    let one = v1::ConsumeRequest { idempotency_key: String::new(), ..all };
+    assert_eq!(usage.consume(one).await.expect_err("that was all").code(), Code::ResourceExhausted);
+    for sql in [OPEN_LEASES, LEASED] {
+        assert_eq!(house.count(sql).await, 0, "{sql}");
+    }
+    books_agree(&server).await;
 }
 
 async fn a_killed_server_loses_nothing_and_does_nothing_twice(engine: Engine) {
@@ -381,6 +440,7 @@ macro_rules! in_processes {
 in_processes! {
     a_stop_finishes_what_is_under_way
     a_killed_server_loses_nothing_and_does_nothing_twice
+    what_a_killed_server_had_leased_is_there_again
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! What is taken from somebody is gone with the answer that says so: at the server that was asked, and at another one on the
-//! same rows. One table: how each credential is had, and what ends it.
+//! What is taken from somebody is gone with the answer that says so at the server that was asked, and as soon as it has
+//! heard of it at another one on the same rows. One table: how each credential is had, and what ends it.
 
 use std::pin::Pin;
 
@@ -7,7 +7,7 @@ use prost_types::FieldMask;
 use tenantry::rpc::v1;
 use tonic::{Code, Status};
 
-use crate::harness::{Bed, Clients, Engine, Headers, PASSWORD, Person, Tenant, on_both_engines, refusal};
+use crate::harness::{Bed, Clients, Engine, Headers, PASSWORD, Person, Tenant, on_both_engines, refusal, until};
 use crate::impersonation::in_place;
 use crate::links::token_of;
 use crate::oidc::{self, connected, somebody};
@@ -16,7 +16,7 @@ use crate::session_ends::session_of;
 on_both_engines! {
     ;
     alone
-    what_is_revoked_is_refused_with_the_answer_and_at_every_server
+    what_is_revoked_is_refused_with_the_answer_and_then_at_every_server
 }
 
 /// What a credential is tried with.
@@ -323,7 +323,7 @@ async fn keys(t: &Bed) -> Vec<Old> {
     olds
 }
 
-async fn what_is_revoked_is_refused_with_the_answer_and_at_every_server(t: Bed) {
+async fn what_is_revoked_is_refused_with_the_answer_and_then_at_every_server(t: Bed) {
     let second = if t.engine == Engine::Postgres { Some(t.sibling(&[]).await) } else { None };
     let servers: Vec<&Bed> = [Some(&t), second.as_ref()].into_iter().flatten().collect();
     let all = [sessions(&t).await, places(&t).await, tenants(&t).await, keys(&t).await];
@@ -332,7 +332,9 @@ async fn what_is_revoked_is_refused_with_the_answer_and_at_every_server(t: Bed) 
             assert_eq!(old.works_at(server).await, Ok(()), "{} comes later", old.what);
         }
         std::mem::replace(&mut old.revoke, Box::pin(async {})).await;
-        for server in servers.iter().rev() {
+        for (number, server) in servers.iter().enumerate() {
+            // The other server has to hear of it first.
+            until(old.what, async || number == 0 || old.works_at(server).await.is_err()).await;
             let (code, reason) = old.works_at(server).await.expect_err(old.what);
             assert_eq!((code, reason.as_str()), old.wanted, "{}", old.what);
             if let Some(refresh) = &old.refresh {

@@ -38,8 +38,14 @@ impl Bed {
         sqlx::query_as(sql).bind(id).fetch_all(&mut conn).await.expect("rows")
     }
 
-    /// Changes rows behind the server's back; `$1` is a UUID.
+    /// Changes rows behind the server's back, and has it read them anew; `$1` is a UUID.
     pub(crate) async fn execute(&self, sql: &'static str, id: &str) {
+        self.execute_unseen(sql, id).await;
+        self.forgets();
+    }
+
+    /// Changes rows behind the server's back, which goes by what it remembers; `$1` is a UUID.
+    pub(crate) async fn execute_unseen(&self, sql: &'static str, id: &str) {
         let id: Uuid = id.parse().expect("an id");
         if let Some(database) = &self.database {
             let mut conn = database.administrator().await;

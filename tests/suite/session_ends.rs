@@ -3,7 +3,7 @@
 use tenantry::rpc::v1;
 use tonic::Code;
 
-use crate::harness::{Bed, Clients, Engine, Headers, PASSWORD, Person, Tenant, assert_refused, on_both_engines};
+use crate::harness::{Bed, Clients, Engine, Headers, PASSWORD, Person, Tenant, assert_refused, on_both_engines, until};
 use crate::harness::{request_id, wrong_fields};
 use crate::refresh::{next, refresh, spent};
 
@@ -314,8 +314,12 @@ async fn a_token_is_told_about_to_services(t: &Bed) {
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
+async fn is_live(server: &Bed, person: &Person) -> bool {
+    server.with_token(&person.token).auth.who_am_i(v1::WhoAmIRequest {}).await.is_ok()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_ended_on_one_server_is_refused_by_the_other_at_once() {
+async fn what_ended_on_one_server_is_refused_by_the_other() {
     let t = Bed::private(Engine::Postgres, &[]).await;
     let other = t.sibling(&[]).await;
     let acme = t.tenant("acme").await;
@@ -335,6 +339,8 @@ async fn what_ended_on_one_server_is_refused_by_the_other_at_once() {
                 clients.auth.revoke_all_sessions(all).await.expect("ends them");
             }
         }
+        is_over(&t, &ann).await;
+        until("the other server has heard of it", async || !is_live(&other, &ann).await).await;
         for server in [&other, &t] {
             is_over(server, &ann).await;
             works(server, &keeper).await;
@@ -343,6 +349,7 @@ async fn what_ended_on_one_server_is_refused_by_the_other_at_once() {
     let member = t.member(&acme, "member").await;
     let owner = t.login(&acme.owner, "").await;
     t.with_token(&owner.token).members.revoke_member_sessions(end(&acme, &member, "")).await.expect("ends them");
+    until("the other server has heard of it", async || !is_live(&other, &member).await).await;
     let refused = other.with_token(&member.token).auth.who_am_i(v1::WhoAmIRequest {}).await;
     assert_refused(refused, Code::PermissionDenied, "SESSION_ENDED");
 }

@@ -30,7 +30,10 @@ type Tables = BTreeMap<String, Table>;
 /// What is wrong with a statement; none when nothing is.
 fn fault(tables: &Tables, file: &str, kind: &str, sql: &str) -> Option<String> {
     let words = words(sql);
-    let mentions = mentions(&words);
+    let mut mentions = mentions(&words);
+    // What the statement itself names with `with` is made of the tables that are mentioned there.
+    let is_own = |name: &str| words.windows(3).any(|w| w[0] == name && w[1..] == ["as", "("]);
+    mentions.retain(|m| tables.contains_key(m.table) || !is_own(m.table));
     if let Some(unknown) = mentions.iter().find(|m| !tables.contains_key(m.table)) {
         return Some(format!("names {}, which is no table", unknown.table));
     }

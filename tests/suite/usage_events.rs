@@ -29,7 +29,7 @@ async fn consume(clients: &mut Clients, list: &[(&str, i64)], key: &str) -> Resu
 }
 
 /// All events, page by page.
-async fn listed(clients: &mut Clients, request: v1::ListUsageEventsRequest) -> Vec<v1::UsageEventRecord> {
+pub(crate) async fn listed(clients: &mut Clients, request: v1::ListUsageEventsRequest) -> Vec<v1::UsageEventRecord> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = v1::ListUsageEventsRequest { page_token, ..request.clone() };
@@ -177,7 +177,7 @@ async fn events_are_found_by_when_they_happened(t: Bed) {
     t.spoils(&acme.id);
 }
 
-async fn exported(clients: &mut Clients, tenant: &Tenant) -> Result<Vec<v1::UsageEventRecord>, Status> {
+pub(crate) async fn exported(clients: &mut Clients, tenant: &Tenant) -> Result<Vec<v1::UsageEventRecord>, Status> {
     let request = v1::ExportUsageRequest { tenant: tenant.id.clone(), ..Default::default() };
     let mut stream = clients.usage.export_usage(request).await?.into_inner();
     let mut all = Vec::new();
@@ -197,6 +197,19 @@ async fn an_export_has_every_event_once(t: &Bed) {
     futures::future::join_all(calls).await;
     let all = exported(&mut t.with_token(&acme.owner.token), &acme).await.unwrap();
     assert_eq!(all.len(), 1203);
+    // It ends where it began: what happens later, or is dated so, is not of it.
+    let later = v1::UsageEvent {
+        amounts: amounts(&[("storms", 1)]),
+        event_time: Some(prost_types::Timestamp {
+            seconds: t.clock.now().after(TimeDelta::minutes(5)).seconds(),
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let request = v1::RecordUsageRequest { tenant: acme.id.clone(), events: vec![later] };
+    let results = t.with_token(&acme.owner.token).usage.record_usage(request).await.unwrap().into_inner().results;
+    assert_eq!(results[0].reason, "");
+    assert_eq!(exported(&mut t.with_token(&acme.owner.token), &acme).await.unwrap().len(), 1203);
     assert_eq!(keys(&all).into_iter().collect::<HashSet<_>>().len(), 1203);
     assert!(all.windows(2).all(|pair| pair[0].event_time.unwrap().seconds <= pair[1].event_time.unwrap().seconds));
     let nobody = t.tenant("nobody").await;

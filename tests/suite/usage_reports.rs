@@ -96,7 +96,7 @@ async fn seed(t: &Bed, tenant: &Tenant, quarters: &[(&str, i64)]) {
     }
 }
 
-async fn in_zone(t: &Bed, tenant: &Tenant, zone: &str) {
+pub(crate) async fn in_zone(t: &Bed, tenant: &Tenant, zone: &str) {
     let settings = v1::Settings { time_zone: zone.to_owned(), ..Default::default() };
     let request = v1::UpdateSettingsRequest {
         tenant: tenant.id.clone(),

@@ -34,7 +34,7 @@ impl App {
         key: Option<RequestKey>,
     ) -> Result<Provisioned, Error> {
         let account = self.store.find_account(&wish.admin_email).await?;
-        let there = self.store.find_slug(&wish.slug, ctx.now).await?;
+        let there = self.store.find_slug(&wish.slug).await?.found.and_then(|holder| holder.at(ctx.now));
         // Who has no account yet has no id either.
         let admin = account.map_or_else(
             || User {

@@ -1,20 +1,27 @@
 //! Accounts: which of them an amount is charged to, opened when a period begins.
 //!
 //! An open period is never redrawn: a time zone, an anchor or a metric's period that changes draws the next one. A limit that
-//! changes holds from the commit of its change on. What time alone changes (an override that ends, a plan that follows
-//! another) is noticed by whoever asks next, so that no missed job matters.
+//! changes holds from the commit of its change on: it takes back what leases hold under the old one. What time alone changes (an
+//! override that ends, a plan that follows another) is noticed by whoever asks next, so that no missed job matters; so are
+//! limits of single members and keys, of which a tenant may have thousands.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
+
 use super::people::People;
+use super::rates::Overrides;
 use super::{Of, Who};
 use crate::app::App;
 use crate::ctx::Ctx;
+use crate::decide::memory::AsOf;
+use crate::decide::quota::rates::Rates;
 use crate::decide::quota::timer::SystemTimer;
 use crate::decide::quota::{Engine, Micros, Timer};
 use crate::domain::catalogue::{Catalogue, MetricKind, MetricPeriod};
+use crate::domain::entitlement::LimitOverride;
+use crate::domain::gcra::Share;
 use crate::domain::id::TenantId;
 use crate::domain::period::{Calendar, Period};
 use crate::domain::plan::{Cycle, Limit, PlanRef};
@@ -22,9 +29,12 @@ use crate::domain::quota::{AccountKey, Scope};
 use crate::domain::tenant::Tenant;
 use crate::entropy;
 use crate::error::Error;
+use crate::store::marks::Tag;
 use crate::store::quota::accounts::{self, Account, LimitWish, Owner};
 use crate::store::quota::{QuotaRows, Signal};
-use crate::store::{InTenant, Store, TenantTx, entitlements, settings, tenants};
+use crate::store::scoped::{self, RunsIn};
+use crate::store::tx::{OfTenant, Statement};
+use crate::store::{InTenant, Scoped, Store, TenantTx, entitlements, settings, tenants};
 use crate::time::Timestamp;
 
 /// Percents of a limit of which owners are told unless the tenant says otherwise.
@@ -33,7 +43,7 @@ pub(super) const THRESHOLDS: [i64; 2] = [80, 100];
 /// How long after it was cut off the server listens to others again.
 const HEAR_AGAIN: Duration = Duration::from_millis(250);
 
-/// Accounts that are remembered; more are looked up again.
+/// Accounts that are remembered; what was asked for once goes first.
 const REMEMBERED: usize = 200_000;
 
 /// The quota engine, and the accounts that are known to be open.
@@ -42,8 +52,14 @@ pub struct Quota {
     pub engine: Arc<Engine<QuotaRows, SystemTimer>>,
     /// Who is known to be of which tenant.
     pub(super) people: People,
+    /// What is used of rates here.
+    pub(super) rates: Rates,
+    /// Other limits of rates than the plan's, as they were last looked up.
+    pub(in crate::app) overrides: Overrides,
+    /// Whether no other server can be on the same rows.
+    alone: bool,
     timer: SystemTimer,
-    opened: Mutex<HashMap<(TenantId, String, Owner), Arc<Opened>>>,
+    opened: Cache<(TenantId, String, Owner), Arc<Opened>>,
 }
 
 /// An account that is open.
@@ -56,6 +72,8 @@ pub struct Opened {
     period: Period,
     /// The plan that its limit is of.
     of: PlanRef,
+    /// When the limit was read: an override that comes later has an end of its own.
+    as_of: AsOf,
     /// When its limit is to be looked at anew.
     until: Option<Timestamp>,
 }
@@ -69,8 +87,14 @@ impl Opened {
 impl Quota {
     /// An engine that nobody has asked anything yet.
     #[must_use]
-    pub fn new(engine: Arc<Engine<QuotaRows, SystemTimer>>, timer: SystemTimer) -> Self {
-        Self { engine, people: People::default(), timer, opened: Mutex::default() }
+    pub fn new(engine: Arc<Engine<QuotaRows, SystemTimer>>, timer: SystemTimer, alone: bool) -> Self {
+        let (people, rates, overrides) = (People::default(), Rates::default(), Overrides::default());
+        Self { engine, people, rates, overrides, alone, timer, opened: Cache::new(REMEMBERED) }
+    }
+
+    /// The part of every rate that this server enforces. On SQLite the rows may speak of a server that is gone.
+    pub(super) fn share(&self) -> Share {
+        if self.alone { Share::WHOLE } else { Share::equal(self.engine.servers()) }
     }
 
     /// The instant after a while, on the engine's clock.
@@ -97,19 +121,6 @@ impl Quota {
             tokio::time::sleep(HEAR_AGAIN).await;
         }
     }
-
-    fn find(&self, key: &(TenantId, String, Owner), of: &PlanRef, now: Timestamp) -> Option<Arc<Opened>> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.get(key).filter(|account| account.holds(of, now)).cloned()
-    }
-
-    fn remember(&self, key: (TenantId, String, Owner), account: Arc<Opened>) {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if opened.len() >= REMEMBERED {
-            opened.clear();
-        }
-        opened.insert(key, account);
-    }
 }
 
 impl App {
@@ -125,22 +136,48 @@ impl App {
         let mut opened = Vec::with_capacity(1);
         for owner in owners(of, metric, who) {
             let key = (of.0.tenant_id, metric.to_owned(), owner);
-            if let Some(account) = self.quota.find(&key, &of.0.subscription.of, ctx.now) {
+            let is_old = |account: &Arc<Opened>| {
+                !account.holds(&of.0.subscription.of, ctx.now) || !self.plane.memory.is_current(&account.as_of)
+            };
+            if let Some(account) = self.quota.opened.get(&key).filter(|account| !is_old(account)) {
                 opened.push(account);
                 continue;
             }
-            let account = Arc::new(self.open_account(ctx, of, metric, owner).await?);
-            self.quota.remember(key, account.clone());
-            opened.push(account);
+            self.quota.opened.remove_if(&key, is_old);
+            // One opens it, however many ask.
+            let open = Box::pin(async { self.open_account(ctx, of, metric, owner).await.map(Arc::new) });
+            opened.push(self.quota.opened.get_or_insert_async(&key, open).await?);
         }
         Ok(opened)
     }
 
     /// Opens an account, or gives the one that is open the limit that holds now.
     async fn open_account(&self, ctx: &Ctx, of: Of<'_>, metric: &str, owner: Owner) -> Result<Opened, Error> {
-        let (tenant_id, catalogue) = (of.0.tenant_id, of.1);
+        let place = (of.0.tenant_id, metric, owner);
+        if let Some(opened) = self.try_open_account(ctx, of.1, place, false).await? {
+            return Ok(opened);
+        }
+        // The tenant was moved to a plan of a newer catalogue than the call came in with. A plan that there is not allows
+        // nothing.
+        let newest = self.plane.catalogues.newest(&self.store).await?;
+        let opened = self.try_open_account(ctx, &newest, place, true).await?;
+        opened.ok_or_else(|| Error::internal("an account was opened by nobody"))
+    }
+
+    /// The same with one catalogue; none when it does not know the tenant's plan and is not the newest.
+    async fn try_open_account(
+        &self,
+        ctx: &Ctx,
+        catalogue: &Catalogue,
+        (tenant_id, metric, owner): (TenantId, &str, Owner),
+        is_newest: bool,
+    ) -> Result<Option<Opened>, Error> {
+        let as_of = self.plane.memory.now(Tag::tenant(tenant_id));
         let mut tx = self.store.write(InTenant(tenant_id)).await?;
         let tenant = tenants::share(&mut tx).await?.settled(catalogue, ctx.now);
+        if !is_newest && catalogue.plan(&tenant.subscription.of).is_none() {
+            return Ok(None);
+        }
         let wish = wish(&mut tx, (&tenant, catalogue), metric, owner, ctx.now).await?;
         let last = accounts::find_last(&mut tx, metric, owner).await?;
         // Members' and keys' accounts run with the tenant's, which is opened first.
@@ -152,7 +189,7 @@ impl App {
         let period = period_of(&mut tx, (&tenant, catalogue), metric, leading, ctx.now).await?;
         let account = if let Some(account) = last.filter(|last| last.period == period) {
             if !wish.is_of(&account) {
-                accounts::set_limit(&mut tx, &account, &wish).await?;
+                accounts::set_limits(&mut tx, vec![(account.clone(), wish.clone())]).await?;
             }
             account
         } else {
@@ -164,16 +201,29 @@ impl App {
         };
         tx.commit_unaudited(ctx.now).await?;
         let (of, until) = (tenant.subscription.of, wish.until);
-        Ok(Opened { key: account.row.key, metric: account.row.metric, period: account.period, of, until })
+        Ok(Some(Opened { key: account.row.key, metric: account.row.metric, period: account.period, of, as_of, until }))
     }
 }
 
 /// Gives the open accounts of a tenant the limits that hold now; of one metric, or of all. In the transaction that changes
-/// them, under the tenant's lock.
+/// them, under the tenant's lock. Not when the catalogue does not know the tenant's plan: it may be older, and whoever asks
+/// next looks at the newest.
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn apply_limits(tx: &mut TenantTx, of: Of<'_>, metric: Option<&str>, now: Timestamp) -> Result<(), Error> {
+pub async fn apply_limits<S: scoped::Scope>(
+    tx: &mut Scoped<S>,
+    of: Of<'_>,
+    metric: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    if of.1.plan(&of.0.subscription.of).is_none() {
+        return Ok(());
+    }
+    let mut changes = Vec::new();
     for account in accounts::list_open(tx, Owner::TENANT, now).await? {
         let name = account.row.metric.clone();
         if metric.is_some_and(|metric| *metric != *name) || !of.1.definition.metrics.contains_key(&*name) {
@@ -181,10 +231,10 @@ pub async fn apply_limits(tx: &mut TenantTx, of: Of<'_>, metric: Option<&str>, n
         }
         let wish = wish(tx, of, &name, Owner::TENANT, now).await?;
         if !wish.is_of(&account) {
-            accounts::set_limit(tx, &account, &wish).await?;
+            changes.push((account, wish));
         }
     }
-    Ok(())
+    accounts::set_limits(tx, changes).await
 }
 
 /// Whose accounts an amount is charged to.
@@ -198,23 +248,18 @@ pub(super) fn owners((tenant, catalogue): Of<'_>, metric: &str, who: Who) -> imp
 }
 
 /// The limit of an account as it holds now.
-pub(super) async fn wish(
-    tx: &mut TenantTx,
+pub(super) async fn wish<S: scoped::Scope>(
+    tx: &mut Scoped<S>,
     (tenant, catalogue): Of<'_>,
     metric: &str,
     owner: Owner,
     now: Timestamp,
-) -> Result<LimitWish, Error> {
-    let of = &tenant.subscription.of;
-    let planned = catalogue.limit(of, metric);
-    let (limit, own) = match owner.scope {
-        Scope::Tenant => {
-            let own = entitlements::find_limit(tx, metric, now).await?;
-            (catalogue.effective_limit(of, metric, own.as_ref()), own)
-        }
-        Scope::Member => (below(planned, planned.and_then(|limit| limit.per_member)), None),
-        Scope::Key => (below(planned, planned.and_then(|limit| limit.per_key)), None),
-    };
+) -> Result<LimitWish, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    let own = if owner == Owner::TENANT { entitlements::find_limit(tx, metric, now).await? } else { None };
+    let limit = owner_limit((tenant, catalogue), metric, owner, own.as_ref());
     // Only what the tenant as a whole uses is told of.
     let thresholds = if owner == Owner::TENANT { thresholds(tx, metric).await? } else { Vec::new() };
     Ok(LimitWish {
@@ -226,13 +271,27 @@ pub(super) async fn wish(
     })
 }
 
-/// A limit below the tenant's, with the same grace.
-fn below(planned: Option<Limit>, own: Option<i64>) -> Option<Limit> {
-    own.map(|limit| Limit { limit, ..planned.unwrap_or_default() })
+/// The limit of an owner; none is unlimited. An override is of the tenant as a whole.
+pub(super) fn owner_limit(
+    (tenant, catalogue): Of<'_>,
+    metric: &str,
+    owner: Owner,
+    own: Option<&LimitOverride>,
+) -> Option<Limit> {
+    let of = &tenant.subscription.of;
+    let planned = catalogue.limit(of, metric);
+    match owner.scope {
+        Scope::Tenant => catalogue.effective_limit(of, metric, own),
+        Scope::Member => planned.and_then(|planned| planned.below(planned.per_member)),
+        Scope::Key => planned.and_then(|planned| planned.below(planned.per_key)),
+    }
 }
 
 /// The percents of which the tenant wants to be told.
-pub(super) async fn thresholds(tx: &mut TenantTx, metric: &str) -> Result<Vec<i64>, Error> {
+pub(super) async fn thresholds<S: scoped::Scope>(tx: &mut Scoped<S>, metric: &str) -> Result<Vec<i64>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
     Ok(crate::store::usage::find_thresholds(tx, metric).await?.unwrap_or_else(|| THRESHOLDS.to_vec()))
 }
 

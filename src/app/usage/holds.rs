@@ -7,17 +7,19 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{
-    Amounts, OWN_KEYS, Of, PATIENCE, UsageView, Who, consumable, details, event_key, payload_hash, told, views,
+    Amounts, OF_RATES, OWN_KEYS, Of, PATIENCE, UsageView, Who, countable, details, event_key, is_rate, no_rates,
+    payload_hash, told, views,
 };
 use crate::app::App;
 use crate::ctx::{Caller, Ctx};
-use crate::decide::quota::{Action, Item, NewHold, Outcome, Told};
+use crate::decide::quota::{Action, Item, NamedHold, NewHold, Outcome, Told};
 use crate::domain::catalogue::{Catalogue, MetricKind};
 use crate::domain::id::TenantId;
 use crate::domain::quota::{Details, EventKey, HoldKind, HoldRow, HoldState};
-use crate::domain::secret::sha256;
 use crate::entropy;
 use crate::error::Error;
+use crate::store::InTenant;
+use crate::store::quota::find_opening;
 
 /// What is to be set aside.
 #[derive(Debug, Clone)]
@@ -49,7 +51,7 @@ impl App {
     /// # Errors
     /// As `consume`.
     pub async fn reserve(&self, ctx: &Ctx, of: Of<'_>, wish: Wish) -> Result<Hold, Error> {
-        consumable(of.1, wish.amounts.keys())?;
+        countable(of.1, wish.amounts.keys())?;
         self.hold(ctx, of, HoldKind::Reservation, wish).await
     }
 
@@ -64,8 +66,9 @@ impl App {
 
     async fn hold(&self, ctx: &Ctx, of: Of<'_>, kind: HoldKind, wish: Wish) -> Result<Hold, Error> {
         let who = self.known(of.0.tenant_id, wish.who).await?;
-        let said = format!("{}{}{}", kind.number(), wish.ttl.num_seconds(), wish.holder);
-        let hash = sha256(&[&payload_hash(&wish.amounts)[..], said.as_bytes()].concat());
+        let ttl = wish.ttl.num_microseconds().unwrap_or(i64::MAX);
+        let rest = [&kind.number().to_be_bytes()[..], &ttl.to_be_bytes(), wish.holder.as_bytes()];
+        let hash = payload_hash(&wish.amounts, who.named_by(&ctx.caller), &rest);
         let new = NewHold {
             hold: entropy::id(ctx.now),
             kind,
@@ -99,14 +102,22 @@ impl App {
         hold: Uuid,
         amounts: &Amounts,
     ) -> Result<Hold, Error> {
-        let opened_by = only_by(&ctx.caller);
+        no_rates(of.1, amounts.keys())?;
+        let named_hold = NamedHold { id: hold, kind: HoldKind::Reservation, opened_by: only_by(&ctx.caller) };
+        // Before anything that others who name it would notice. What is asked here never changes.
+        let opening = find_opening(&mut self.store.read(InTenant(of.0.tenant_id)).await?, hold).await?;
+        let is_theirs = |by: Uuid| named_hold.opened_by.is_none_or(|id| id == by);
+        let opening = opening.filter(|found| found.kind == named_hold.kind && is_theirs(found.opened_by));
+        let opening = opening.ok_or(Error::HoldNotFound)?;
         let named = amounts.iter().map(|(metric, amount)| (Arc::from(metric.as_str()), *amount)).collect();
-        let action = Action::Commit { hold, amounts: named, opened_by };
+        let action = Action::Commit { hold: named_hold, amounts: named };
         let item = Item {
             // Whoever repeats it finds the first commit by this key.
             key: EventKey { tenant: of.0.tenant_id, key: format!("{OWN_KEYS}commit:{}", hold.simple()).into() },
             is_keyed: true,
-            payload_hash: payload_hash(amounts),
+            payload_hash: payload_hash(amounts, Who::default(), &[]),
+            // It is used by whoever it was set aside for.
+            details: Arc::new(Details { member: opening.member, api_key: opening.api_key, ..Details::default() }),
             ..self.change(ctx, of.0.tenant_id, action)
         };
         let told = match self.quota.engine.submit(item).await {
@@ -114,19 +125,15 @@ impl App {
             Outcome::Conflict => return Err(Error::HoldClosed(HoldState::Committed.as_str())),
             other => self::told(other, amounts).map_err(of_hold)?,
         };
-        let hold = held(of.1, told)?;
-        if hold.row.kind != HoldKind::Reservation || opened_by.is_some_and(|id| hold.row.opened_by != id) {
-            return Err(Error::HoldNotFound);
-        }
-        Ok(hold)
+        held(of.1, told)
     }
 
     /// Gives back what a hold set aside.
     ///
     /// # Errors
     /// `HoldNotFound`, `HoldClosed`.
-    pub async fn release_hold(&self, ctx: &Ctx, of: Of<'_>, hold: Uuid) -> Result<HoldRow, Error> {
-        let action = Action::Release { hold, opened_by: only_by(&ctx.caller) };
+    pub async fn release_hold(&self, ctx: &Ctx, of: Of<'_>, (kind, id): (HoldKind, Uuid)) -> Result<HoldRow, Error> {
+        let action = Action::Release(NamedHold { id, kind, opened_by: only_by(&ctx.caller) });
         let item = self.change(ctx, of.0.tenant_id, action);
         let told = told(self.quota.engine.submit(item).await, &Amounts::new()).map_err(of_hold)?;
         told.hold.ok_or(Error::HoldNotFound)
@@ -140,13 +147,15 @@ impl App {
         &self,
         ctx: &Ctx,
         of: Of<'_>,
-        holds: &[Uuid],
+        (kind, ids): (HoldKind, &[Uuid]),
         ttl: TimeDelta,
     ) -> Vec<Result<HoldRow, Error>> {
         let (opened_by, expires_at) = (only_by(&ctx.caller), ctx.now.after(ttl));
-        let item =
-            |hold: &Uuid| self.change(ctx, of.0.tenant_id, Action::Extend { hold: *hold, opened_by, expires_at });
-        let outcomes = self.submit_all(holds.iter().map(item).collect()).await;
+        let item = |id: &Uuid| {
+            let hold = NamedHold { id: *id, kind, opened_by };
+            self.change(ctx, of.0.tenant_id, Action::Extend { hold, expires_at })
+        };
+        let outcomes = self.submit_all(ids.iter().map(item).collect()).await;
         let result = |outcome| told(outcome, &Amounts::new()).map_err(of_hold)?.hold.ok_or(Error::HoldNotFound);
         outcomes.into_iter().map(result).collect()
     }
@@ -196,7 +205,15 @@ fn runs_at_once<'a>(catalogue: &Catalogue, names: impl IntoIterator<Item = &'a S
     for name in names {
         super::known_metrics(catalogue, [name])?;
         if catalogue.definition.metrics.get(name).is_none_or(|metric| metric.kind != MetricKind::Concurrency) {
-            return Err(Error::field("metric", format!("`{name}` is not of kind concurrency: it has no slots")));
+            let right = if is_rate(catalogue, name) {
+                format!("this is {OF_RATES}")
+            } else {
+                "Consume and Reserve are for counters and gauges".to_owned()
+            };
+            return Err(Error::field(
+                "metric",
+                format!("must be of kind concurrency, and `{name}` has no slots; {right}"),
+            ));
         }
     }
     Ok(())

@@ -10,27 +10,40 @@ use super::Who;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx};
 use crate::domain::id::TenantId;
+use crate::domain::quota::Scope;
 use crate::error::Error;
 use crate::store::{InTenant, api_keys, memberships};
 
 /// Members and keys that are remembered.
 const REMEMBERED: usize = 200_000;
 
+/// A member or key of a tenant.
+type Person = (TenantId, Scope, Uuid);
+
 /// Members and keys that are known to be, or to have been, of a tenant.
 #[derive(Debug, Default)]
-pub(super) struct People(Mutex<HashSet<(TenantId, Uuid)>>);
+pub(super) struct People(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of the memory, when they were read.
+    generation: u64,
+    people: HashSet<Person>,
+}
 
 impl People {
-    fn has(&self, tenant: TenantId, id: Uuid) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&(tenant, id))
+    fn has(&self, generation: u64, person: &Person) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.generation == generation && known.people.contains(person)
     }
 
-    fn add(&self, tenant: TenantId, id: Uuid) {
+    fn add(&self, generation: u64, person: Person) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.clear();
+        if known.generation != generation || known.people.len() >= REMEMBERED {
+            known.people.clear();
+            known.generation = generation;
         }
-        known.insert((tenant, id));
+        known.people.insert(person);
     }
 }
 
@@ -58,9 +71,9 @@ impl Who {
 impl App {
     /// The same, once it is clear that both are the tenant's.
     pub(super) async fn known(&self, tenant: TenantId, who: Who) -> Result<Who, Error> {
-        let people = &self.quota.people;
-        let member = who.member.filter(|id| !people.has(tenant, id.0));
-        let key = who.api_key.filter(|id| !people.has(tenant, id.0));
+        let (people, generation) = (&self.quota.people, self.plane.memory.generation());
+        let member = who.member.filter(|id| !people.has(generation, &(tenant, Scope::Member, id.0)));
+        let key = who.api_key.filter(|id| !people.has(generation, &(tenant, Scope::Key, id.0)));
         if member.is_none() && key.is_none() {
             return Ok(who);
         }
@@ -69,13 +82,13 @@ impl App {
             if !memberships::was_ever(&mut tx, member).await? {
                 return Err(Error::MemberNotFound);
             }
-            people.add(tenant, member.0);
+            people.add(generation, (tenant, Scope::Member, member.0));
         }
         if let Some(key) = key {
             if !api_keys::was_ever(&mut tx, key).await? {
                 return Err(Error::KeyNotFound);
             }
-            people.add(tenant, key.0);
+            people.add(generation, (tenant, Scope::Key, key.0));
         }
         Ok(who)
     }

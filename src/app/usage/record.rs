@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Amounts, Consumption, OWN_KEYS, Of, PATIENCE, UsageView, consumable, details, event_key, payload_hash, told, views,
+    Amounts, Consumption, OF_RATES, OWN_KEYS, Of, PATIENCE, UsageView, countable, details, event_key, is_rate,
+    no_rates, payload_hash, told, views,
 };
 use crate::app::App;
 use crate::ctx::Ctx;
 use crate::decide::quota::{Action, Item, Outcome};
 use crate::domain::catalogue::{Catalogue, MEMBERS, MetricKind};
 use crate::domain::quota::{Charge, Details, EventKey, EventKind, EventRow};
-use crate::domain::secret::sha256;
 use crate::entropy;
 use crate::error::Error;
 use crate::store::quota::accounts::{self, Owner};
@@ -83,13 +83,16 @@ impl App {
     }
 
     async fn recorded(&self, ctx: &Ctx, of: Of<'_>, event: Consumption) -> Result<Item, Error> {
-        consumable(of.1, event.amounts.keys())?;
+        countable(of.1, event.amounts.keys())?;
         let who = self.known(of.0.tenant_id, event.who).await?;
         let charges = self.charges(ctx, of, &event.amounts, who).await?;
         let details = details(event.details, who);
         let hash = match &event.key {
             // What else the event says is part of what its key stands for.
-            Some(_) => sha256(&[&payload_hash(&event.amounts)[..], b"record", &said(&details)].concat()),
+            Some(_) => {
+                let at = event.event_at.map_or(i64::MIN, crate::time::Timestamp::micros).to_be_bytes();
+                payload_hash(&event.amounts, super::Who::default(), &[b"record", &at, &said(&details)])
+            }
             None => [0; 32],
         };
         Ok(Item {
@@ -118,11 +121,12 @@ impl App {
         amounts: &Amounts,
         key: Option<&str>,
     ) -> Result<Vec<UsageView>, Error> {
+        no_rates(of.1, amounts.keys())?;
         let named = amounts.iter().map(|(metric, amount)| (Arc::from(metric.as_str()), *amount)).collect();
         let item = Item {
             key: event_key(of.0.tenant_id, key, ctx.now),
             is_keyed: key.is_some(),
-            payload_hash: sha256(&[&payload_hash(amounts)[..], b"refund", event.as_bytes()].concat()),
+            payload_hash: payload_hash(amounts, super::Who::default(), &[b"refund", event.as_bytes()]),
             action: Action::Refund { of: event.into(), amounts: named },
             charges: Vec::new(),
             leased: false,
@@ -166,7 +170,7 @@ impl App {
         let item = Item {
             key: event_key(of.0.tenant_id, key, ctx.now),
             is_keyed: key.is_some(),
-            payload_hash: payload_hash(&amounts),
+            payload_hash: payload_hash(&amounts, super::Who::default(), &[b"lower"]),
             action: Action::Lower,
             charges: self.charges(ctx, of, &amounts, super::Who::default()).await?,
             leased: false,
@@ -242,7 +246,8 @@ fn is_gauge(catalogue: &Catalogue, metric: &str) -> Result<(), Error> {
     super::known_metrics(catalogue, [&metric.to_owned()])?;
     let gauge = catalogue.definition.metrics.get(metric).is_some_and(|known| known.kind == MetricKind::Gauge);
     if metric == MEMBERS || !gauge {
-        return Err(Error::field("metric", "must be a gauge of the catalogue"));
+        let wrong = if is_rate(catalogue, metric) { format!("; this is {OF_RATES}") } else { String::new() };
+        return Err(Error::field("metric", format!("must be a gauge of the catalogue{wrong}")));
     }
     Ok(())
 }

@@ -85,8 +85,9 @@ impl App {
     /// `TenantNotFound`.
     pub async fn begin_verify(&self, name: Option<&TenantName>) -> Result<ToVerify, Error> {
         let Some(name) = name else { return Ok(ToVerify::After(TenantId(Uuid::nil()))) };
-        let found = self.plane.find(name, self.clock.now()).await?;
-        found.map(ToVerify::One).ok_or(Error::TenantNotFound)
+        let found = self.plane.look_at_rows().find(name, self.clock.now()).await?.ok_or(Error::TenantNotFound)?;
+        // An id is taken as it is.
+        self.store.find_tenant(found).await?.map(|_| ToVerify::One(found)).ok_or(Error::TenantNotFound)
     }
 
     /// Looks at the books of the next tenant; none when there is none.

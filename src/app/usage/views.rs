@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::accounts::{metric_period, period_of};
+use super::rates::{asked, is_rate};
 use super::{Amounts, Of, Who, consumable, known_metrics};
 use crate::app::App;
 use crate::app::seats::seats_held;
@@ -13,7 +14,7 @@ use crate::domain::entitlement::Source;
 use crate::domain::period::Period;
 use crate::domain::plan::Limit;
 use crate::domain::quota::{Charge, Scope};
-use crate::error::{Error, Shortage};
+use crate::error::{Error, RateShortage, Shortage};
 use crate::store::quota::accounts::{self, Account, Owner};
 use crate::store::{InTenant, TenantTx, entitlements};
 use crate::time::Timestamp;
@@ -43,19 +44,27 @@ pub struct UsageView {
     pub revision: i64,
     /// What it counts.
     pub kind: MetricKind,
+    /// Of a rate: how many at once; none is unlimited, and of all else.
+    #[serde(default)]
+    pub burst: Option<i64>,
 }
 
 impl UsageView {
-    /// What is left; none is unlimited.
+    /// What is left, of a rate at once; none is unlimited.
     #[must_use]
     pub fn remaining(&self) -> Option<i64> {
-        self.limit.map(|limit| (limit - self.used - self.reserved).max(0))
+        self.most().map(|most| (most - self.used - self.reserved).max(0))
+    }
+
+    /// What used is a part of: the limit, or the burst of a rate.
+    fn most(&self) -> Option<i64> {
+        self.burst.or(self.limit)
     }
 
     /// How much of the limit is used, in percent, rounded down; none is unlimited.
     #[must_use]
     pub fn percent(&self) -> Option<i64> {
-        let limit = self.limit?;
+        let limit = self.most()?;
         let used = i128::from(self.used) + i128::from(self.reserved);
         let percent = if limit == 0 { 100 } else { used * 100 / i128::from(limit) };
         i64::try_from(percent).ok()
@@ -63,7 +72,7 @@ impl UsageView {
 }
 
 /// A metric as the catalogue has it, with nothing used.
-fn blank(catalogue: &Catalogue, metric: &str, limit: Option<&Limit>, period: Option<Period>) -> UsageView {
+pub(super) fn blank(catalogue: &Catalogue, metric: &str, limit: Option<&Limit>, period: Option<Period>) -> UsageView {
     let known = catalogue.definition.metrics.get(metric);
     let seats = || MEMBERS.to_owned();
     UsageView {
@@ -78,6 +87,7 @@ fn blank(catalogue: &Catalogue, metric: &str, limit: Option<&Limit>, period: Opt
         scope: Scope::Tenant.number(),
         revision: 0,
         kind: known.map_or(MetricKind::Gauge, |known| known.kind),
+        burst: None,
     }
 }
 
@@ -103,6 +113,13 @@ pub(super) fn told(catalogue: &Catalogue, charges: &[Charge]) -> Vec<UsageView> 
     };
     let mut views: Vec<UsageView> = charges.iter().map(view).collect();
     views.sort_by_key(|view| -view.scope);
+    views
+}
+
+/// Views of several kinds, in the order of [`told`].
+pub(super) fn merged(mut views: Vec<UsageView>, more: Vec<UsageView>) -> Vec<UsageView> {
+    views.extend(more);
+    views.sort_by(|a, b| (-a.scope, &a.metric).cmp(&(-b.scope, &b.metric)));
     views
 }
 
@@ -141,7 +158,7 @@ pub(in crate::app) async fn used_of(
         let used = seats_held(tx, now).await?;
         return Ok(Some(UsageView { used, source, ..blank(of.1, metric, limit.as_ref(), None) }));
     }
-    if of.1.definition.metrics.get(metric).is_some_and(|known| known.kind == MetricKind::Rate) {
+    if is_rate(of.1, metric) {
         return Ok(None);
     }
     let last = accounts::find_last(tx, metric, Owner::TENANT).await?;
@@ -157,22 +174,33 @@ fn of_account(blank: UsageView, account: Option<&Account>) -> UsageView {
     UsageView { used: row.used(), reserved: row.reserved, revision: row.revision, ..blank }
 }
 
+/// What is left.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// Where the metrics stand.
+    pub usage: Vec<UsageView>,
+    /// What falls short.
+    pub shortages: Vec<Shortage>,
+    /// What does not go through its rate now.
+    pub too_fast: Vec<RateShortage>,
+}
+
 impl App {
     /// Whether amounts are there now; consumes nothing. Gives where the metrics stand and what falls short.
     ///
     /// # Errors
-    /// `MetricUnknown`.
-    pub async fn check_quota(
-        &self,
-        ctx: &Ctx,
-        of: Of<'_>,
-        amounts: &Amounts,
-        who: Who,
-    ) -> Result<(Vec<UsageView>, Vec<Shortage>), Error> {
+    /// `MetricUnknown`, `MemberNotFound`, `KeyNotFound`.
+    pub async fn check_quota(&self, ctx: &Ctx, of: Of<'_>, amounts: &Amounts, who: Who) -> Result<Checked, Error> {
         consumable(of.1, amounts.keys())?;
+        let who = self.known(of.0.tenant_id, who).await?;
         let mut tx = self.store.read(InTenant(of.0.tenant_id)).await?;
-        let (mut views, mut shortages) = (Vec::new(), Vec::new());
+        let (mut views, mut shortages, mut rates) = (Vec::new(), Vec::new(), Vec::new());
         for (metric, amount) in amounts {
+            if is_rate(of.1, metric) {
+                let own = entitlements::find_limit(&mut tx, metric, ctx.now).await?;
+                rates.extend(asked(of, (metric, *amount), who, own.as_ref()));
+                continue;
+            }
             for owner in super::accounts::owners(of, metric, who) {
                 let wish = super::accounts::wish(&mut tx, of, metric, owner, ctx.now).await?;
                 let last = accounts::find_last(&mut tx, metric, owner).await?;
@@ -193,8 +221,8 @@ impl App {
                 views.push(view);
             }
         }
-        views.sort_by_key(|view| -view.scope);
-        Ok((views, shortages))
+        let limited = self.peek_rates(&rates, ctx.now);
+        Ok(Checked { usage: merged(views, limited.views), shortages, too_fast: limited.short })
     }
 
     /// Where metrics stand; all of the catalogue, seats among them, when none are named.
@@ -217,8 +245,9 @@ impl App {
                 views.push(view);
                 continue;
             }
-            let (limit, source) = limit_of(&mut tx, of, metric, ctx.now).await?;
-            views.push(UsageView { source, ..blank(of.1, metric, limit.as_ref(), None) });
+            let own = entitlements::find_limit(&mut tx, metric, ctx.now).await?;
+            let rate = asked(of, (metric, 0), Who::default(), own.as_ref());
+            views.extend(self.peek_rates(&rate, ctx.now).views);
         }
         Ok(views)
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::item::{Action, Outcome, Told};
+use super::item::{Action, NamedHold, Outcome, Told};
 use super::ledger::{Entry, Op};
 use super::mutant::{self, Mutant};
 use crate::domain::bucket::Bucket;
+use crate::domain::id::TenantId;
 use crate::domain::quota::{
     AccountKey, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow, Standing,
     Verdict,
@@ -49,6 +50,8 @@ pub(super) struct Plan {
     pub(super) broken: Vec<((AccountKey, Class), i64)>,
     pub(super) granted: Vec<Granted>,
     pub(super) returned: Vec<(AccountKey, Class)>,
+    /// Accounts of which what was forfeited was given back, but for so much.
+    pub(super) absolved: Vec<(AccountKey, i64)>,
     /// Accounts that units are wanted of.
     pub(super) recalled: Vec<AccountKey>,
     /// Where accounts stand.
@@ -94,6 +97,7 @@ pub(super) async fn run<B: Batch>(batch: &mut B, runner: Runner, entries: &[Entr
     let book = Book::new(accounts, leases);
     let mut decider = Decider { book, events, holds, writes: Writes::default(), rollups: BTreeMap::new() };
     let returned = decider.decide(&mut cases, ops, runner.now);
+    let absolved = decider.absolve(ops);
     let granted = decider.grant(runner.writer, ops);
     let notices = decider.book.finish();
     // 7 and 8: what is other than was claimed, leases, accounts, roll-ups.
@@ -106,7 +110,7 @@ pub(super) async fn run<B: Batch>(batch: &mut B, runner: Runner, entries: &[Entr
     let standings = book.accounts().filter_map(|row| Some((row.key, book.standing(&row.key)?))).collect();
     let recalled = book.recalled().collect();
     let planned = cases.into_iter().map(|case| case.planned.unwrap_or(Planned::Again)).collect();
-    Ok(Plan { planned, broken, granted, returned, recalled, standings })
+    Ok(Plan { planned, broken, granted, returned, absolved, recalled, standings })
 }
 
 impl<'e> Case<'e> {
@@ -127,26 +131,24 @@ impl<'e> Case<'e> {
 }
 
 async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMap<EventKey, EventRow>, Fault> {
-    let mut events: Vec<EventRow> = cases.iter().filter_map(|case| case.event.clone()).collect();
+    let mut events: Vec<&EventRow> = cases.iter().filter_map(|case| case.event.as_ref()).collect();
     if events.is_empty() {
         return Ok(HashMap::new());
     }
     if !mutant::is(Mutant::UnsortedKeys) {
         events.sort_by(|a, b| a.key.cmp(&b.key));
     }
-    let inserted = batch.claim(&events).await?;
-    if inserted.len() == events.len() {
+    let taken = batch.claim(&events).await?;
+    if taken.is_empty() {
         return Ok(HashMap::new());
     }
-    let inserted: HashSet<EventKey> = inserted.into_iter().collect();
-    let taken: Vec<EventKey> =
-        events.into_iter().map(|event| event.key).filter(|key| !inserted.contains(key)).collect();
     let stored = batch.find_events(&taken).await?;
     let stored: HashMap<EventKey, EventRow> = stored.into_iter().map(|event| (event.key.clone(), event)).collect();
+    let taken: HashSet<EventKey> = taken.into_iter().collect();
     for case in cases.iter_mut() {
         let Some(event) = &case.event else { continue };
         // Taken a moment ago and gone now: tried again.
-        if !inserted.contains(&event.key) && !stored.contains_key(&event.key) {
+        if taken.contains(&event.key) && !stored.contains_key(&event.key) {
             case.planned = Some(Planned::Again);
         }
     }
@@ -154,16 +156,11 @@ async fn claim<B: Batch>(batch: &mut B, cases: &mut [Case<'_>]) -> Result<HashMa
 }
 
 /// Answers items whose key was taken with what is stored; who asked for something else is told so later.
-fn repeat(cases: &mut [Case<'_>], stored: &HashMap<EventKey, EventRow>, holds: &HashMap<Uuid, HoldRow>) {
+fn repeat(cases: &mut [Case<'_>], stored: &HashMap<EventKey, EventRow>, holds: &Holds) {
     for case in cases.iter_mut().filter(|case| case.is_open()) {
         let Some(row) = case.event.as_ref().and_then(|event| stored.get(&event.key)) else { continue };
-        let outcome = if row.admitted {
-            let hold = hold_id(row).and_then(|id| holds.get(&id)).cloned();
-            Outcome::Admitted(Told { charges: row.charges.clone(), promised: false, is_repetition: true, hold })
-        } else {
-            Outcome::Refused(row.charges.clone())
-        };
-        case.planned = Some(Planned::Stored(outcome, row.payload_hash));
+        let hold = hold_id(row).and_then(|id| holds.get(&(row.key.tenant, id))).cloned();
+        case.planned = Some(Planned::Stored(Outcome::stored(row, hold), row.payload_hash));
     }
 }
 
@@ -190,21 +187,21 @@ async fn lock_holds<B: Batch>(
     batch: &mut B,
     cases: &[Case<'_>],
     stored: &HashMap<EventKey, EventRow>,
-) -> Result<HashMap<Uuid, HoldRow>, Fault> {
+) -> Result<Holds, Fault> {
     let wanted = |case: &Case<'_>| {
         let id = match &case.entry.item.action {
-            Action::Commit { hold, .. } | Action::Release { hold, .. } | Action::Extend { hold, .. } => Some(*hold),
+            Action::Commit { hold, .. } | Action::Release(hold) | Action::Extend { hold, .. } => Some(hold.id),
             _ => case.event.as_ref().and_then(|event| stored.get(&event.key)).and_then(hold_id),
         };
         id.map(|id| (case.entry.item.key.tenant, id))
     };
     let keys: BTreeSet<_> = cases.iter().filter(|case| case.is_open()).filter_map(wanted).collect();
     if keys.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Holds::new());
     }
     let keys: Vec<_> = keys.into_iter().collect();
     let rows = batch.lock_holds(&keys).await?;
-    Ok(rows.into_iter().map(|row| (row.hold, row)).collect())
+    Ok(rows.into_iter().map(|row| ((row.tenant, row.hold), row)).collect())
 }
 
 async fn lock_leases<B: Batch>(
@@ -265,7 +262,7 @@ fn accounts_of(
     cases: &[Case<'_>],
     ops: &[Op],
     events: &HashMap<EventKey, EventRow>,
-    holds: &HashMap<Uuid, HoldRow>,
+    holds: &Holds,
 ) -> BTreeSet<AccountKey> {
     let mut keys: BTreeSet<AccountKey> = ops.iter().map(|op| op.lease().0).collect();
     for case in cases.iter().filter(|case| case.is_open()) {
@@ -275,8 +272,9 @@ fn accounts_of(
                 let target = EventKey { tenant: case.entry.item.key.tenant, key: of.clone() };
                 keys.extend(events.get(&target).into_iter().flat_map(|row| &row.charges).map(|c| c.account));
             }
-            Action::Commit { hold, .. } | Action::Release { hold, .. } => {
-                keys.extend(holds.get(hold).into_iter().flat_map(|row| &row.charges).map(|c| c.account));
+            Action::Commit { hold, .. } | Action::Release(hold) => {
+                let hold = (case.entry.item.key.tenant, hold.id);
+                keys.extend(holds.get(&hold).into_iter().flat_map(|row| &row.charges).map(|c| c.account));
             }
             _ => {}
         }
@@ -288,10 +286,13 @@ fn accounts_of(
 struct Decider {
     book: Book,
     events: HashMap<EventKey, EventRow>,
-    holds: HashMap<Uuid, HoldRow>,
+    holds: Holds,
     writes: Writes,
     rollups: BTreeMap<RollupKey, RollupRow>,
 }
+
+/// Holds that are locked. An id alone is none: a tenant that names another's finds nothing.
+type Holds = HashMap<(TenantId, Uuid), HoldRow>;
 
 /// Amounts by account.
 type Parts = Vec<(AccountKey, i64)>;
@@ -333,9 +334,9 @@ impl Decider {
                     // What is decided in this batch is given back in the next one.
                     Some(if fresh.contains(&target) { self.again(case) } else { self.refund(case, &target, amounts) })
                 }
-                Action::Commit { hold, amounts, opened_by } => Some(self.commit(case, *hold, amounts, *opened_by, now)),
-                Action::Release { hold, opened_by } => Some(self.release(*hold, *opened_by, now)),
-                Action::Extend { hold, opened_by, expires_at } => Some(self.extend(*hold, *opened_by, *expires_at)),
+                Action::Commit { hold, amounts } => Some(self.commit(case, hold, amounts, now)),
+                Action::Release(hold) => Some(self.release(case, hold, now)),
+                Action::Extend { hold, expires_at } => Some(self.extend(case, hold, *expires_at)),
                 _ => None,
             };
         }
@@ -348,9 +349,11 @@ impl Decider {
     /// Counts what cannot be refused.
     fn count(&mut self, case: &mut Case<'_>) -> Planned {
         let charges = case.entry.item.charges.clone();
-        if !case.direct().all(|charge| self.book.can_force(&charge.account, charge.amount)) {
-            return self
-                .unwritten(case, Outcome::Broken("the sum would be out of range, or its account is gone".to_owned()));
+        if case.direct().any(|charge| self.book.account(&charge.account).is_none()) {
+            return self.unwritten(case, Outcome::Broken("its account is gone".to_owned()));
+        }
+        if let Some(beyond) = case.direct().find(|charge| !self.book.can_force(&charge.account, charge.amount)) {
+            return self.unwritten(case, Outcome::OutOfRange(beyond.metric.clone()));
         }
         for (charge, held) in charges.iter().zip(&case.held) {
             match held {
@@ -489,19 +492,20 @@ impl Decider {
     }
 
     /// A hold that is there for the caller.
-    fn hold_of(&self, hold: Uuid, opened_by: Option<Uuid>) -> Option<HoldRow> {
-        self.holds.get(&hold).filter(|row| opened_by.is_none_or(|id| row.opened_by == id)).cloned()
+    fn hold_of(&self, case: &Case<'_>, named: &NamedHold) -> Option<HoldRow> {
+        let is_theirs = |row: &&HoldRow| named.opened_by.is_none_or(|id| row.opened_by == id);
+        let found = self.holds.get(&(case.entry.item.key.tenant, named.id));
+        found.filter(|row| row.kind == named.kind).filter(is_theirs).cloned()
     }
 
     fn commit(
         &mut self,
         case: &mut Case<'_>,
-        hold: Uuid,
+        hold: &NamedHold,
         amounts: &[(Arc<str>, i64)],
-        opened_by: Option<Uuid>,
         now: Timestamp,
     ) -> Planned {
-        let Some(mut row) = self.hold_of(hold, opened_by) else { return self.unwritten(case, Outcome::NotFound) };
+        let Some(mut row) = self.hold_of(case, hold) else { return self.unwritten(case, Outcome::NotFound) };
         if row.state != HoldState::Held {
             return self.unwritten(case, Outcome::Closed(row.state));
         }
@@ -527,8 +531,8 @@ impl Decider {
         self.admit(case, charges, Some(row))
     }
 
-    fn release(&mut self, hold: Uuid, opened_by: Option<Uuid>, now: Timestamp) -> Planned {
-        let Some(mut row) = self.hold_of(hold, opened_by) else { return Planned::Unsettled(Outcome::NotFound) };
+    fn release(&mut self, case: &Case<'_>, hold: &NamedHold, now: Timestamp) -> Planned {
+        let Some(mut row) = self.hold_of(case, hold) else { return Planned::Unsettled(Outcome::NotFound) };
         match row.state {
             HoldState::Held => {
                 for charge in &row.charges {
@@ -543,8 +547,8 @@ impl Decider {
         Planned::Unsettled(admitted(Vec::new(), Some(row)))
     }
 
-    fn extend(&mut self, hold: Uuid, opened_by: Option<Uuid>, expires_at: Timestamp) -> Planned {
-        let Some(mut row) = self.hold_of(hold, opened_by) else { return Planned::Unsettled(Outcome::NotFound) };
+    fn extend(&mut self, case: &Case<'_>, hold: &NamedHold, expires_at: Timestamp) -> Planned {
+        let Some(mut row) = self.hold_of(case, hold) else { return Planned::Unsettled(Outcome::NotFound) };
         if row.state != HoldState::Held {
             return Planned::Unsettled(Outcome::Closed(row.state));
         }
@@ -555,9 +559,9 @@ impl Decider {
     }
 
     fn put_hold(&mut self, row: HoldRow) {
-        self.writes.holds.retain(|other| other.hold != row.hold);
+        self.writes.holds.retain(|other| (other.tenant, other.hold) != (row.tenant, row.hold));
         self.writes.holds.push(row.clone());
-        self.holds.insert(row.hold, row);
+        self.holds.insert((row.tenant, row.hold), row);
     }
 
     // ---- what becomes of the claim -------------------------------------------------------------------------------
@@ -645,6 +649,18 @@ impl Decider {
             row.events += 1;
             row.amount += charge.amount;
         }
+    }
+
+    /// Gives back what was forfeited and is not owed, after what uses it up.
+    fn absolve(&mut self, ops: &[Op]) -> Vec<(AccountKey, i64)> {
+        let mut absolved = Vec::new();
+        for op in ops {
+            let Op::Absolve { account, known, owed } = *op else { continue };
+            if self.book.absolve(&account, known, owed) {
+                absolved.push((account, owed));
+            }
+        }
+        absolved
     }
 
     /// Leases, after everything that is decided.

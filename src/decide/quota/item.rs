@@ -32,28 +32,30 @@ pub enum Action {
     /// Use what was set aside, or less; the rest is given back.
     Commit {
         /// The reservation.
-        hold: Uuid,
+        hold: NamedHold,
         /// Amounts by metric; all when empty.
         amounts: Vec<(Arc<str>, i64)>,
-        /// Who must have opened it; none is anybody.
-        opened_by: Option<Uuid>,
     },
     /// Give back what was set aside.
-    Release {
-        /// The reservation or slot.
-        hold: Uuid,
-        /// Who must have opened it; none is anybody.
-        opened_by: Option<Uuid>,
-    },
+    Release(NamedHold),
     /// Set aside for longer.
     Extend {
         /// The reservation or slot.
-        hold: Uuid,
-        /// Who must have opened it; none is anybody.
-        opened_by: Option<Uuid>,
+        hold: NamedHold,
         /// Until when.
         expires_at: Timestamp,
     },
+}
+
+/// A reservation or slot as a caller names it. What is none of the kind, or not theirs, is not there for them.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedHold {
+    /// Its id.
+    pub id: Uuid,
+    /// What it must be.
+    pub kind: HoldKind,
+    /// Who must have opened it; none is anybody.
+    pub opened_by: Option<Uuid>,
 }
 
 /// A reservation or slot to be opened.
@@ -105,8 +107,8 @@ impl Item {
             Action::Record => (EventKind::Record, String::new()),
             Action::Lower => (EventKind::Set, String::new()),
             Action::Refund { of, .. } => (EventKind::Refund, of.to_string()),
-            Action::Commit { hold, .. } => (EventKind::Commit, hold.to_string()),
-            Action::Release { .. } | Action::Extend { .. } => return None,
+            Action::Commit { hold, .. } => (EventKind::Commit, hold.id.to_string()),
+            Action::Release(_) | Action::Extend { .. } => return None,
         };
         Some(EventRow {
             key: self.key.clone(),
@@ -161,6 +163,8 @@ pub enum Outcome {
     Closed(HoldState),
     /// More than there is to give back or to commit: of which metric, and how much is left.
     Beyond(Arc<str>, i64),
+    /// The sum of a metric would leave the range of amounts.
+    OutOfRange(Arc<str>),
     /// Units are out of reach and did not come back in time.
     Contended,
     /// Too much waits already.
@@ -169,4 +173,15 @@ pub enum Outcome {
     Away(String),
     /// The database does not take it.
     Broken(String),
+}
+
+impl Outcome {
+    /// What an event that is stored tells who asks again.
+    pub(super) fn stored(row: &EventRow, hold: Option<HoldRow>) -> Self {
+        if row.admitted {
+            Self::Admitted(Told { charges: row.charges.clone(), promised: false, is_repetition: true, hold })
+        } else {
+            Self::Refused(row.charges.clone())
+        }
+    }
 }

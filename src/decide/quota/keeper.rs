@@ -62,7 +62,9 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         }
         if round.is_multiple_of(4) {
             self.expire_holds().await?;
-            self.ledger().forget_idle(self.timer.now());
+            let mut ledger = self.ledger();
+            ledger.forget_idle(self.timer.now());
+            ledger.gauge();
         }
         Ok(())
     }
@@ -73,13 +75,18 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         let now = self.timer.now();
         let writers = self.rows.writers().await?;
         seen.retain(|writer, _| writers.iter().any(|row| row.writer == *writer));
+        let (mut living, mut dead) = (Vec::new(), Vec::new());
         for row in writers.iter().filter(|row| !own.contains(&row.writer)) {
             let last = seen.entry(row.writer).or_insert((row.beat, now));
             if last.0 != row.beat {
                 *last = (row.beat, now);
-            } else if now.saturating_sub(last.1) >= self.settings.ttl {
-                self.reclaim(row).await?;
             }
+            let side = if now.saturating_sub(last.1) < self.settings.ttl { &mut living } else { &mut dead };
+            side.push(row);
+        }
+        self.count_servers(living);
+        for row in dead {
+            self.reclaim(row).await?;
         }
         Ok(())
     }
@@ -87,7 +94,14 @@ impl<R: Rows, T: Timer> Engine<R, T> {
     async fn reclaim(&self, row: &WriterRow) -> Result<(), Fault> {
         loop {
             let mut batch = self.rows.begin().await?;
-            let leases = batch.lock_leases_of(row.writer, AT_ONCE).await?;
+            let mut leases = batch.lock_leases_of(row.writer, AT_ONCE).await?;
+            if mutant::is(Mutant::ReclaimAccountFirst) {
+                let keys: Vec<_> = leases.iter().map(|row| (row.account, row.class)).collect();
+                let accounts: Vec<AccountKey> = keys.iter().map(|(account, _)| *account).collect();
+                batch = self.rows.begin().await?;
+                batch.lock_accounts(&accounts).await?;
+                leases = batch.lock_leases(row.writer, &keys).await?;
+            }
             if leases.is_empty() {
                 drop(batch);
                 if self.rows.bury(row.writer, row.beat).await? {

@@ -1,12 +1,14 @@
 //! A commit lane at work: takes what is there, commits it, answers; and when a commit is not answered, finds out.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::batch::{self, Plan, Planned, Runner};
 use super::item::Outcome;
 use super::ledger::{Entry, Op, Work};
 use super::mutant::{self, Mutant};
-use super::{Engine, Timer};
+use super::{Engine, Micros, Timer};
 use crate::store::quota::{Batch, Fate, Fault, Rows, Signal};
 
 /// How long after the database did not answer it is tried again.
@@ -86,8 +88,10 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         let mut tries = 0;
         loop {
             let (writer, batch_no) = self.ledger().writer(lane);
+            let began = self.timer.now();
             match self.attempt(lane, &mut entries, &ops).await {
                 Ok(plan) => {
+                    metrics::histogram!("tenantry_quota_commit_seconds").record(seconds(self.timer.now() - began));
                     self.booked(lane, entries, plan).await;
                     return None;
                 }
@@ -178,6 +182,14 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         metrics::counter!("tenantry_quota_commits_total").increment(1);
         #[expect(clippy::cast_precision_loss, reason = "a histogram is of floats; batches are small")]
         metrics::histogram!("tenantry_quota_batch_items").record(entries.len() as f64);
+        metrics::counter!("tenantry_quota_broken_leases_total").increment(plan.broken.len() as u64);
+        let mut items: BTreeMap<&str, u64> = BTreeMap::new();
+        for (entry, planned) in entries.iter().zip(&plan.planned) {
+            *items.entry(decided(entry, planned)).or_default() += 1;
+        }
+        for (decided, count) in items {
+            metrics::counter!("tenantry_quota_items_total", "decided" => decided).increment(count);
+        }
         let recalled = plan.recalled.clone();
         let returned: Vec<_> = plan.returned.iter().map(|(account, _)| *account).collect();
         let waits = plan.planned.iter().any(|planned| matches!(planned, Planned::Waits));
@@ -198,6 +210,24 @@ impl<R: Rows, T: Timer> Engine<R, T> {
     }
 }
 
+/// How an item came to its answer, for the metrics.
+fn decided(entry: &Entry, planned: &Planned) -> &'static str {
+    match planned {
+        Planned::Settled(_) if entry.held.iter().all(Option::is_some) => "leased",
+        Planned::Settled(_) => "direct",
+        Planned::Stored(Outcome::Admitted(_), _) => "repeated",
+        Planned::Stored(..) | Planned::Unsettled(Outcome::Refused(_)) => "refused",
+        Planned::Unsettled(_) => "unwritten",
+        Planned::Waits => "waits",
+        Planned::Again => "again",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a histogram is of floats; commits are short")]
+fn seconds(micros: Micros) -> f64 {
+    micros as f64 / 1e6
+}
+
 /// What follows a commit.
 fn committed(told: Result<(), Fault>, plan: Plan) -> Result<Plan, Stop> {
     match told {
@@ -210,7 +240,9 @@ fn committed(told: Result<(), Fault>, plan: Plan) -> Result<Plan, Stop> {
 /// For the tests of the tests: a build that answers before the commit, which the history checker must catch.
 fn answer_early(entries: &mut [Entry], plan: &Plan) {
     for (entry, planned) in entries.iter_mut().zip(&plan.planned) {
-        if let (Planned::Settled(outcome), Some(answer)) = (planned, entry.answer.take()) {
+        if let Planned::Settled(outcome) = planned
+            && let Some(answer) = entry.answer.take()
+        {
             let _ = answer.send(outcome.clone());
         }
     }

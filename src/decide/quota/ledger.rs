@@ -44,12 +44,16 @@ pub(super) enum Op {
     Grant { account: AccountKey, class: Class, wanted: i64, known: i64 },
     /// Close and return, but for what promises spent that are not written.
     Return { account: AccountKey, class: Class, spent: i64 },
+    /// Give back what was forfeited of leases that were closed from outside, but for what is owed: promised and not written.
+    /// If the lease is still the one with the known epoch.
+    Absolve { account: AccountKey, known: i64, owed: i64 },
 }
 
 impl Op {
     pub(super) const fn lease(&self) -> (AccountKey, Class) {
         match self {
             Self::Grant { account, class, .. } | Self::Return { account, class, .. } => (*account, *class),
+            Self::Absolve { account, .. } => (*account, Class::Leased),
         }
     }
 }
@@ -105,7 +109,7 @@ impl Ledger {
     pub(super) fn enter(&mut self, lane: usize, now: Micros) {
         let lane = &mut self.lanes[lane];
         lane.reached = Some(now);
-        lane.leases.clear();
+        lane.drop_leases();
         lane.ops.clear();
     }
 
@@ -264,8 +268,9 @@ impl Ledger {
         }
         lane.at_work = true;
         let count = lane.queue.len().min(settings.batch);
-        let entries = lane.queue.drain(..count).collect();
-        Work::Batch(entries, lane.take_ops())
+        let entries: Vec<Entry> = lane.queue.drain(..count).collect();
+        let ops = lane.take_ops(&entries);
+        Work::Batch(entries, ops)
     }
 
     /// Books a batch that was committed, and answers.
@@ -280,7 +285,10 @@ impl Ledger {
             lane.granted(granted.lease, granted.grant, now);
         }
         for key in &plan.returned {
-            lane.leases.remove(key);
+            lane.remove_lease(*key);
+        }
+        for (account, owed) in &plan.absolved {
+            lane.absolved(account, *owed);
         }
         let returned: Vec<AccountKey> = plan.returned.iter().map(|(account, _)| *account).collect();
         for (entry, planned) in entries.into_iter().zip(plan.planned) {
@@ -421,6 +429,7 @@ impl Ledger {
         }
         self.waiting = kept;
         for entry in late {
+            metrics::counter!("tenantry_quota_contended_total").increment(1);
             self.answer(entry, Outcome::Contended, None);
         }
         let woken = self.wake_if(|at, _| at <= now, now);
@@ -437,6 +446,15 @@ impl Ledger {
             self.enqueue(entry, now);
         }
         woken
+    }
+
+    /// Says how much is leased here, and how many requests wait, for the metrics.
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+    pub(super) fn gauge(&self) {
+        let leased: i64 = self.lanes.iter().map(Lane::leased).sum();
+        metrics::gauge!("tenantry_quota_leased_units").set(leased as f64);
+        metrics::gauge!("tenantry_quota_waiting_items").set(self.waiting.len() as f64);
+        metrics::gauge!("tenantry_quota_accounts").set(self.accounts.len() as f64);
     }
 
     /// Forgets accounts that nobody asked of for a while.

@@ -16,23 +16,30 @@ mod keeper;
 mod lane;
 mod ledger;
 pub mod mutant;
+pub mod rates;
 pub mod timer;
 
+use std::collections::HashSet;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-pub use item::{Action, Item, NewHold, Outcome, Told};
+pub use item::{Action, Item, NamedHold, NewHold, Outcome, Told};
 use ledger::Ledger;
 
-use crate::domain::quota::AccountKey;
-use crate::store::quota::{Fault, Rows, WriterRow};
+use crate::domain::quota::{AccountKey, EventRow};
+use crate::store::quota::{Batch, Fault, Rows, WriterRow};
 use crate::time::Timestamp;
 
 /// Microseconds on a clock of this process that never steps back. None of its uses matters for a limit.
 pub type Micros = u64;
+
+/// How long after an item's deadline its answer may come: whoever waits for units is told at the deadline that those are out
+/// of reach, once the batch that they may be in is over. That is known; of what is not committed by then nothing is.
+const LAST_WORD: Micros = 250_000;
 
 /// The engine's clocks, dice and timers.
 pub trait Timer: Send + Sync + 'static {
@@ -103,6 +110,8 @@ pub struct Engine<R, T> {
     /// Somebody waits for units.
     keeper: Notify,
     stopped: tokio::sync::Semaphore,
+    /// Servers that live, as far as their beats tell.
+    servers: AtomicU32,
 }
 
 impl<R: Rows, T: Timer> Engine<R, T> {
@@ -120,6 +129,7 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             lanes,
             keeper: Notify::new(),
             stopped: tokio::sync::Semaphore::new(0),
+            servers: AtomicU32::new(1),
         })
     }
 
@@ -132,6 +142,39 @@ impl<R: Rows, T: Timer> Engine<R, T> {
             self.enter(lane).await?;
         }
         Ok(())
+    }
+
+    /// Counts who else is written down and may live, so that a server that starts takes no more of a rate than its share.
+    ///
+    /// # Errors
+    /// That the database does not answer.
+    pub async fn meet(&self) -> Result<(), Fault> {
+        self.count_servers(&self.rows.writers().await?);
+        Ok(())
+    }
+
+    /// How many servers share what is not leased: this one, and those whose writers beat.
+    #[must_use]
+    pub fn servers(&self) -> u32 {
+        self.servers.load(Ordering::Relaxed)
+    }
+
+    /// Counts the processes of writers that live.
+    fn count_servers<'a>(&self, living: impl IntoIterator<Item = &'a WriterRow>) {
+        let mut processes: HashSet<Uuid> = living.into_iter().map(|row| row.process).collect();
+        processes.insert(self.process);
+        self.servers.store(u32::try_from(processes.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// What an item would be answered if it was decided before; none when it was not. Of what is under way nothing is known.
+    ///
+    /// # Errors
+    /// That the database does not answer.
+    pub async fn repeated(&self, item: &Item) -> Result<Option<Outcome>, Fault> {
+        let mut batch = self.rows.begin().await?;
+        let stored = batch.find_events(std::slice::from_ref(&item.key)).await?.pop();
+        let is_same = |row: &EventRow| row.payload_hash == item.payload_hash;
+        Ok(stored.map(|row| if is_same(&row) { Outcome::stored(&row, None) } else { Outcome::Conflict }))
     }
 
     /// How many lanes it has.
@@ -155,7 +198,7 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         tokio::select! {
             biased;
             told = &mut answer => told.unwrap_or_else(|_| Outcome::Away("the server stopped".to_owned())),
-            () = self.timer.sleep_until(deadline) => {
+            () = self.timer.sleep_until(deadline + LAST_WORD) => {
                 Outcome::Away("it was not committed in time: the same again tells what became of it".to_owned())
             }
         }

@@ -27,6 +27,8 @@ pub enum Mutant {
     UnknownIsAborted,
     /// What a dead server had settled is not folded.
     ReclaimForgetsSettled,
+    /// What a dead server has leased is taken back account first, and lease then.
+    ReclaimAccountFirst,
     /// What a dead server may have promised is not forfeited.
     ForfeitsUncounted,
     /// What gives units back is decided after what takes some.

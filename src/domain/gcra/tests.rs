@@ -112,6 +112,50 @@ proptest! {
     }
 
     #[test]
+    fn what_is_given_back_at_once_was_never_used(
+        rate in rate(), of in 1..20_u32, used in prop::collection::vec((passes(), any::<u16>()), 0..10), amount in any::<u16>(),
+    ) {
+        let (share, mut gcra, mut now) = (Share::equal(of), Gcra::UNUSED, at(0));
+        for (passes, amount) in used {
+            let micros = i64::try_from(passes * i128::from(rate.burst) / i128::from(rate.per_minute)).unwrap_or(SECOND);
+            now = now.after(TimeDelta::microseconds(micros.min(600 * SECOND)));
+            let _ = gcra.decide(rate, share, part(rate.burst, amount), now);
+        }
+        let (before, amount) = (gcra.as_of(rate, now), part(rate.burst, amount));
+        if gcra.decide(rate, share, amount, now).is_ok() {
+            gcra.give_back(rate, share, amount, now, now);
+        }
+        prop_assert_eq!(gcra, before);
+    }
+
+    #[test]
+    fn what_is_given_back_late_takes_nothing_from_others(
+        rate in (1..200_i64, 1..60_i64), of in 1..4_u32, steps in prop::collection::vec((0..3_u8, 0..20 * SECOND, 1..20_i64), 1..60),
+    ) {
+        let (rate, share) = (Rate { per_minute: rate.0, burst: rate.1 }, Share::equal(of));
+        // Two of the same: one never sees what is given back in the end.
+        let (mut with, mut without, mut now, mut open) = (Gcra::UNUSED, Gcra::UNUSED, at(0), Vec::new());
+        for (what, passes, amount) in steps {
+            now = now.after(TimeDelta::microseconds(passes));
+            match what {
+                0 if with.decide(rate, share, amount, now).is_ok() => open.push((amount, now)),
+                1 if with.decide(rate, share, amount, now).is_ok() => {
+                    prop_assert!(without.decide(rate, share, amount, now).is_ok(), "there is no less room without");
+                }
+                _ => {
+                    if let Some((amount, then)) = open.pop() {
+                        let before = with.as_of(rate, now).used;
+                        with.give_back(rate, share, amount, then, now);
+                        prop_assert!(with.used <= before, "nothing is charged by it");
+                        prop_assert!(before - with.used <= share.cost(amount), "no more than it was");
+                    }
+                }
+            }
+            prop_assert!(with.as_of(rate, now).used >= without.as_of(rate, now).used, "somebody else's use was forgotten");
+        }
+    }
+
+    #[test]
     fn odd_numbers_do_no_harm(
         numbers in prop::array::uniform3(any::<i64>()), part in any::<u32>(), of in any::<u32>(), times in prop::array::uniform4(any::<i64>()),
     ) {
@@ -241,6 +285,22 @@ fn a_burst_at_once_and_then_one_by_one() {
     assert_eq!(decide(1, 1), Ok(Room { remaining: 0, full_at: at(4 * SECOND) }));
     assert_eq!(decide(4, 100), Err(TooFast::Never));
     assert_eq!(decide(0, 1), Ok(Room { remaining: 3, full_at: at(SECOND) }), "after the clock was put back");
+}
+
+#[test]
+fn a_lower_burst_forgets_what_is_above_it() {
+    let (high, low) = (Rate { per_minute: 600, burst: 600 }, Rate { per_minute: 6, burst: 6 });
+    let mut gcra = Gcra::UNUSED;
+    assert!(gcra.decide(high, Share::WHOLE, 600, at(0)).is_ok());
+    assert_eq!(
+        (gcra.used(high, at(0)), gcra.used(high, at(SECOND / 20)), gcra.used(high, at(SECOND))),
+        (600, 600, 590)
+    );
+    assert_eq!(gcra.peek(low, Share::WHOLE, 1, at(0)), Err(TooFast::Wait(TimeDelta::seconds(5_950))));
+    let mut gcra = gcra.lowered(low);
+    assert_eq!(gcra.peek(low, Share::WHOLE, 1, at(0)), Err(TooFast::Wait(TimeDelta::seconds(10))));
+    // Back again, what was used is what was used of the lower one.
+    assert_eq!(gcra.decide(high, Share::WHOLE, 594, at(0)).map(|room| room.remaining), Ok(0));
 }
 
 #[test]

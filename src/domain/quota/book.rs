@@ -212,6 +212,26 @@ impl Book {
         self.close(key, class, spent);
     }
 
+    /// Gives back what was forfeited of the lane's own leases, but for what it owes. Not when its lease is not the one with the
+    /// known epoch, 0 for none: it was closed since, and more may be owed than the lane knew.
+    pub fn absolve(&mut self, key: &AccountKey, known: i64, owed: i64) -> bool {
+        let (Some(folio), Some((lease, written))) =
+            (self.accounts.get_mut(key), self.leases.get_mut(&(*key, Class::Leased)))
+        else {
+            // There is no row: nothing was forfeited.
+            return true;
+        };
+        if lease.epoch != known {
+            return false;
+        }
+        let excess = (lease.forfeited - owed).max(0);
+        lease.forfeited -= excess;
+        folio.row.forfeited -= excess;
+        folio.written |= excess > 0;
+        *written |= excess > 0;
+        true
+    }
+
     /// Closes a lease from outside: its holder may have promised what it has not settled, and of the leased class that is
     /// forfeited until the period ends.
     pub fn fence(&mut self, key: &AccountKey, class: Class) {

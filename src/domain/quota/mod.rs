@@ -401,6 +401,12 @@ impl HoldKind {
             Self::Slot => 2,
         }
     }
+
+    /// By its number in rows.
+    #[must_use]
+    pub const fn of(number: i64) -> Self {
+        if number == 2 { Self::Slot } else { Self::Reservation }
+    }
 }
 
 /// Where a hold stands. The state decides, not the clock.

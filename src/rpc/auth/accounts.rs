@@ -79,7 +79,9 @@ pub(super) async fn update_account(
     let default_tenant = match default.filter(|_| named("default_tenant")) {
         None => None,
         Some(None) => Some(None),
-        Some(Some(name)) => Some(Some(s.0.app.plane.find(&name, ctx.now).await?.ok_or(Error::TenantNotFound)?)),
+        Some(Some(name)) => {
+            Some(Some(s.0.app.plane.look_at_rows().find(&name, ctx.now).await?.ok_or(Error::TenantNotFound)?))
+        }
     };
     let changes = ProfileChanges { display_name: name, locale: chosen, default_tenant };
     let (user, profile) = s.0.app.update_account(&ctx, person(&ctx)?, changes, &m.etag, key).await?;

@@ -131,6 +131,7 @@ fn limit(view: &LimitView) -> v1::Limit {
         expire_time: view.expires_at.map(time),
         plan_limit: view.plan_limit,
         soft_percent: view.soft_percent.into(),
+        burst: view.burst,
     }
 }
 

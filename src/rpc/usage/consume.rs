@@ -1,6 +1,7 @@
 //! Consuming, and what is left.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use chrono::TimeDelta;
 use tonic::Request;
@@ -10,9 +11,10 @@ use crate::app::usage::{Consumption, Who};
 use crate::ctx::Ctx;
 use crate::domain::id::{ApiKeyId, UserId};
 use crate::domain::quota::Details;
-use crate::error::{Error, Shortage};
+use crate::error::{Error, RateShortage, Shortage};
 use crate::rpc::fields::Fields;
 use crate::rpc::{Services, convert, v1};
+use crate::time::Timestamp;
 
 pub(super) async fn consume(s: &Services, request: Request<v1::ConsumeRequest>) -> Result<v1::ConsumeResponse, Error> {
     let (t, m) = s.0.enter(request).await?;
@@ -42,7 +44,7 @@ pub(super) async fn consume(s: &Services, request: Request<v1::ConsumeRequest>) 
     let level = if consumed.promised { v1::AckLevel::Leased } else { v1::AckLevel::Durable };
     Ok(v1::ConsumeResponse {
         usage: consumed.usage.iter().map(convert::usage).collect(),
-        shortages: consumed.shortages.iter().map(shortage).collect(),
+        shortages: shortages(&consumed.shortages, &consumed.too_fast, t.ctx.now),
         ack_level: level.into(),
     })
 }
@@ -58,11 +60,12 @@ pub(super) async fn check_quota(
         return Err(f.refuse());
     };
     let who = Who::named(&t.ctx, named, "details.")?;
-    let (usage, shortages) = s.0.app.check_quota(&t.ctx, (&t.tenant, &t.catalogue), &amounts, who).await?;
+    let checked = s.0.app.check_quota(&t.ctx, (&t.tenant, &t.catalogue), &amounts, who).await?;
+    let shortages = shortages(&checked.shortages, &checked.too_fast, t.ctx.now);
     Ok(v1::CheckQuotaResponse {
         allowed: shortages.is_empty(),
-        usage: usage.iter().map(convert::usage).collect(),
-        shortages: shortages.iter().map(shortage).collect(),
+        usage: checked.usage.iter().map(convert::usage).collect(),
+        shortages,
     })
 }
 
@@ -78,35 +81,42 @@ pub(super) async fn get_usage(
     Ok(v1::GetUsageResponse { usage: usage.iter().map(convert::usage).collect() })
 }
 
-fn shortage(short: &Shortage) -> v1::Shortage {
-    v1::Shortage {
+fn shortages(counted: &[Shortage], rates: &[RateShortage], now: Timestamp) -> Vec<v1::Shortage> {
+    let of_counted = |short: &Shortage| v1::Shortage {
         metric: short.metric.clone(),
         amount: short.amount,
         used: short.used,
         limit: short.limit,
         reset_time: Some(convert::time(short.resets_at)),
-    }
+    };
+    let of_rate = |short: &RateShortage| v1::Shortage {
+        metric: short.metric.clone(),
+        amount: short.amount,
+        used: short.used,
+        limit: short.burst,
+        reset_time: short.passes_at(now).map(convert::time),
+    };
+    counted.iter().map(of_counted).chain(rates.iter().map(of_rate)).collect()
 }
 
 /// What an event says, and whom it names. Bounded here, so that the engine's batches are.
 pub(super) fn details(f: &mut Fields, at: &str, message: Option<v1::UsageDetails>) -> Option<(Details, Who)> {
     let m = message.unwrap_or_default();
-    let field = |name: &str| format!("{at}{name}");
-    let member = id(f, &field("user_id"), &m.user_id);
-    let key = id(f, &field("api_key_id"), &m.api_key_id);
-    let endpoint = f.text(&field("endpoint"), &m.endpoint, 128);
-    let method = f.text(&field("method"), &m.method, 16);
+    let member = id(f, &format_args!("{at}user_id"), &m.user_id);
+    let key = id(f, &format_args!("{at}api_key_id"), &m.api_key_id);
+    let endpoint = f.text(&format_args!("{at}endpoint"), &m.endpoint, 128);
+    let method = f.text(&format_args!("{at}method"), &m.method, 16);
     let status =
         if (0..=999).contains(&m.status_code) { Ok(i64::from(m.status_code)) } else { Err("must be 0 to 999") };
-    let status = f.read(&field("status_code"), status);
+    let status = f.read(&format_args!("{at}status_code"), status);
     let latency = match &m.latency {
         None => Some(TimeDelta::zero()),
         Some(latency) => {
             let bounds = (TimeDelta::zero(), TimeDelta::days(1));
-            f.span(&field("latency"), latency, bounds, "must be 0 to one day")
+            f.span(&format_args!("{at}latency"), latency, bounds, "must be 0 to one day")
         }
     };
-    let attributes = f.read(&field("attributes"), attributes(&m.attributes));
+    let attributes = f.read(&format_args!("{at}attributes"), attributes(&m.attributes));
     let details = Details {
         member: None,
         api_key: None,
@@ -127,7 +137,7 @@ pub(super) fn named(f: &mut Fields, ctx: &Ctx, user: &str, key: &str) -> Option<
 }
 
 #[expect(clippy::option_option, reason = "whether a field could be read, and then whether it was there")]
-fn id(f: &mut Fields, field: &str, text: &str) -> Option<Option<Uuid>> {
+fn id(f: &mut Fields, field: &(impl Display + ?Sized), text: &str) -> Option<Option<Uuid>> {
     if text.is_empty() {
         return Some(None);
     }

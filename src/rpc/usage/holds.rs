@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::consume::named;
 use crate::app::usage::holds::Wish;
-use crate::domain::quota::{Charge, HoldRow, HoldState, Scope};
+use crate::domain::quota::{Charge, HoldKind, HoldRow, HoldState, Scope};
 use crate::error::Error;
 use crate::rpc::fields::Fields;
 use crate::rpc::status::reason;
@@ -49,6 +49,7 @@ pub(super) async fn release_reservation(
     let (t, m) = s.0.enter(request).await?;
     let mut f = Fields::default();
     let Some(hold) = hold_id(&mut f, "reservation_id", &m.reservation_id) else { return Err(f.refuse()) };
+    let hold = (HoldKind::Reservation, hold);
     let row = s.0.app.release_hold(&t.ctx, (&t.tenant, &t.catalogue), hold).await?;
     Ok(v1::ReleaseReservationResponse { reservation: Some(reservation(&row)) })
 }
@@ -62,7 +63,8 @@ pub(super) async fn extend_reservation(
     let hold = hold_id(&mut f, "reservation_id", &m.reservation_id);
     let ttl = ttl(&mut f, m.ttl.as_ref(), TimeDelta::minutes(5));
     let (Some(hold), Some(ttl)) = (hold, ttl) else { return Err(f.refuse()) };
-    let rows = s.0.app.extend_holds(&t.ctx, (&t.tenant, &t.catalogue), &[hold], ttl).await;
+    let hold = (HoldKind::Reservation, &[hold][..]);
+    let rows = s.0.app.extend_holds(&t.ctx, (&t.tenant, &t.catalogue), hold, ttl).await;
     let row = rows.into_iter().next().unwrap_or(Err(Error::HoldNotFound))?;
     Ok(v1::ExtendReservationResponse { reservation: Some(reservation(&row)) })
 }
@@ -101,7 +103,8 @@ pub(super) async fn heartbeat_slots(
     let (Some(ids), Some(ttl), true) = (ids, ttl(&mut f, m.ttl.as_ref(), TimeDelta::minutes(1)), f.is_clean()) else {
         return Err(f.refuse());
     };
-    let rows = s.0.app.extend_holds(&t.ctx, (&t.tenant, &t.catalogue), &ids, ttl).await;
+    let slots = (HoldKind::Slot, &ids[..]);
+    let rows = s.0.app.extend_holds(&t.ctx, (&t.tenant, &t.catalogue), slots, ttl).await;
     let result = |row: &Result<HoldRow, Error>| match row {
         Ok(row) => {
             v1::HeartbeatResult { expire_time: Some(convert::time(row.expires_at)), ..v1::HeartbeatResult::default() }
@@ -120,7 +123,7 @@ pub(super) async fn release_slot(
     let (t, m) = s.0.enter(request).await?;
     let mut f = Fields::default();
     let Some(hold) = hold_id(&mut f, "slot_id", &m.slot_id) else { return Err(f.refuse()) };
-    let row = s.0.app.release_hold(&t.ctx, (&t.tenant, &t.catalogue), hold).await?;
+    let row = s.0.app.release_hold(&t.ctx, (&t.tenant, &t.catalogue), (HoldKind::Slot, hold)).await?;
     Ok(v1::ReleaseSlotResponse { slot: Some(slot(&row)) })
 }
 

@@ -1,8 +1,9 @@
 //! Recording after the fact, and corrections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use tokio::time::timeout_at;
 use tonic::{Request, Streaming};
 
 use super::consume::details;
@@ -12,6 +13,7 @@ use crate::ctx::{Ctx, TenantCtx};
 use crate::domain::catalogue::MAX_AMOUNT;
 use crate::error::Error;
 use crate::rpc::fields::Fields;
+use crate::rpc::front::Deadline;
 use crate::rpc::status::reason;
 use crate::rpc::{Services, convert, v1};
 
@@ -28,8 +30,11 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Refusals of a stream that are told.
 const TOLD: usize = 1000;
 
-/// How often it is looked whether a stream's credential is still good.
-const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+/// How long a stream waits for the next event: it has a turn that others wait for.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// How long before it is given up a stream ends by itself; of a short one, half of its time.
+const MARGIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn refund(s: &Services, request: Request<v1::RefundRequest>) -> Result<v1::RefundResponse, Error> {
     let (t, m) = s.0.enter(request).await?;
@@ -92,51 +97,67 @@ pub(super) async fn stream_usage(
     request: Request<Streaming<v1::StreamUsageRequest>>,
 ) -> Result<v1::StreamUsageResponse, Error> {
     let _turn = s.0.stream_turn()?;
-    let (t, first, mut events) = s.0.enter_stream(request).await?;
+    let end = request.extensions().get::<Deadline>().map_or_else(Instant::now, end_of);
+    let entered = tokio::time::timeout(IDLE, s.0.enter_stream(request)).await;
+    let (mut t, first, mut events) = entered.map_err(|_| Error::DeadlineExceeded)??;
     let mut first = first.map(|first| first.event.unwrap_or_default());
     let mut told = v1::StreamUsageResponse::default();
-    let (mut now, mut looked) = (t.ctx.now, t.ctx.now);
+    let mut looked = Instant::now();
     loop {
-        let (some, more) = collect(first.take(), &mut events).await?;
-        now = s.0.app.clock.now().max(now);
-        if now.since(looked) >= LOOK_AGAIN {
-            looked = now;
-            s.0.app.plane.still_live(&t.ctx.caller, now).await?;
+        let (some, more) = collect(first.take(), &mut events, end).await?;
+        t.ctx.now = s.0.app.clock.now().max(t.ctx.now);
+        // Asked anew is all that the gate asks: no right outlives its end by more than in other calls.
+        if looked.elapsed() >= s.0.app.plane.memory.max_staleness() {
+            looked = Instant::now();
+            s.0.app.still_allowed(&t).await?;
+            let found = s.0.app.plane.find_settled(t.tenant_id(), t.ctx.now).await?;
+            (t.tenant, t.catalogue) = found.ok_or(Error::TenantNotFound)?;
         }
-        take(s, &t, Ctx { now, ..t.ctx.clone() }, some, &mut told).await;
+        take(s, &t, some, &mut told).await;
         if !more {
             return Ok(told);
         }
     }
 }
 
-/// The events that have come: at least one, unless the client has ended, and whether there may be more.
+/// When a stream ends by itself, so that what was recorded is told before the call is given up.
+fn end_of(deadline: &Deadline) -> Instant {
+    let now = Instant::now();
+    let left = deadline.0.saturating_duration_since(now);
+    now + left.saturating_sub(MARGIN.min(left / 2))
+}
+
+/// The events that have come: at least one, unless the client has ended, or the stream's time has, or nothing comes; and
+/// whether there may be more.
 async fn collect(
     first: Option<v1::UsageEvent>,
     events: &mut Streaming<v1::StreamUsageRequest>,
+    last: Instant,
 ) -> Result<(Vec<v1::UsageEvent>, bool), Error> {
     let broken = |status: tonic::Status| Error::BodyMalformed(status.message().chars().take(200).collect());
     let mut some: Vec<v1::UsageEvent> = first.into_iter().collect();
     if some.is_empty() {
-        let Some(next) = events.message().await.map_err(broken)? else { return Ok((some, false)) };
+        let until = last.min(Instant::now() + IDLE);
+        let Ok(next) = timeout_at(until.into(), events.message()).await else { return Ok((some, false)) };
+        let Some(next) = next.map_err(broken)? else { return Ok((some, false)) };
         some.push(next.event.unwrap_or_default());
     }
-    let end = tokio::time::Instant::now() + LINGER;
+    let end = Instant::now() + LINGER;
     while some.len() < AT_ONCE {
-        match tokio::time::timeout_at(end, events.message()).await {
+        match timeout_at(end.into(), events.message()).await {
             Ok(Ok(Some(next))) => some.push(next.event.unwrap_or_default()),
             Ok(Ok(None)) => return Ok((some, false)),
             Ok(Err(status)) => return Err(broken(status)),
             Err(_) => break,
         }
     }
-    Ok((some, true))
+    Ok((some, Instant::now() < last))
 }
 
-async fn take(s: &Services, t: &TenantCtx, ctx: Ctx, some: Vec<v1::UsageEvent>, told: &mut v1::StreamUsageResponse) {
+async fn take(s: &Services, t: &TenantCtx, some: Vec<v1::UsageEvent>, told: &mut v1::StreamUsageResponse) {
     let first = told.recorded + told.refused;
-    let events = some.into_iter().map(|event| read(&ctx, event)).collect();
-    let results = s.0.app.record(&ctx, (&t.tenant, &t.catalogue), events).await;
+    let events = some.into_iter().map(|event| read(&t.ctx, event)).collect();
+    let results = s.0.app.record(&t.ctx, (&t.tenant, &t.catalogue), events).await;
     for (index, outcome) in (first..).zip(&results) {
         if outcome.is_ok() {
             told.recorded += 1;

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::app::usage::reports::{GroupBy, SumRow, TopTenant, UsageQuestion};
 use crate::app::usage::thresholds::Thresholds;
 use crate::app::usage::verify::{Finding, Rule, ToVerify, Verified};
+use crate::ctx::Caller;
 use crate::domain::bucket::Granularity;
 use crate::domain::name::TenantName;
 use crate::domain::period::Period;
@@ -174,12 +175,14 @@ pub(super) async fn verify_usage(
         text => Some(TenantName::parse(text).map_err(|problem| Error::field("tenant", problem))?),
     };
     let left = s.0.app.begin_verify(name.as_ref()).await?;
-    Ok(answer(turns, ctx.request_id, Verify { app: s.0.app.clone(), left }))
+    let request_id = ctx.request_id;
+    Ok(answer(turns, request_id, Verify { app: s.0.app.clone(), caller: ctx.caller, left }))
 }
 
 /// The books of one tenant after the other.
 struct Verify {
     app: Arc<App>,
+    caller: Caller,
     left: ToVerify,
 }
 
@@ -187,6 +190,7 @@ impl Source for Verify {
     type Message = v1::VerifyUsageResponse;
 
     async fn next(&mut self) -> Result<Option<Vec<Self::Message>>, Error> {
+        self.app.plane.still_live(&self.caller, self.app.clock.now()).await?;
         Ok(self.app.verify_next(&mut self.left).await?.map(|found| vec![verified(&found)]))
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::period::Period;
 use crate::domain::quota::{AccountKey, AccountRow, Class, LeaseRow, Scope, UNLIMITED};
 use crate::error::Error;
 use crate::store::dialect::{LOCK_ACCOUNT_LEASES, LOCK_QUOTA_ACCOUNT};
-use crate::store::scoped::TenantTx;
+use crate::store::scoped::{self, RunsIn, Scoped, TenantTx};
 use crate::store::tx::{OfTenant, Statement, statements};
 use crate::time::Timestamp;
 
@@ -222,7 +222,10 @@ pub async fn find_last(tx: &mut TenantTx, metric: &str, owner: Owner) -> Result<
 ///
 /// # Errors
 /// `DatabaseUnavailable`.
-pub async fn list_open(tx: &mut TenantTx, owner: Owner, at: Timestamp) -> Result<Vec<Account>, Error> {
+pub async fn list_open<S: scoped::Scope>(tx: &mut Scoped<S>, owner: Owner, at: Timestamp) -> Result<Vec<Account>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
     let args = [owner.scope.number().into(), owner.id.into(), at.into()];
     let rows: Vec<Record> = tx.all(&LIST_OPEN, &args).await?;
     Ok(rows.into_iter().map(Account::from).collect())
@@ -256,43 +259,54 @@ pub async fn insert(
     tx.execute(&INSERT, &args).await.map(|_| ())
 }
 
-/// Gives an account another limit. Raised, it holds from the commit on; lowered, too: no lease outlives it.
+/// Gives accounts of a tenant other limits. Raised, they hold from the commit on; lowered, too: no lease outlives that.
 ///
 /// # Errors
 /// `DatabaseUnavailable`, also when leases are granted faster than they can be taken back: again later.
-pub async fn set_limit(tx: &mut TenantTx, account: &Account, wish: &LimitWish) -> Result<(), Error> {
-    let id = account.row.key.account;
-    if account.is_old {
-        tx.execute(&ADOPT, &[id.into(), account.period.end.into()]).await?;
+pub async fn set_limits<S: scoped::Scope>(
+    tx: &mut Scoped<S>,
+    mut changes: Vec<(Account, LimitWish)>,
+) -> Result<(), Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
+    changes.sort_by_key(|(account, _)| account.row.key.account);
+    let keys: Vec<AccountKey> = changes.iter().map(|(account, _)| account.row.key).collect();
+    let wholes = lock_whole(tx, &keys).await?;
+    for (whole, (account, wish)) in wholes.into_iter().zip(changes) {
+        let id = account.row.key.account;
+        if account.is_old {
+            tx.execute(&ADOPT, &[id.into(), account.period.end.into()]).await?;
+        }
+        if wish.value() < whole.account.row.limit {
+            let sequence = whole.account.sequence;
+            fence_all(tx, whole, None, sequence).await?;
+        }
+        let thresholds = wish.thresholds();
+        let args = [
+            id.into(),
+            wish.value().into(),
+            wish.until.into(),
+            wish.shown.into(),
+            wish.source().into(),
+            thresholds.as_str().into(),
+        ];
+        tx.execute(&SET_LIMIT, &args).await?;
     }
-    if wish.value() < account.row.limit {
-        let whole = lock_whole(tx, account.row.key).await?;
-        let sequence = whole.account.sequence;
-        fence_all(tx, whole, None, sequence).await?;
-    }
-    let thresholds = wish.thresholds();
-    let args = [
-        id.into(),
-        wish.value().into(),
-        wish.until.into(),
-        wish.shown.into(),
-        wish.source().into(),
-        thresholds.as_str().into(),
-    ];
-    tx.execute(&SET_LIMIT, &args).await.map(|_| ())
+    Ok(())
 }
 
 /// Sets the level of a gauge, unless a later set was there already. Gives the account as it is then, and the level before.
 ///
 /// # Errors
-/// As [`set_limit`].
+/// As [`set_limits`].
 pub async fn set_level(
     tx: &mut TenantTx,
     key: AccountKey,
     value: i64,
     sequence: Option<i64>,
 ) -> Result<Option<(AccountRow, i64)>, Error> {
-    let whole = lock_whole(tx, key).await?;
+    let whole = lock_whole(tx, &[key]).await?.pop().ok_or(Error::TenantNotFound)?;
     let last = whole.account.sequence;
     if sequence.zip(last).is_some_and(|(new, last)| new <= last) {
         return Ok(None);
@@ -308,40 +322,55 @@ struct Whole {
     leases: Vec<LeaseRow>,
 }
 
-/// Locks all open leases of an account, then the account; and makes sure that none was granted in between.
-async fn lock_whole(tx: &mut TenantTx, key: AccountKey) -> Result<Whole, Error> {
+/// Locks all open leases of accounts, then the accounts, each in the order in which everybody does; and makes sure that no
+/// lease was granted in between.
+async fn lock_whole<S: scoped::Scope>(tx: &mut Scoped<S>, sorted: &[AccountKey]) -> Result<Vec<Whole>, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
     for _ in 0..20 {
         tx.savepoint().await?;
-        let leases: Vec<LeaseRecord> = tx.all(&LOCK_ACCOUNT_LEASES, &[key.account.into()]).await?;
-        let row: Option<Record> = tx.optional(&LOCK_QUOTA_ACCOUNT, &[key.account.into()]).await?;
-        let mut account = Account::from(row.ok_or(Error::TenantNotFound)?);
-        let lease = |r: LeaseRecord| LeaseRow {
-            account: AccountKey { account: r.account_id, ..key },
-            writer: r.writer_id,
-            class: Class::of(r.class),
-            epoch: r.epoch,
-            granted: r.granted,
-            settled: r.settled,
-            forfeited: r.forfeited,
-        };
-        let leases: Vec<LeaseRow> = leases.into_iter().map(lease).collect();
-        if leases.iter().map(|lease| lease.granted).sum::<i64>() == account.row.leased {
-            account.row.settled = leases.iter().map(|lease| lease.settled).sum();
-            return Ok(Whole { account, leases });
+        let mut leases: Vec<Vec<LeaseRow>> = Vec::with_capacity(sorted.len());
+        for key in sorted {
+            let rows: Vec<LeaseRecord> = tx.all(&LOCK_ACCOUNT_LEASES, &[key.account.into()]).await?;
+            let lease = |r: LeaseRecord| LeaseRow {
+                account: AccountKey { account: r.account_id, ..*key },
+                writer: r.writer_id,
+                class: Class::of(r.class),
+                epoch: r.epoch,
+                granted: r.granted,
+                settled: r.settled,
+                forfeited: r.forfeited,
+            };
+            leases.push(rows.into_iter().map(lease).collect());
         }
-        // Granted meanwhile: let go of the account, and lock that lease too.
+        let mut wholes = Vec::with_capacity(sorted.len());
+        for (key, leases) in sorted.iter().zip(leases) {
+            let row: Option<Record> = tx.optional(&LOCK_QUOTA_ACCOUNT, &[key.account.into()]).await?;
+            let mut account = Account::from(row.ok_or(Error::TenantNotFound)?);
+            account.row.settled = leases.iter().map(|lease| lease.settled).sum();
+            wholes.push(Whole { account, leases });
+        }
+        let granted = |whole: &Whole| whole.leases.iter().map(|lease| lease.granted).sum::<i64>();
+        if wholes.iter().all(|whole| granted(whole) == whole.account.row.leased) {
+            return Ok(wholes);
+        }
+        // Granted meanwhile: let go of the accounts, and lock those leases too.
         tx.back_to_savepoint().await?;
     }
     Err(Error::DatabaseUnavailable("leases were granted faster than they could be taken back".into()))
 }
 
 /// Fences every lease of an account, and sets its level when there is one to set.
-async fn fence_all(
-    tx: &mut TenantTx,
+async fn fence_all<S: scoped::Scope>(
+    tx: &mut Scoped<S>,
     whole: Whole,
     level: Option<i64>,
     sequence: Option<i64>,
-) -> Result<AccountRow, Error> {
+) -> Result<AccountRow, Error>
+where
+    Statement<OfTenant>: RunsIn<S>,
+{
     let Whole { account: Account { mut row, .. }, leases } = whole;
     let account = row.key.account;
     for mut lease in leases {

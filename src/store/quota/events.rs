@@ -1,7 +1,8 @@
-//! Events as a tenant's own transaction writes them: where a gauge is set, outside the commit lanes.
+//! Events as a tenant's own transaction sees them: written where a gauge is set, outside the commit lanes, and read where it
+//! is asked who opened a hold.
 
 use crate::domain::bucket::Bucket;
-use crate::domain::quota::{EventRow, charges_text};
+use crate::domain::quota::{EventRow, HoldKind, charges_text};
 use crate::error::Error;
 use crate::store::scoped::TenantTx;
 use crate::store::tx::{OfTenant, Statement, statements};
@@ -20,6 +21,47 @@ statements! {
          on conflict (tenant_id, bucket, metric, member_id, api_key_id, endpoint, method, status, shard) do update
          set events = usage_rollup.events + excluded.events, amount = usage_rollup.amount + excluded.amount",
     );
+    FIND_OPENING: OfTenant = Statement::new(
+        "select h.kind, h.opened_by, e.member_id, e.api_key_id
+         from quota_hold h
+         left join usage_event e on e.tenant_id = $1 and e.key = h.key
+         where h.tenant_id = $1 and h.hold_id = $2",
+    );
+}
+
+/// How a hold was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// What it is.
+    pub kind: HoldKind,
+    /// By whom: a person or key.
+    pub opened_by: Uuid,
+    /// The person it is for.
+    pub member: Option<Uuid>,
+    /// The key it is for.
+    pub api_key: Option<Uuid>,
+}
+
+#[derive(sqlx::FromRow)]
+struct OpeningRecord {
+    kind: i64,
+    opened_by: Uuid,
+    member_id: Option<Uuid>,
+    api_key_id: Option<Uuid>,
+}
+
+/// How a hold of the tenant was opened; none when there is no such hold.
+///
+/// # Errors
+/// `DatabaseUnavailable`.
+pub async fn find_opening(tx: &mut TenantTx, hold: Uuid) -> Result<Option<Opening>, Error> {
+    let row: Option<OpeningRecord> = tx.optional(&FIND_OPENING, &[hold.into()]).await?;
+    Ok(row.map(|row| Opening {
+        kind: HoldKind::of(row.kind),
+        opened_by: row.opened_by,
+        member: row.member_id,
+        api_key: row.api_key_id,
+    }))
 }
 
 /// Writes an event of a new key.

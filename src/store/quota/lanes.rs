@@ -133,16 +133,27 @@ statements! {
            and not exists (select 1 from quota_lease where writer_id = $1 and epoch <> 0)",
     );
 
+    /// Gives the keys that were taken: reading back hundreds of rows that were not would cost as much as inserting them.
     pub(super) CLAIM: ByMeter = Statement::each(
-        "insert into usage_event (tenant_id, key, payload_hash, verdict, charges, decided_at, kind, ack, event_at, member_id,
-           api_key_id, endpoint, method, status, latency_us, attributes, subject)
-         select *
-         from unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[],
-           $8::bigint[], $9::timestamptz[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bigint[],
-           $15::bigint[], $16::text[], $17::text[]) as e (tenant_id, key)
-         order by e.tenant_id, e.key
-         on conflict (tenant_id, key) do nothing
-         returning tenant_id, key",
+        "with e as (
+           select *
+           from unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[],
+             $8::bigint[], $9::timestamptz[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bigint[],
+             $15::bigint[], $16::text[], $17::text[])
+             as e (tenant_id, key, payload_hash, verdict, charges, decided_at, kind, ack, event_at, member_id, api_key_id,
+                   endpoint, method, status, latency_us, attributes, subject)),
+         claimed as (
+           insert into usage_event (tenant_id, key, payload_hash, verdict, charges, decided_at, kind, ack, event_at,
+             member_id, api_key_id, endpoint, method, status, latency_us, attributes, subject)
+           select *
+           from e
+           order by tenant_id, key
+           on conflict (tenant_id, key) do nothing
+           returning tenant_id, key)
+         select tenant_id, key from e
+         except
+         select tenant_id, key from claimed",
+        // Those that were inserted: one statement cannot do both here, and reading them back costs nothing.
         "insert into usage_event (tenant_id, key, payload_hash, verdict, charges, decided_at, kind, ack, event_at, member_id,
            api_key_id, endpoint, method, status, latency_us, attributes, subject)
          select unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, value ->> 6,

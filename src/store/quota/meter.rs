@@ -1,6 +1,6 @@
 //! [`Rows`] on the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::{Postgres, Sqlite};
@@ -57,7 +57,7 @@ impl MeterTx {
     }
 
     /// Runs a statement on rows, if there are any.
-    async fn put(&mut self, sql: &Statement<ByMeter>, columns: &[Column], count: usize) -> Result<(), Fault> {
+    async fn put(&mut self, sql: &Statement<ByMeter>, columns: &[Column<'_>], count: usize) -> Result<(), Fault> {
         if count == 0 {
             return Ok(());
         }
@@ -174,7 +174,7 @@ impl From<HoldRecord> for HoldRow {
         Self {
             tenant,
             hold: row.hold_id,
-            kind: if row.kind == 2 { HoldKind::Slot } else { HoldKind::Reservation },
+            kind: HoldKind::of(row.kind),
             key: row.key.into(),
             state: HoldState::of(row.state),
             charges: read_charges(tenant, &row.charges),
@@ -286,72 +286,77 @@ struct Recalled {
 
 // ---- rows as they are written ------------------------------------------------------------------------------------
 
-fn ints<T>(rows: &[T], of: impl Fn(&T) -> i64) -> Column {
+fn ints<T>(rows: &[T], of: impl Fn(&T) -> i64) -> Column<'static> {
     Column::Ints(rows.iter().map(|row| Some(of(row))).collect())
 }
 
-fn ids<T>(rows: &[T], of: impl Fn(&T) -> Uuid) -> Column {
+fn ids<T>(rows: &[T], of: impl Fn(&T) -> Uuid) -> Column<'static> {
     Column::Uuids(rows.iter().map(|row| Some(of(row))).collect())
 }
 
-fn texts<T>(rows: &[T], of: impl Fn(&T) -> String) -> Column {
-    Column::Texts(rows.iter().map(of).collect())
+fn texts<'r, T>(rows: &'r [T], of: impl Fn(&'r T) -> &'r str) -> Column<'r> {
+    Column::Texts(rows.iter().map(|row| of(row).into()).collect())
 }
 
-fn times<T>(rows: &[T], of: impl Fn(&T) -> Timestamp) -> Column {
+/// Texts that are made up here.
+fn made<T>(rows: &[T], of: impl Fn(&T) -> String) -> Column<'static> {
+    Column::Texts(rows.iter().map(|row| of(row).into()).collect())
+}
+
+fn times<T>(rows: &[T], of: impl Fn(&T) -> Timestamp) -> Column<'static> {
     Column::Times(rows.iter().map(|row| Some(of(row))).collect())
 }
 
-fn event_keys(keys: &[EventKey]) -> [Column; 2] {
-    [ids(keys, |key| key.tenant.0), texts(keys, |key| key.key.to_string())]
+fn event_keys(keys: &[EventKey]) -> [Column<'_>; 2] {
+    [ids(keys, |key| key.tenant.0), texts(keys, |key| &key.key)]
 }
 
-fn event_columns(events: &[EventRow]) -> Vec<Column> {
+fn event_columns<'r>(events: &'r [&'r EventRow]) -> Vec<Column<'r>> {
     vec![
         ids(events, |e| e.key.tenant.0),
-        texts(events, |e| e.key.key.to_string()),
-        Column::Bytes(events.iter().map(|e| e.payload_hash.to_vec()).collect()),
+        texts(events, |e| &e.key.key),
+        Column::Bytes(events.iter().map(|e| &e.payload_hash[..]).collect()),
         ints(events, |e| if e.admitted { 1 } else { 2 }),
-        texts(events, |e| charges_text(&e.charges)),
+        made(events, |e| charges_text(&e.charges)),
         times(events, |e| e.decided_at),
         ints(events, |e| e.kind.number()),
         ints(events, |e| i64::from(e.leased)),
         times(events, |e| e.event_at),
         Column::Uuids(events.iter().map(|e| e.details.member).collect()),
         Column::Uuids(events.iter().map(|e| e.details.api_key).collect()),
-        texts(events, |e| e.details.endpoint.to_string()),
-        texts(events, |e| e.details.method.to_string()),
+        texts(events, |e| &e.details.endpoint),
+        texts(events, |e| &e.details.method),
         ints(events, |e| e.details.status),
         ints(events, |e| e.details.latency_us),
-        texts(events, |e| e.details.attributes.to_string()),
-        texts(events, |e| e.subject.to_string()),
+        texts(events, |e| &e.details.attributes),
+        texts(events, |e| &e.subject),
     ]
 }
 
-fn decided_columns(events: &[EventRow]) -> Vec<Column> {
+fn decided_columns(events: &[EventRow]) -> Vec<Column<'_>> {
     vec![
         ids(events, |e| e.key.tenant.0),
-        texts(events, |e| e.key.key.to_string()),
+        texts(events, |e| &e.key.key),
         ints(events, |e| if e.admitted { 1 } else { 2 }),
-        texts(events, |e| charges_text(&e.charges)),
+        made(events, |e| charges_text(&e.charges)),
         Column::Uuids(events.iter().map(|e| e.details.member).collect()),
         Column::Uuids(events.iter().map(|e| e.details.api_key).collect()),
-        texts(events, |e| e.details.endpoint.to_string()),
-        texts(events, |e| e.details.method.to_string()),
+        texts(events, |e| &e.details.endpoint),
+        texts(events, |e| &e.details.method),
         ints(events, |e| e.details.status),
     ]
 }
 
-fn hold_columns(holds: &[HoldRow]) -> Vec<Column> {
+fn hold_columns(holds: &[HoldRow]) -> Vec<Column<'_>> {
     vec![
         ids(holds, |h| h.tenant.0),
         ids(holds, |h| h.hold),
         ints(holds, |h| h.kind.number()),
-        texts(holds, |h| h.key.to_string()),
+        texts(holds, |h| &h.key),
         ints(holds, |h| h.state.number()),
-        texts(holds, |h| charges_text(&h.charges)),
-        texts(holds, |h| charges_text(&h.actual)),
-        texts(holds, |h| h.holder.to_string()),
+        made(holds, |h| charges_text(&h.charges)),
+        made(holds, |h| charges_text(&h.actual)),
+        texts(holds, |h| &h.holder),
         ids(holds, |h| h.opened_by),
         times(holds, |h| h.expires_at),
         times(holds, |h| h.created_at),
@@ -359,7 +364,7 @@ fn hold_columns(holds: &[HoldRow]) -> Vec<Column> {
     ]
 }
 
-fn lease_columns(leases: &[LeaseRow]) -> Vec<Column> {
+fn lease_columns(leases: &[LeaseRow]) -> Vec<Column<'_>> {
     vec![
         ids(leases, |l| l.account.tenant.0),
         ids(leases, |l| l.account.account),
@@ -372,7 +377,7 @@ fn lease_columns(leases: &[LeaseRow]) -> Vec<Column> {
     ]
 }
 
-fn account_columns(accounts: &[AccountRow]) -> Vec<Column> {
+fn account_columns(accounts: &[AccountRow]) -> Vec<Column<'_>> {
     vec![
         ids(accounts, |a| a.key.tenant.0),
         ids(accounts, |a| a.key.account),
@@ -386,15 +391,15 @@ fn account_columns(accounts: &[AccountRow]) -> Vec<Column> {
     ]
 }
 
-fn rollup_columns(rows: &[RollupRow], shard: i64) -> Vec<Column> {
+fn rollup_columns(rows: &[RollupRow], shard: i64) -> Vec<Column<'_>> {
     vec![
         ids(rows, |r| r.tenant.0),
         times(rows, |r| r.bucket),
-        texts(rows, |r| r.metric.to_string()),
+        texts(rows, |r| &r.metric),
         ids(rows, |r| r.details.member.unwrap_or_default()),
         ids(rows, |r| r.details.api_key.unwrap_or_default()),
-        texts(rows, |r| r.details.endpoint.to_string()),
-        texts(rows, |r| r.details.method.to_string()),
+        texts(rows, |r| &r.details.endpoint),
+        texts(rows, |r| &r.details.method),
         ints(rows, |r| r.details.status),
         ints(rows, |_| shard),
         ints(rows, |r| r.events),
@@ -402,12 +407,12 @@ fn rollup_columns(rows: &[RollupRow], shard: i64) -> Vec<Column> {
     ]
 }
 
-fn notice_columns(notices: &[Notice], now: Timestamp) -> Vec<Column> {
+fn notice_columns(notices: &[Notice], now: Timestamp) -> Vec<Column<'_>> {
     vec![
         ids(notices, |n| n.account.tenant.0),
         ids(notices, |_| entropy::id(now)),
         ids(notices, |n| n.account.account),
-        texts(notices, |n| n.metric.to_string()),
+        texts(notices, |n| &n.metric),
         ints(notices, |n| n.percent),
         ints(notices, |n| n.used),
         ints(notices, |n| n.limit),
@@ -423,9 +428,14 @@ impl Batch for MeterTx {
         Ok(self.run(&lanes::BEAT, &[writer.into(), batch_no.into()]).await? == 1)
     }
 
-    async fn claim(&mut self, events: &[EventRow]) -> Result<Vec<EventKey>, Fault> {
+    async fn claim(&mut self, events: &[&EventRow]) -> Result<Vec<EventKey>, Fault> {
         let rows: Vec<Key> = self.all(&lanes::CLAIM, &[Value::Rows(&event_columns(events))]).await?;
-        Ok(rows.into_iter().map(|row| EventKey { tenant: TenantId(row.tenant_id), key: row.key.into() }).collect())
+        let keys = rows.into_iter().map(|row| EventKey { tenant: TenantId(row.tenant_id), key: row.key.into() });
+        if matches!(self.0, Open::Postgres(_)) {
+            return Ok(keys.collect());
+        }
+        let inserted: HashSet<EventKey> = keys.collect();
+        Ok(events.iter().map(|event| &event.key).filter(|key| !inserted.contains(key)).cloned().collect())
     }
 
     async fn find_events(&mut self, keys: &[EventKey]) -> Result<Vec<EventRow>, Fault> {
@@ -486,8 +496,8 @@ impl Batch for MeterTx {
         self.put(&lanes::DROP_EVENTS, &event_keys(&w.dropped), w.dropped.len()).await?;
         let refunded = [
             ids(&w.refunded, |(key, _)| key.tenant.0),
-            texts(&w.refunded, |(key, _)| key.key.to_string()),
-            texts(&w.refunded, |(_, charges)| charges_text(charges)),
+            texts(&w.refunded, |(key, _)| &key.key),
+            made(&w.refunded, |(_, charges)| charges_text(charges)),
         ];
         self.put(&lanes::REFUND_EVENTS, &refunded, w.refunded.len()).await?;
         self.put(&lanes::PUT_HOLDS, &hold_columns(&w.holds), w.holds.len()).await?;

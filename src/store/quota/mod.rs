@@ -26,7 +26,7 @@ use crate::domain::quota::{
 };
 use crate::time::Timestamp;
 
-pub use events::{insert_event, insert_rollup};
+pub use events::{find_opening, insert_event, insert_rollup};
 pub use listen::Listener;
 pub use meter::QuotaRows;
 
@@ -132,9 +132,9 @@ pub struct Writes {
 pub trait Batch: Send {
     /// Counts the batch: false when the writer is gone or is at another batch.
     fn beat(&mut self, writer: Uuid, batch_no: i64) -> impl Future<Output = Result<bool, Fault>> + Send;
-    /// Inserts events, but those whose key is taken; gives the keys that were inserted. Waits for whoever has inserted the
-    /// same key and has not committed.
-    fn claim(&mut self, events: &[EventRow]) -> impl Future<Output = Result<Vec<EventKey>, Fault>> + Send;
+    /// Inserts events, but those whose key is taken; gives the keys that were taken, which are few. Waits for whoever has
+    /// inserted the same key and has not committed.
+    fn claim(&mut self, events: &[&EventRow]) -> impl Future<Output = Result<Vec<EventKey>, Fault>> + Send;
     /// Events as they are stored.
     fn find_events(&mut self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventRow>, Fault>> + Send;
     /// The same, locked.

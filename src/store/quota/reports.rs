@@ -197,7 +197,7 @@ pub async fn sum(
     limit: i64,
 ) -> Result<Vec<SumRow>, Error> {
     let flag = |on: bool| Value::from(i64::from(on));
-    let metric_names = [Column::Texts(metrics.to_vec())];
+    let metric_names = [Column::Texts(metrics.iter().map(Into::into).collect())];
     let columns = [
         Column::Ints((0..).zip(spans).map(|(n, _)| Some(n)).collect()),
         Column::Times(spans.iter().map(|span| Some(span.start)).collect()),

@@ -55,7 +55,7 @@ pub async fn forget_events(tx: &mut TenantTx, before: Timestamp, limit: i64) -> 
         return Ok(0);
     }
     tx.execute(&PUT_HORIZON, &[before.into()]).await?;
-    let keys = [Column::Texts(events.iter().map(|event| event.key.clone()).collect())];
+    let keys = [Column::Texts(events.iter().map(|event| (&event.key).into()).collect())];
     tx.execute(&DELETE_EVENTS, &[Value::Rows(&keys)]).await?;
     let tenant = tx.scope().0;
     let counted = events.iter().filter(|event| event.verdict == 1 && EventKind::of(event.kind).counts());

@@ -4,7 +4,7 @@ use super::super::Store;
 use super::super::api_keys::{ApiKeyRow, api_key_columns};
 use super::super::keys::{PlatformKeyRow, platform_key_columns};
 use super::super::tx::{AcrossTenants, Statement, statements};
-use super::{TenantIdRow, UserRow, user};
+use super::{Seen, TenantIdRow, UserRow, seen, user};
 use crate::ctx::PlatformKey;
 use crate::domain::api_key::ApiKey;
 use crate::domain::id::{ApiKeyId, TenantId, UserId};
@@ -15,11 +15,10 @@ use crate::time::Timestamp;
 
 statements! {
     FIND_PLATFORM_KEY: AcrossTenants = Statement::new(
-        concat!("select ", platform_key_columns!(), ", digest, old_digest from platform_key where key_id = $1"),
+        seen!(platform_key_columns!(), ", digest, old_digest from platform_key where key_id = $1"),
     );
     /// With the person, when it is a member's and their stay goes on.
-    FIND_API_KEY: AcrossTenants = Statement::new(concat!(
-        "select ",
+    FIND_API_KEY: AcrossTenants = Statement::new(seen!(
         api_key_columns!("k."),
         ", k.digest, k.old_digest, a.email, a.display_name as user_name,
                 cast(case when o.confirmed_at is null then 0 else 1 end as bigint) as two_steps
@@ -56,6 +55,7 @@ struct StoredApiKeyRow {
 }
 
 /// What a key's secret is compared with.
+#[derive(Clone)]
 pub struct Digests {
     /// SHA-256 of its whole text.
     pub current: Vec<u8>,
@@ -64,6 +64,7 @@ pub struct Digests {
 }
 
 /// A key of a service or operator, with its digests.
+#[derive(Clone)]
 pub struct StoredKey {
     /// The key.
     pub key: PlatformKey,
@@ -72,6 +73,7 @@ pub struct StoredKey {
 }
 
 /// A key of a tenant or of a member, with its digests.
+#[derive(Clone)]
 pub struct StoredApiKey {
     /// The key.
     pub key: ApiKey,
@@ -94,36 +96,36 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_platform_key(&self, key_id: &str) -> Result<Option<StoredKey>, Error> {
-        let row: Option<StoredPlatformKeyRow> =
-            self.across_tenants().await?.optional(&FIND_PLATFORM_KEY, &[key_id.into()]).await?;
-        let Some(row) = row else { return Ok(None) };
-        let key = PlatformKey::try_from(row.key)?;
-        let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
-        Ok(Some(StoredKey { key, digests }))
+    pub async fn find_platform_key(&self, key_id: &str) -> Result<Seen<StoredKey>, Error> {
+        let seen: Seen<StoredPlatformKeyRow> = self.see(&FIND_PLATFORM_KEY, &[key_id.into()]).await?;
+        seen.try_map(|row| {
+            let key = PlatformKey::try_from(row.key)?;
+            let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
+            Ok(StoredKey { key, digests })
+        })
     }
 
     /// A key of a tenant or of a member by its public part.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_api_key(&self, key_id: &str) -> Result<Option<StoredApiKey>, Error> {
-        let row: Option<StoredApiKeyRow> =
-            self.across_tenants().await?.optional(&FIND_API_KEY, &[key_id.into()]).await?;
-        let Some(row) = row else { return Ok(None) };
-        let mut key = ApiKey::try_from(row.key)?;
-        if row.two_steps == 0 {
-            // Whoever gave the second step up has no more than one.
-            key.aal = key.aal.min(1);
-        }
-        let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
-        let member = match (key.user_id, row.email, row.user_name) {
-            (Some(UserId(user_id)), Some(email), Some(display_name)) => {
-                Some(user(UserRow { user_id, email, display_name })?)
+    pub async fn find_api_key(&self, key_id: &str) -> Result<Seen<StoredApiKey>, Error> {
+        let seen: Seen<StoredApiKeyRow> = self.see(&FIND_API_KEY, &[key_id.into()]).await?;
+        seen.try_map(|row| {
+            let mut key = ApiKey::try_from(row.key)?;
+            if row.two_steps == 0 {
+                // Whoever gave the second step up has no more than one.
+                key.aal = key.aal.min(1);
             }
-            _ => None,
-        };
-        Ok(Some(StoredApiKey { key, digests, member }))
+            let digests = Digests { current: row.digest, before: row.old_digest.zip(key.old_ends_at) };
+            let member = match (key.user_id, row.email, row.user_name) {
+                (Some(UserId(user_id)), Some(email), Some(display_name)) => {
+                    Some(user(UserRow { user_id, email, display_name })?)
+                }
+                _ => None,
+            };
+            Ok(StoredApiKey { key, digests, member })
+        })
     }
 
     /// Whose key this is; for the job that looks at it.

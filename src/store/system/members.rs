@@ -5,7 +5,7 @@ use super::super::invitations::{Found, InvitationRow, invitation_columns};
 use super::super::memberships::{MembershipRow, membership_columns, role_names};
 use super::super::tenants::{TenantRow, tenant_columns};
 use super::super::tx::{AcrossTenants, Statement, statements};
-use super::{TenantIdRow, UserRow, user};
+use super::{Seen, TenantIdRow, UserRow, seen, user};
 use crate::domain::entitlement::LimitOverride;
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::invitation::Invitation;
@@ -21,8 +21,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 statements! {
-    FIND_MEMBERSHIP: AcrossTenants = Statement::new(concat!(
-        "select ",
+    FIND_MEMBERSHIP: AcrossTenants = Statement::new(seen!(
         membership_columns!(),
         " from membership m
          where m.tenant_id = $1 and m.user_id = $2 and m.status <> 3",
@@ -162,10 +161,9 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_membership(&self, tenant: TenantId, user: UserId) -> Result<Option<Membership>, Error> {
+    pub async fn find_membership(&self, tenant: TenantId, user: UserId) -> Result<Seen<Membership>, Error> {
         let args = [tenant.0.into(), user.0.into()];
-        let row: Option<MembershipRow> = self.across_tenants().await?.optional(&FIND_MEMBERSHIP, &args).await?;
-        row.map(Membership::try_from).transpose()
+        self.see::<MembershipRow>(&FIND_MEMBERSHIP, &args).await?.try_map(Membership::try_from)
     }
 
     /// The invitation that a token opens, by the token's digest.

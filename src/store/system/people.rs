@@ -3,7 +3,7 @@
 use super::super::Store;
 use super::super::sessions::{SessionRow, ShownRow, session_columns};
 use super::super::tx::{AcrossTenants, Statement, statements};
-use super::{AccountRow, UserRow, account, user};
+use super::{AccountRow, Seen, UserRow, account, seen, user};
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::link::Purpose;
 use crate::domain::membership::Membership;
@@ -17,8 +17,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 statements! {
-    FIND_SESSION: AcrossTenants = Statement::new(concat!(
-        "select ",
+    FIND_SESSION: AcrossTenants = Statement::new(seen!(
         session_columns!("s."),
         ", s.user_id, k.revoked_at as key_revoked_at, k.expires_at as key_expires_at,
                 a.email, a.display_name, a.status, a.session_epoch, a.default_tenant_id
@@ -156,16 +155,17 @@ impl Store {
         user: UserId,
         session: SessionId,
         kid: Option<&str>,
-    ) -> Result<Option<(Session, Account)>, Error> {
+    ) -> Result<Seen<(Session, Account)>, Error> {
         let args = [user.0.into(), session.0.into(), kid.into()];
-        let row: Option<FoundSessionRow> = self.across_tenants().await?.optional(&FIND_SESSION, &args).await?;
-        let Some(row) = row else { return Ok(None) };
-        let mut session = row.session.of(user);
-        // A session in a person's place ends with the operator's key.
-        session.revoked_at = session.revoked_at.or(row.key_revoked_at);
-        session.absolute_expires_at =
-            row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
-        Ok(Some((session, account(row.account)?)))
+        let seen: Seen<FoundSessionRow> = self.see(&FIND_SESSION, &args).await?;
+        seen.try_map(|row| {
+            let mut session = row.session.of(user);
+            // A session in a person's place ends with the operator's key.
+            session.revoked_at = session.revoked_at.or(row.key_revoked_at);
+            session.absolute_expires_at =
+                row.key_expires_at.unwrap_or(session.absolute_expires_at).min(session.absolute_expires_at);
+            Ok((session, account(row.account)?))
+        })
     }
 
     /// A person's live sign-ins that are at work in a tenant, after one of them, in the order in which they began. Of their

@@ -4,7 +4,7 @@ use super::super::Store;
 use super::super::roles::{OwnRoleRow, role_columns};
 use super::super::tenants::{TenantRow, status_number, tenant_columns};
 use super::super::tx::{AcrossTenants, Statement, statements};
-use super::TenantIdRow;
+use super::{Seen, TenantIdRow, seen};
 use crate::domain::domain::DomainName;
 use crate::domain::id::TenantId;
 use crate::domain::name::Slug;
@@ -24,27 +24,30 @@ statements! {
         tenant_columns!(),
         " from tenant where tenant_id = $1",
     ));
-    /// The same, with what decides on who may enter: what the tenant asks of sign-ins, its own identity provider, and whether
-    /// it has ended a session for itself: $2 whose, $3 which, $4 no session's id, $5 when it began.
-    FIND_GUARDED_TENANT: AcrossTenants = Statement::new(concat!(
-        "select (select max(version) from catalogue) as catalogue_version,
+    /// The same, with what decides on who may enter: what the tenant asks of sign-ins, and its own identity provider.
+    FIND_GUARDED_TENANT: AcrossTenants = Statement::new(seen!(
+        "(select max(version) from catalogue) as catalogue_version,
                 (select mfa_required from tenant_settings s where s.tenant_id = $1) as mfa_required,
                 (select sign_in_methods from tenant_settings s where s.tenant_id = $1) as sign_in_methods,
                 (select session_length_seconds from tenant_settings s where s.tenant_id = $1) as session_length,
                 (select connection_id from sso_connection c where c.tenant_id = $1) as connection_id,
-                (select required from sso_connection c where c.tenant_id = $1) as sso_required,
-                (select count(*)
-                 from session_end e
-                 where e.tenant_id = $1 and e.user_id = $2
-                   and (e.session_id = $3 or (e.session_id = $4 and e.ended_at >= $5))) as ends, ",
+                (select required from sso_connection c where c.tenant_id = $1) as sso_required, ",
         tenant_columns!(),
         " from tenant where tenant_id = $1",
     ));
-    FIND_SLUG: AcrossTenants = Statement::new(
-        "select tenant_id
+    /// Whether the tenant $1 has ended a session for itself: $2 whose, $3 which, $4 no session's id, $5 when it began.
+    FIND_SESSION_END: AcrossTenants = Statement::new(seen!(
+        "min(e.ended_at) as ended_at
+         from session_end e
+         where e.tenant_id = $1 and e.user_id = $2
+           and (e.session_id = $3 or (e.session_id = $4 and e.ended_at >= $5))
+         having count(*) > 0",
+    ));
+    FIND_SLUG: AcrossTenants = Statement::new(seen!(
+        "tenant_id, alias_until
          from tenant_slug
-         where slug = $1 and (alias_until is null or alias_until > $2)",
-    );
+         where slug = $1",
+    ));
     /// Also while it is an alias that leads nowhere any more and has not been cleared away.
     FIND_SLUG_HOLDER: AcrossTenants = Statement::new(
         "select tenant_id
@@ -63,11 +66,11 @@ statements! {
          left join membership m on m.tenant_id = e.tenant_id and m.user_id = a.user_id and m.status <> 3
          where e.external_id = $1",
     );
-    FIND_DOMAIN_HOST: AcrossTenants = Statement::new(
-        "select tenant_id
+    FIND_DOMAIN_HOST: AcrossTenants = Statement::new(seen!(
+        "tenant_id
          from domain_host
          where domain = $1",
-    );
+    ));
     FIND_DOMAIN: AcrossTenants = Statement::new(
         "select tenant_id, domain
          from tenant_domain
@@ -112,6 +115,17 @@ struct DomainIdRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct SessionEndRow {
+    ended_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct SlugRow {
+    tenant_id: Uuid,
+    alias_until: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
 struct VersionedTenantRow {
     catalogue_version: Option<i64>,
     #[sqlx(flatten)]
@@ -125,12 +139,12 @@ struct GuardedTenantRow {
     session_length: Option<i64>,
     connection_id: Option<Uuid>,
     sso_required: Option<i64>,
-    ends: i64,
     #[sqlx(flatten)]
     tenant: VersionedTenantRow,
 }
 
 /// A tenant with what decides on who may enter it.
+#[derive(Debug, Clone)]
 pub struct GuardedTenant {
     /// The tenant, as it is written.
     pub tenant: Tenant,
@@ -142,10 +156,24 @@ pub struct GuardedTenant {
     pub sign_in_methods: Option<Vec<String>>,
     /// How long a session is good here, when the tenant says so itself.
     pub session_length: Option<TimeDelta>,
-    /// Whether the tenant has ended the session for itself.
-    pub session_ended: bool,
     /// What the tenant's own identity provider means for who enters; none without one.
     pub sso: Option<SsoRule>,
+}
+
+/// To whom a slug leads.
+#[derive(Debug, Clone, Copy)]
+pub struct SlugHolder {
+    tenant: TenantId,
+    /// Of an earlier slug: until when it leads there.
+    until: Option<Timestamp>,
+}
+
+impl SlugHolder {
+    /// To whom it leads at an instant.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Option<TenantId> {
+        self.until.is_none_or(|until| now < until).then_some(self.tenant)
+    }
 }
 
 /// What an operator's list is narrowed to.
@@ -170,20 +198,13 @@ impl Store {
         row.map(|row| Ok((row.tenant.try_into()?, row.catalogue_version.unwrap_or(0)))).transpose()
     }
 
-    /// `find_tenant`, with what decides on who may enter, in the same look: for a session when there is one.
+    /// `find_tenant`, with what decides on who may enter, in the same look.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_guarded_tenant(
-        &self,
-        tenant: TenantId,
-        session: Option<&Session>,
-    ) -> Result<Option<GuardedTenant>, Error> {
-        let nobody = (Uuid::nil(), Uuid::nil(), Timestamp::from_micros(0));
-        let (user, session, began) = session.map_or(nobody, |s| (s.user_id.0, s.session_id.0, s.created_at));
-        let args = [tenant.0.into(), user.into(), session.into(), Uuid::nil().into(), began.into()];
-        let row: Option<GuardedTenantRow> = self.across_tenants().await?.optional(&FIND_GUARDED_TENANT, &args).await?;
-        let guarded = |row: GuardedTenantRow| {
+    pub async fn find_guarded_tenant(&self, tenant: TenantId) -> Result<Seen<GuardedTenant>, Error> {
+        let seen: Seen<GuardedTenantRow> = self.see(&FIND_GUARDED_TENANT, &[tenant.0.into()]).await?;
+        seen.try_map(|row| {
             let required = row.sso_required == Some(1);
             let methods = row.sign_in_methods.map(|list| serde_json::from_str(&list)).transpose();
             Ok(GuardedTenant {
@@ -193,20 +214,28 @@ impl Store {
                 mfa_required: row.mfa_required.map(|required| required == 1),
                 sign_in_methods: methods.map_err(|_| Error::internal("a tenant's ways to sign in do not read"))?,
                 session_length: row.session_length.map(TimeDelta::seconds),
-                session_ended: row.ends > 0,
             })
-        };
-        row.map(guarded).transpose()
+        })
     }
 
-    /// To whom a slug leads, as its own or as an earlier one.
+    /// Since when a session is over for a tenant that has ended it for itself.
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_slug(&self, slug: &Slug, now: Timestamp) -> Result<Option<TenantId>, Error> {
-        let args = [slug.as_str().into(), now.into()];
-        let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_SLUG, &args).await?;
-        Ok(row.map(|row| TenantId(row.tenant_id)))
+    pub async fn find_session_end(&self, tenant: TenantId, session: &Session) -> Result<Seen<Timestamp>, Error> {
+        let (user, id) = (session.user_id.0, session.session_id.0);
+        let args = [tenant.0.into(), user.into(), id.into(), Uuid::nil().into(), session.created_at.into()];
+        let seen: Seen<SessionEndRow> = self.see(&FIND_SESSION_END, &args).await?;
+        seen.try_map(|row| Ok(row.ended_at))
+    }
+
+    /// To whom a slug leads, as its own or as an earlier one, and until when in that case.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_slug(&self, slug: &Slug) -> Result<Seen<SlugHolder>, Error> {
+        let seen: Seen<SlugRow> = self.see(&FIND_SLUG, &[slug.as_str().into()]).await?;
+        seen.try_map(|row| Ok(SlugHolder { tenant: TenantId(row.tenant_id), until: row.alias_until }))
     }
 
     /// Whether nobody else can take a slug.
@@ -242,10 +271,9 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_domain_host(&self, domain: &DomainName) -> Result<Option<TenantId>, Error> {
-        let args = [domain.as_str().into()];
-        let row: Option<TenantIdRow> = self.across_tenants().await?.optional(&FIND_DOMAIN_HOST, &args).await?;
-        Ok(row.map(|row| TenantId(row.tenant_id)))
+    pub async fn find_domain_host(&self, domain: &DomainName) -> Result<Seen<TenantId>, Error> {
+        let seen: Seen<TenantIdRow> = self.see(&FIND_DOMAIN_HOST, &[domain.as_str().into()]).await?;
+        seen.try_map(|row| Ok(TenantId(row.tenant_id)))
     }
 
     /// Which domain of which tenant has this id; for the job that looks at it.

@@ -49,10 +49,16 @@ async fn what_destroys_is_refused_without_a_terminal(t: &Bed) {
 pub(super) fn on_a_terminal(command: &Command, typed: &str) -> (i32, String) {
     let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("plain"));
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("printf '%s\\n' '{typed}' | script -qec \"{}\" /dev/null", words.join(" ")));
-    let (code, out, err) = output(shell);
-    (code, out + &err)
+    let line = format!("printf '%s\\n' '{typed}' | script -qec \"{}\" /dev/null", words.join(" "));
+    let run = || {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&line);
+        let (code, out, err) = output(shell);
+        (code, out + &err)
+    };
+    let (code, seen) = run();
+    // As `done` does: on a machine that is slow enough the server may lose a transaction, and says to try again.
+    if seen.contains("DATABASE_UNAVAILABLE") { run() } else { (code, seen) }
 }
 
 async fn on_a_terminal_the_slug_confirms_and_nothing_else(t: &Bed) {

@@ -1,10 +1,11 @@
 //! A commit lane in memory: its writer, its queue, its leases.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
-use super::{Entry, Op};
+use super::Op;
 use crate::decide::quota::item::Item;
 use crate::decide::quota::mutant::{self, Mutant};
 use crate::decide::quota::{Micros, Settings};
@@ -25,12 +26,23 @@ pub(super) struct Lease {
     settled: bool,
 }
 
+/// What became of an account's leases that are gone. One that was closed from outside was forfeited as if all that it had left
+/// was promised; the lane knows what was.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lost {
+    /// Promised, and never to be settled.
+    spent: i64,
+    /// When the rest is given back; none when it was.
+    due: Option<Micros>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) writer: Uuid,
     pub(super) batch_no: i64,
-    pub(super) queue: VecDeque<Entry>,
+    pub(super) queue: VecDeque<super::Entry>,
     pub(super) leases: BTreeMap<(AccountKey, Class), Lease>,
+    pub(super) lost: BTreeMap<AccountKey, Lost>,
     pub(super) ops: BTreeMap<(AccountKey, Class), Op>,
     /// When it last reached the database.
     pub(super) reached: Option<Micros>,
@@ -54,6 +66,11 @@ impl Lane {
         of(Class::Durable) + of(Class::Leased)
     }
 
+    /// What its leases have out, used or not.
+    pub(super) fn leased(&self) -> i64 {
+        self.leases.values().map(|lease| lease.free + lease.pending + lease.spent).sum()
+    }
+
     /// Returns leases that are wanted back and settled, those that nobody uses, and all when the server stops; folds what was
     /// settled, so that others know of it.
     pub(super) fn look_after_leases(&mut self, stopping: bool, settings: &Settings, now: Micros) {
@@ -67,15 +84,29 @@ impl Lane {
                 self.ops.entry((account, class)).or_insert(Op::Grant { account, class, wanted: 0, known: 0 });
             }
         }
+        for (account, lost) in &mut self.lost {
+            if lost.due.is_some_and(|due| due <= now)
+                && let Entry::Vacant(place) = self.ops.entry((*account, Class::Leased))
+            {
+                place.insert(Op::Absolve { account: *account, known: 0, owed: lost.spent });
+                lost.due = Some(now + settings.idle_return);
+            }
+        }
     }
 
-    /// The operations that are due, with the epochs that are known now.
-    pub(super) fn take_ops(&mut self) -> Vec<Op> {
+    /// The operations that are due beside these items, with the epochs that are known now.
+    pub(super) fn take_ops(&mut self, entries: &[super::Entry]) -> Vec<Op> {
         let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().collect();
+        let epoch = |key| self.leases.get(&key).map_or(0, |lease| lease.epoch);
         let with_epoch = |op| match op {
             Op::Grant { account, class, wanted, .. } => {
-                let known = self.leases.get(&(account, class)).map_or(0, |lease| lease.epoch);
-                Op::Grant { account, class, wanted, known }
+                Op::Grant { account, class, wanted, known: epoch((account, class)) }
+            }
+            Op::Absolve { account, owed, .. } => {
+                let promised = entries.iter().chain(&self.queue).filter(|entry| entry.promised);
+                let charges = promised.flat_map(|entry| &entry.item.charges);
+                let owed = owed + charges.filter(|c| c.account == account).map(|c| c.amount).sum::<i64>();
+                Op::Absolve { account, known: epoch((account, Class::Leased)), owed }
             }
             Op::Return { .. } => op,
         };
@@ -92,16 +123,46 @@ impl Lane {
     /// Forgets a lease whose fence was found broken.
     pub(super) fn drop_lease(&mut self, key: (AccountKey, Class), epoch: i64) {
         if self.leases.get(&key).is_some_and(|lease| lease.epoch == epoch) {
-            self.leases.remove(&key);
+            self.remove_lease(key);
+        }
+    }
+
+    /// Forgets all leases: the lane was declared dead.
+    pub(super) fn drop_leases(&mut self) {
+        for key in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.remove_lease(key);
+        }
+    }
+
+    /// Forgets a lease that is closed, by whomever.
+    pub(super) fn remove_lease(&mut self, key: (AccountKey, Class)) {
+        if let Some(lease) = self.leases.remove(&key) {
+            self.lose(key, lease);
+        }
+    }
+
+    fn lose(&mut self, (account, class): (AccountKey, Class), lease: Lease) {
+        if class == Class::Leased {
+            let lost = self.lost.entry(account).or_default();
+            lost.spent += lease.spent;
+            (lost.due, self.look_at) = (Some(0), 0);
+        }
+    }
+
+    /// What was forfeited of an account was given back but for so much; the rest later, when what is owed is settled.
+    pub(super) fn absolved(&mut self, account: &AccountKey, owed: i64) {
+        let Some(lost) = self.lost.get_mut(account).filter(|lost| lost.spent == owed && lost.due != Some(0)) else {
+            return;
+        };
+        lost.due = None;
+        if lost.spent == 0 {
+            self.lost.remove(account);
         }
     }
 
     /// Enters what a lease was granted; none when its row was open with an epoch that nothing here knows.
     pub(super) fn granted(&mut self, key: (AccountKey, Class), grant: Option<(i64, i64)>, now: Micros) {
-        let Some((epoch, amount)) = grant else {
-            self.leases.remove(&key);
-            return;
-        };
+        let Some((epoch, amount)) = grant else { return self.remove_lease(key) };
         match self.leases.get_mut(&key).filter(|lease| lease.epoch == epoch) {
             Some(lease) => {
                 lease.free += amount;
@@ -110,16 +171,16 @@ impl Lane {
             None if amount > 0 => {
                 let lease =
                     Lease { epoch, free: amount, pending: 0, spent: 0, closing: false, used_at: now, settled: false };
-                self.leases.insert(key, lease);
+                if let Some(gone) = self.leases.insert(key, lease) {
+                    self.lose(key, gone);
+                }
             }
-            None => {
-                self.leases.remove(&key);
-            }
+            None => self.remove_lease(key),
         }
     }
 
     /// An item's parts were settled on their leases.
-    pub(super) fn settled(&mut self, entry: &mut Entry) {
+    pub(super) fn settled(&mut self, entry: &mut super::Entry) {
         for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
             let Some(held) = held.take() else { continue };
             if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
@@ -131,12 +192,15 @@ impl Lane {
 
     /// An item's parts are not used: back to the leases that backed them, if those still stand. Without `reuse` they are spent:
     /// somebody was told that he has them.
-    pub(super) fn give_back(&mut self, entry: &mut Entry, reuse: bool) {
+    pub(super) fn give_back(&mut self, entry: &mut super::Entry, reuse: bool) {
         for (charge, held) in entry.item.charges.iter().zip(&mut entry.held) {
             let Some(held) = held.take() else { continue };
             if let Some(lease) = self.lease_of(charge.account, held.class, held.epoch) {
                 lease.pending -= charge.amount;
                 *(if reuse { &mut lease.free } else { &mut lease.spent }) += charge.amount;
+            } else if !reuse && held.class == Class::Leased {
+                // Forfeited with the lease, and rightly so.
+                self.lost.entry(charge.account).or_default().spent += charge.amount;
             }
         }
     }
