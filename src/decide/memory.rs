@@ -224,6 +224,23 @@ impl Memory {
     }
 }
 
+/// What is kept under a key, unless it is old; else what is read now. One reads it, however many ask.
+///
+/// # Errors
+/// Those of the reading; nothing is kept then.
+pub async fn recall<K: Hash + Eq + Clone, T: Clone>(
+    kept: &Cache<K, T>,
+    key: &K,
+    is_old: impl Fn(&T) -> bool,
+    read: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    if let Some(found) = kept.get(key).filter(|found| !is_old(found)) {
+        return Ok(found);
+    }
+    kept.remove_if(key, is_old);
+    kept.get_or_insert_async(key, read).await
+}
+
 impl Plane {
     /// Reads the feed for as long as the server runs: when somebody commits a change, when a decision waits for one, and
     /// four times in `max_staleness` in any case.
@@ -336,7 +353,7 @@ impl Look<'_> {
         false
     }
 
-    async fn recall<'r, K: Hash + Eq + Clone, T: Clone>(
+    async fn read<'r, K: Hash + Eq + Clone, T: Clone>(
         &mut self,
         facts: &Facts<K, T>,
         key: K,
@@ -347,22 +364,16 @@ impl Look<'_> {
         let Some(used) = &mut self.used else { return Ok(read().await?.found) };
         let memory = &self.plane.memory;
         let is_old = |fact: &Arc<Fact<T>>| !memory.is_current(&fact.as_of);
-        let kept = facts.kept.get(&key).filter(|fact| !is_old(fact));
-        let fact = if let Some(fact) = kept {
-            fact
-        } else {
-            facts.kept.remove_if(&key, is_old);
-            let fill = async {
-                // Before the reading: what is read in another history is not kept.
-                let generation = memory.generation();
-                let _permit = fills.acquire().await;
-                metrics::counter!("tenantry_memory_fills_total", "kind" => facts.name).increment(1);
-                let Seen { head, found } = read().await?;
-                let as_of = AsOf { generation, head, tags: tags(found.as_ref()) };
-                Ok::<_, Error>(Arc::new(Fact { as_of, found }))
-            };
-            facts.kept.get_or_insert_async(&key, Box::pin(fill)).await?
+        let fill = async {
+            // Before the reading: what is read in another history is not kept.
+            let generation = memory.generation();
+            let _permit = fills.acquire().await;
+            metrics::counter!("tenantry_memory_fills_total", "kind" => facts.name).increment(1);
+            let Seen { head, found } = read().await?;
+            let as_of = AsOf { generation, head, tags: tags(found.as_ref()) };
+            Ok(Arc::new(Fact { as_of, found }))
         };
+        let fact = recall(&facts.kept, &key, is_old, Box::pin(fill)).await?;
         used.push(fact.as_of);
         Ok(fact.found.clone())
     }
@@ -380,14 +391,14 @@ impl Look<'_> {
             [own[0], own[1], own[2], operator.map_or(own[0], |key| Tag::platform_key_row(key.0))]
         };
         let read = || -> Reading<'_, _> { Box::pin(plane.store.find_session(user, session, Some(kid))) };
-        self.recall(&memory.sessions, (user, session, kid.to_owned()), &memory.fills, tags, read).await
+        self.read(&memory.sessions, (user, session, kid.to_owned()), &memory.fills, tags, read).await
     }
 
     pub(super) async fn platform_key(&mut self, key_id: &str) -> Result<Option<StoredKey>, Error> {
         let (plane, memory) = (self.plane, &self.plane.memory);
         let read = || -> Reading<'_, _> { Box::pin(plane.store.find_platform_key(key_id)) };
         let tags = |_: Option<&StoredKey>| [Tag::platform_key(key_id); 4];
-        self.recall(&memory.platform_keys, key_id.to_owned(), &memory.unchecked_fills, tags, read).await
+        self.read(&memory.platform_keys, key_id.to_owned(), &memory.unchecked_fills, tags, read).await
     }
 
     pub(super) async fn api_key(&mut self, key_id: &str) -> Result<Option<StoredApiKey>, Error> {
@@ -400,21 +411,21 @@ impl Look<'_> {
                 _ => [own; 4],
             }
         };
-        self.recall(&memory.api_keys, key_id.to_owned(), &memory.unchecked_fills, tags, read).await
+        self.read(&memory.api_keys, key_id.to_owned(), &memory.unchecked_fills, tags, read).await
     }
 
     pub(super) async fn slug(&mut self, slug: &Slug) -> Result<Option<SlugHolder>, Error> {
         let (plane, memory) = (self.plane, &self.plane.memory);
         let read = || -> Reading<'_, _> { Box::pin(plane.store.find_slug(slug)) };
         let tags = |_: Option<&SlugHolder>| [Tag::host(slug.as_str()); 4];
-        self.recall(&memory.slugs, slug.as_str().to_owned(), &memory.unchecked_fills, tags, read).await
+        self.read(&memory.slugs, slug.as_str().to_owned(), &memory.unchecked_fills, tags, read).await
     }
 
     pub(super) async fn domain(&mut self, domain: &DomainName) -> Result<Option<TenantId>, Error> {
         let (plane, memory) = (self.plane, &self.plane.memory);
         let read = || -> Reading<'_, _> { Box::pin(plane.store.find_domain_host(domain)) };
         let tags = |_: Option<&TenantId>| [Tag::host(domain.as_str()); 4];
-        self.recall(&memory.domains, domain.as_str().to_owned(), &memory.unchecked_fills, tags, read).await
+        self.read(&memory.domains, domain.as_str().to_owned(), &memory.unchecked_fills, tags, read).await
     }
 
     pub(super) async fn membership(&mut self, tenant: TenantId, user: UserId) -> Result<Option<Membership>, Error> {
@@ -425,7 +436,7 @@ impl Look<'_> {
             // A role that was given another name is another name in the membership as well.
             [own, Tag::roles(tenant), own, own]
         };
-        self.recall(&memory.memberships, (tenant, user), &memory.fills, tags, read).await
+        self.read(&memory.memberships, (tenant, user), &memory.fills, tags, read).await
     }
 
     pub(super) async fn session_end(
@@ -436,7 +447,7 @@ impl Look<'_> {
         let (plane, memory) = (self.plane, &self.plane.memory);
         let read = || -> Reading<'_, _> { Box::pin(plane.store.find_session_end(tenant, session)) };
         let tags = |_: Option<&Timestamp>| [Tag::membership(tenant, session.user_id); 4];
-        self.recall(&memory.session_ends, (tenant, session.session_id), &memory.fills, tags, read).await
+        self.read(&memory.session_ends, (tenant, session.session_id), &memory.fills, tags, read).await
     }
 
     pub(super) async fn tenant(&mut self, tenant: TenantId) -> Result<Option<GuardedTenant>, Error> {
@@ -446,6 +457,6 @@ impl Look<'_> {
             let own = Tag::tenant(tenant);
             [own, Tag::roles(tenant), Tag::catalogue(), own]
         };
-        self.recall(&memory.tenants, tenant, &memory.fills, tags, read).await
+        self.read(&memory.tenants, tenant, &memory.fills, tags, read).await
     }
 }

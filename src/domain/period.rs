@@ -71,22 +71,27 @@ impl Period {
         Self { start: first_instant(zone, first), end: first_instant(zone, next) }
     }
 
-    /// The period in which to count at `now`, after the one that was `last` counted in, where the calendar draws `natural`.
+    /// The period in which to count at `now`, after the one that was `last` counted in.
     ///
     /// What was opened is never redrawn: as long as the last one holds `now` it is the one, whatever has become of the time
     /// zone, the anchor, the cycle or the metric's kind of period meanwhile, and the change draws the next one. That begins
     /// where the last one ended, or later with its natural start, and ends with its natural end. So no instant lies in two
     /// periods, where a limit could be spent twice, and none at which anything was used in no period. A period that a change
-    /// has cut short has the whole limit. All time has no end: a metric that was counted over it stays so.
+    /// has cut short has the whole limit; but one shorter than half of what it was cut from goes on to the end of the next
+    /// one, so that whoever changes the time zone to and fro gets no more limits than there are periods. All time has no
+    /// end: a metric that was counted over it stays so.
     ///
     /// A clock that was put back to before the last period counts in that one.
     #[must_use]
-    pub fn following(last: Option<Self>, natural: Self, now: Timestamp) -> Self {
-        match last {
-            Some(last) if now < last.end || natural.end <= last.end => last,
-            Some(last) => Self { start: natural.start.max(last.end), end: natural.end },
-            None => natural,
+    pub fn following(last: Option<Self>, kind: MetricPeriod, calendar: &Calendar, now: Timestamp) -> Self {
+        let natural = Self::at(kind, calendar, now);
+        let Some(last) = last else { return natural };
+        if now < last.end || natural.end <= last.end {
+            return last;
         }
+        let start = natural.start.max(last.end);
+        let is_whole = natural.end.since(start) >= natural.end.since(natural.start) / 2;
+        Self { start, end: if is_whole { natural.end } else { Self::at(kind, calendar, natural.end).end } }
     }
 
     /// Whether the instant lies in it.

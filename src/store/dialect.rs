@@ -65,6 +65,19 @@ macro_rules! lock_old_events {
     };
 }
 
+/// Deletes old holds, with the lock that is PostgreSQL's.
+macro_rules! delete_old_holds {
+    ($lock:literal) => {
+        concat!(
+            "delete from quota_hold
+             where tenant_id = $1 and hold_id in (
+               select h.hold_id from quota_hold h where h.tenant_id = $1 and h.state <> 1 and h.ended_at < $2 limit $3",
+            $lock,
+            ")",
+        )
+    };
+}
+
 statements! {
     /// What was used over spans, by group.
     pub(super) SUM_USAGE: OfTenant = Statement::each(
@@ -81,6 +94,10 @@ statements! {
     /// Reads events that are to be forgotten and keeps them from changing; those that somebody has locked are passed over.
     pub(super) LOCK_OLD_EVENTS: OfTenant =
         Statement::each(lock_old_events!(" for update skip locked"), lock_old_events!(""));
+
+    /// Deletes holds that ended before an instant. In no order of locks: those that somebody has locked are passed over.
+    pub(super) DELETE_OLD_HOLDS: OfTenant =
+        Statement::each(delete_old_holds!(" for update skip locked"), delete_old_holds!(""));
 
     /// Deletes events by their keys.
     pub(super) DELETE_EVENTS: OfTenant = Statement::each(

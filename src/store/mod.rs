@@ -54,6 +54,7 @@ pub mod webhooks;
 pub use scoped::{AsUser, InTenant, InTenantAsUser, OnPlatform, Scope, Scoped, TenantTx};
 
 use marks::Marks;
+use quota::Recalls;
 use tx::{AcrossTenants, Conn, Listed, Record, Statement, Value, failed};
 
 use crate::error::Error;
@@ -64,6 +65,8 @@ pub struct Store {
     engine: Engine,
     /// What was changed when, as far as this server knows.
     pub marks: Arc<Marks>,
+    /// Accounts whose leases this server has taken back from everybody.
+    pub recalls: Arc<Recalls>,
 }
 
 #[derive(Debug)]
@@ -154,7 +157,7 @@ impl Store {
         let writer = pool(1).await.map_err(|e| OpenError::Away(e.to_string()))?;
         migrate_sqlite(&writer).await?;
         let reader = pool(8).await.map_err(|e| OpenError::Away(e.to_string()))?;
-        Ok(Self { engine: Engine::Sqlite { writer, reader, lock }, marks: Arc::default() })
+        Ok(Self { engine: Engine::Sqlite { writer, reader, lock }, marks: Arc::default(), recalls: Arc::default() })
     }
 
     /// Connects to PostgreSQL as the roles `tenantry_app`, `tenantry_system` and `tenantry_meter`, and refuses a database
@@ -177,7 +180,7 @@ impl Store {
         guard::check(&mut *system.acquire().await.map_err(away)?, guard::Role::System).await?;
         let meter = postgres_pool(meter, METER_CONNECTIONS).await?;
         guard::check(&mut *meter.acquire().await.map_err(away)?, guard::Role::Meter).await?;
-        Ok(Self { engine: Engine::Postgres { app, system, meter }, marks: Arc::default() })
+        Ok(Self { engine: Engine::Postgres { app, system, meter }, marks: Arc::default(), recalls: Arc::default() })
     }
 
     /// Whether row level security still holds, behaviourally; for the hourly look. Nothing to see on SQLite.

@@ -10,10 +10,12 @@ use uuid::Uuid;
 use super::audit::Audit;
 use super::feed::{self, Change};
 use super::marks::Marks;
+use super::quota::Recalls;
 use super::tx::{Conn, OfCaller, OfPlatform, OfTenant, OfUser, Record, Statement, Value, failed};
 use super::{Engine, Store};
 use crate::ctx::Ctx;
 use crate::domain::id::{TenantId, UserId};
+use crate::domain::quota::AccountKey;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -131,9 +133,17 @@ pub struct Scoped<S> {
     scope: S,
     changes: Vec<Change>,
     marks: Arc<Marks>,
+    /// Accounts whose leases it takes back.
+    fenced: Vec<AccountKey>,
+    recalls: Arc<Recalls>,
 }
 
 impl Store {
+    fn scoped<S>(&self, open: Open, scope: S) -> Scoped<S> {
+        let (marks, recalls) = (self.marks.clone(), self.recalls.clone());
+        Scoped { open, scope, changes: Vec::new(), marks, fenced: Vec::new(), recalls }
+    }
+
     /// Begins a transaction that may write.
     ///
     /// # Errors
@@ -143,7 +153,7 @@ impl Store {
             Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
             Engine::Sqlite { writer, .. } => Open::Sqlite(writer.begin_with("begin immediate").await.map_err(failed)?),
         };
-        Ok(Scoped { open, scope, changes: Vec::new(), marks: self.marks.clone() })
+        Ok(self.scoped(open, scope))
     }
 
     /// Begins a transaction that only reads.
@@ -155,7 +165,7 @@ impl Store {
             Engine::Postgres { app, .. } => Open::Postgres(begin_postgres(app, &scope).await?),
             Engine::Sqlite { reader, .. } => Open::Sqlite(reader.begin_with("begin deferred").await.map_err(failed)?),
         };
-        Ok(Scoped { open, scope, changes: Vec::new(), marks: self.marks.clone() })
+        Ok(self.scoped(open, scope))
     }
 }
 
@@ -286,6 +296,11 @@ impl<S: Scope> Scoped<S> {
         .map_err(failed)
     }
 
+    /// Notes that the leases of an account are taken back: with the commit, servers are told.
+    pub(super) fn fenced(&mut self, account: AccountKey) {
+        self.fenced.push(account);
+    }
+
     /// Notes a change that replicas and watchers may have cached; written with the commit.
     pub(super) fn changed(&mut self, change: Change) {
         if !self.changes.contains(&change) {
@@ -316,7 +331,7 @@ impl<S: Scope> Scoped<S> {
     /// # Errors
     /// As `commit`.
     pub async fn commit_unaudited(self, now: Timestamp) -> Result<(), Error> {
-        let Self { open, changes, marks, .. } = self;
+        let Self { open, changes, marks, fenced, recalls, .. } = self;
         let seq = match open {
             Open::Postgres(mut tx) => {
                 let seq = match &*changes {
@@ -336,6 +351,7 @@ impl<S: Scope> Scoped<S> {
         if let Some(seq) = seq {
             marks.touch_own(seq, &changes);
         }
+        recalls.add(fenced);
         Ok(())
     }
 

@@ -214,3 +214,24 @@ fn what_was_promised_for_a_key_that_is_stored_as_refused_is_not_given_to_anybody
         vec![calls]
     });
 }
+
+/// Each waits for the event of the other, and there is none.
+#[test]
+fn refunds_of_each_other_come_to_an_end() {
+    play(1, async |stage| {
+        let calls = stage.account("calls", 20);
+        let refund = |key: &str, of: &str| {
+            let nothing: [(&Account, i64); 0] = [];
+            Ask::consume(key, &nothing).doing(Action::Refund { of: of.into(), amounts: Vec::new() }).within(300_000)
+        };
+        let own = stage.ask(0, refund("own", "own")).await;
+        assert_eq!(own, Some(Outcome::NotFound), "the claim of the refund is no event");
+        let (one, other) = (stage.begin(0, refund("one", "other")), stage.begin(0, refund("other", "one")));
+        for answer in [told(one).await, told(other).await] {
+            let is_over = matches!(answer, Some(Outcome::NotFound | Outcome::Contended | Outcome::Away(_)));
+            assert!(is_over, "{answer:?}");
+        }
+        assert!(is_yes(stage.ask(0, Ask::consume("one", &[(&calls, 3)])).await), "the key is free");
+        vec![calls]
+    });
+}

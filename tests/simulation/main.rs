@@ -21,6 +21,7 @@ mod keys;
 mod mutants;
 mod operator;
 mod oracle;
+mod points;
 mod rows;
 mod schedule;
 mod stage;

@@ -2,11 +2,14 @@
 
 use futures::future::join_all;
 use tenantry::rpc::v1;
+use tenantry::rpc::v1::set_gauge_request::Change;
+use tenantry::rpc::v1::set_limit_override_request::Value as Much;
 use tonic::Code;
 
 use crate::harness::{
     Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, until, wrong_fields,
 };
+use crate::metering::{product, service};
 
 on_both_engines! {
     thresholds_are_shown_and_set
@@ -17,6 +20,8 @@ on_both_engines! {
     fifty_callers_reach_a_threshold_once
     other_thresholds_hold_for_the_open_period
     a_new_period_is_told_of_again
+    a_gauge_that_is_set_reaches_its_thresholds
+    a_higher_limit_can_be_reached_as_well
 }
 
 fn ask(tenant: &Tenant, amount: i64) -> v1::ConsumeRequest {
@@ -151,4 +156,40 @@ async fn a_new_period_is_told_of_again(t: Bed) {
     t.clock.advance(chrono::TimeDelta::days(31));
     service.usage.consume(ask(&acme, 85)).await.unwrap();
     until_told(&t, &acme, &["80", "80"]).await;
+}
+
+async fn a_gauge_that_is_set_reaches_its_thresholds(t: Bed) {
+    let (t, acme) = product(&t).await;
+    let mut service = service(&t).await;
+    let set = |value: i64| v1::SetGaugeRequest {
+        tenant: acme.id.clone(),
+        metric: "storage".to_owned(),
+        change: Some(Change::Value(value)),
+        ..Default::default()
+    };
+    service.usage.set_gauge(set(790)).await.unwrap();
+    service.usage.set_gauge(set(850)).await.unwrap();
+    service.usage.set_gauge(set(900)).await.unwrap();
+    until_told(&t, &acme, &["80"]).await;
+    service.usage.set_gauge(set(3000)).await.unwrap();
+    until_told(&t, &acme, &["100", "80"]).await;
+}
+
+async fn a_higher_limit_can_be_reached_as_well(t: Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    owner.usage.consume(ask(&acme, 100)).await.unwrap();
+    until_told(&t, &acme, &["100", "80"]).await;
+    let higher = v1::SetLimitOverrideRequest {
+        tenant: acme.id.clone(),
+        request_id: request_id(),
+        metric: "quizzes".to_owned(),
+        value: Some(Much::Limit(1000)),
+        ..Default::default()
+    };
+    t.operator().tenants.set_limit_override(higher).await.unwrap();
+    owner.usage.consume(ask(&acme, 699)).await.unwrap();
+    assert_eq!(told(&t, &acme).await.0, ["100", "80"], "of the new limit 79 percent are used");
+    owner.usage.consume(ask(&acme, 1)).await.unwrap();
+    until_told(&t, &acme, &["100", "80", "80"]).await;
 }

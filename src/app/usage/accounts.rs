@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 
 use super::people::People;
 use super::rates::Overrides;
 use super::{Of, Who};
 use crate::app::App;
 use crate::ctx::Ctx;
-use crate::decide::memory::AsOf;
+use crate::decide::memory::{AsOf, recall};
 use crate::decide::quota::rates::Rates;
 use crate::decide::quota::timer::SystemTimer;
 use crate::decide::quota::{Engine, Micros, Timer};
@@ -31,7 +32,7 @@ use crate::entropy;
 use crate::error::Error;
 use crate::store::marks::Tag;
 use crate::store::quota::accounts::{self, Account, LimitWish, Owner};
-use crate::store::quota::{QuotaRows, Signal};
+use crate::store::quota::{QuotaRows, Rows as _, Signal};
 use crate::store::scoped::{self, RunsIn};
 use crate::store::tx::{OfTenant, Statement};
 use crate::store::{InTenant, Scoped, Store, TenantTx, entitlements, settings, tenants};
@@ -59,6 +60,8 @@ pub struct Quota {
     /// Whether no other server can be on the same rows.
     alone: bool,
     timer: SystemTimer,
+    /// Books are added up for one caller at a time: that takes a connection of the commit lanes for as long.
+    pub(super) verifying: Semaphore,
     opened: Cache<(TenantId, String, Owner), Arc<Opened>>,
 }
 
@@ -89,7 +92,8 @@ impl Quota {
     #[must_use]
     pub fn new(engine: Arc<Engine<QuotaRows, SystemTimer>>, timer: SystemTimer, alone: bool) -> Self {
         let (people, rates, overrides) = (People::default(), Rates::default(), Overrides::default());
-        Self { engine, people, rates, overrides, alone, timer, opened: Cache::new(REMEMBERED) }
+        let (verifying, opened) = (Semaphore::new(1), Cache::new(REMEMBERED));
+        Self { engine, people, rates, overrides, alone, timer, verifying, opened }
     }
 
     /// The part of every rate that this server enforces. On SQLite the rows may speak of a server that is gone.
@@ -123,6 +127,17 @@ impl Quota {
     }
 }
 
+/// Has leases that were taken back by changes of limits and gauges looked after at once, wherever they were: of what was
+/// forfeited with them, whoever made promises knows how much was promised, and gives back the rest.
+pub async fn recall_fenced(app: &App) {
+    let rows = QuotaRows(app.store.clone());
+    loop {
+        let accounts = app.store.recalls.next().await;
+        app.quota.engine.recall(&accounts);
+        rows.tell(Signal::Recall, &accounts).await;
+    }
+}
+
 impl App {
     /// The accounts that an amount of a metric is charged to: the tenant's, and the member's and key's where the plan limits
     /// each of those.
@@ -139,46 +154,32 @@ impl App {
             let is_old = |account: &Arc<Opened>| {
                 !account.holds(&of.0.subscription.of, ctx.now) || !self.plane.memory.is_current(&account.as_of)
             };
-            if let Some(account) = self.quota.opened.get(&key).filter(|account| !is_old(account)) {
-                opened.push(account);
-                continue;
-            }
-            self.quota.opened.remove_if(&key, is_old);
-            // One opens it, however many ask.
             let open = Box::pin(async { self.open_account(ctx, of, metric, owner).await.map(Arc::new) });
-            opened.push(self.quota.opened.get_or_insert_async(&key, open).await?);
+            opened.push(recall(&self.quota.opened, &key, is_old, open).await?);
         }
         Ok(opened)
     }
 
     /// Opens an account, or gives the one that is open the limit that holds now.
     async fn open_account(&self, ctx: &Ctx, of: Of<'_>, metric: &str, owner: Owner) -> Result<Opened, Error> {
-        let place = (of.0.tenant_id, metric, owner);
-        if let Some(opened) = self.try_open_account(ctx, of.1, place, false).await? {
-            return Ok(opened);
-        }
-        // The tenant was moved to a plan of a newer catalogue than the call came in with. A plan that there is not allows
-        // nothing.
-        let newest = self.plane.catalogues.newest(&self.store).await?;
-        let opened = self.try_open_account(ctx, &newest, place, true).await?;
-        opened.ok_or_else(|| Error::internal("an account was opened by nobody"))
-    }
-
-    /// The same with one catalogue; none when it does not know the tenant's plan and is not the newest.
-    async fn try_open_account(
-        &self,
-        ctx: &Ctx,
-        catalogue: &Catalogue,
-        (tenant_id, metric, owner): (TenantId, &str, Owner),
-        is_newest: bool,
-    ) -> Result<Option<Opened>, Error> {
+        let tenant_id = of.0.tenant_id;
         let as_of = self.plane.memory.now(Tag::tenant(tenant_id));
-        let mut tx = self.store.write(InTenant(tenant_id)).await?;
-        let tenant = tenants::share(&mut tx).await?.settled(catalogue, ctx.now);
-        if !is_newest && catalogue.plan(&tenant.subscription.of).is_none() {
-            return Ok(None);
-        }
-        let wish = wish(&mut tx, (&tenant, catalogue), metric, owner, ctx.now).await?;
+        let mut newest = None;
+        let (mut tx, tenant, catalogue) = loop {
+            let catalogue = newest.as_deref().unwrap_or(of.1);
+            let mut tx = self.store.write(InTenant(tenant_id)).await?;
+            let tenant = tenants::share(&mut tx).await?.settled(catalogue, ctx.now);
+            // The tenant may have been moved to a plan of a newer catalogue than the call came in with. A plan that there is
+            // not allows nothing.
+            if newest.is_some() || catalogue.plan(&tenant.subscription.of).is_some() {
+                break (tx, tenant, catalogue);
+            }
+            drop(tx);
+            newest = Some(self.plane.catalogues.newest(&self.store).await?);
+        };
+        // The call may have waited while an override ended, and others noticed.
+        let now = self.clock.now().max(ctx.now);
+        let wish = wish(&mut tx, (&tenant, catalogue), metric, owner, now).await?;
         let last = accounts::find_last(&mut tx, metric, owner).await?;
         // Members' and keys' accounts run with the tenant's, which is opened first.
         let leading = match owner {
@@ -201,7 +202,7 @@ impl App {
         };
         tx.commit_unaudited(ctx.now).await?;
         let (of, until) = (tenant.subscription.of, wish.until);
-        Ok(Some(Opened { key: account.row.key, metric: account.row.metric, period: account.period, of, as_of, until }))
+        Ok(Opened { key: account.row.key, metric: account.row.metric, period: account.period, of, as_of, until })
     }
 }
 
@@ -307,15 +308,8 @@ pub(super) async fn period_of(
         return Ok(last.period);
     }
     let calendar = calendar(tx, tenant, catalogue).await?;
-    let span = metric_period(catalogue, metric);
-    let natural = Period::at(span, &calendar, now);
-    let period = Period::following(last.map(|last| last.period), natural, now);
-    if period.end.since(period.start) >= natural.end.since(natural.start) / 2 {
-        return Ok(period);
-    }
-    // A remainder that a change has left belongs to the period after it: whoever changes the time zone to and fro gets no
-    // more limits than there are periods.
-    Ok(Period { end: Period::at(span, &calendar, natural.end).end, ..period })
+    let kind = metric_period(catalogue, metric);
+    Ok(Period::following(last.map(|last| last.period), kind, &calendar, now))
 }
 
 /// Over which span a metric runs: what is held rather than counted has no end.

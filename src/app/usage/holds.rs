@@ -104,7 +104,8 @@ impl App {
     ) -> Result<Hold, Error> {
         no_rates(of.1, amounts.keys())?;
         let named_hold = NamedHold { id: hold, kind: HoldKind::Reservation, opened_by: only_by(&ctx.caller) };
-        // Before anything that others who name it would notice. What is asked here never changes.
+        // The engine asks this too, of the locked row, but not of a repetition: that goes by the key alone, and would tell a
+        // stranger that somebody has committed it. What is asked here never changes.
         let opening = find_opening(&mut self.store.read(InTenant(of.0.tenant_id)).await?, hold).await?;
         let is_theirs = |by: Uuid| named_hold.opened_by.is_none_or(|id| id == by);
         let opening = opening.filter(|found| found.kind == named_hold.kind && is_theirs(found.opened_by));

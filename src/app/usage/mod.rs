@@ -118,14 +118,17 @@ impl App {
     ///
     /// # Errors
     /// `QuotaExceeded`, `TooFast`, `MetricUnknown`, `IdempotencyKeyReused`, `QuotaContended`, `Overloaded`.
-    pub async fn consume(&self, ctx: &Ctx, of: Of<'_>, what: Consumption) -> Result<Consumed, Error> {
+    pub async fn consume(&self, ctx: &Ctx, of: Of<'_>, mut what: Consumption) -> Result<Consumed, Error> {
         let each = what.best_effort;
         consumable(of.1, what.amounts.keys())?;
         let who = self.known(of.0.tenant_id, what.who).await?;
+        let rest: &[&[u8]] = if each { &[b"best effort"] } else { &[] };
+        // Nobody compares the payload of what has no key.
+        let hash = what.key.as_ref().map_or([0; 32], |_| payload_hash(&what.amounts, who.named_by(&ctx.caller), rest));
         let (limited, counted): (Amounts, Amounts) =
-            what.amounts.clone().into_iter().partition(|(metric, _)| is_rate(of.1, metric));
+            std::mem::take(&mut what.amounts).into_iter().partition(|(metric, _)| is_rate(of.1, metric));
         let item =
-            if counted.is_empty() { None } else { Some(self.consumption(ctx, of, what, (&counted, who)).await?) };
+            if counted.is_empty() { None } else { Some(self.consumption(ctx, of, what, (&counted, who, hash)).await?) };
         // Rates first: what they refuse has no need of the rows.
         let mut rated = self.take_rates(of, (&limited, who), each, ctx.now).await?;
         let is_refused = !rated.short.is_empty() && !(each && (item.is_some() || rated.has_admitted()));
@@ -166,12 +169,8 @@ impl App {
         ctx: &Ctx,
         of: Of<'_>,
         what: Consumption,
-        (counted, who): (&Amounts, Who),
+        (counted, who, payload_hash): (&Amounts, Who, [u8; 32]),
     ) -> Result<Item, Error> {
-        let rest: &[&[u8]] = if what.best_effort { &[b"best effort"] } else { &[] };
-        // Nobody compares the payload of what has no key.
-        let payload_hash =
-            what.key.as_ref().map_or([0; 32], |_| payload_hash(&what.amounts, who.named_by(&ctx.caller), rest));
         Ok(Item {
             key: event_key(of.0.tenant_id, what.key.as_deref(), ctx.now),
             is_keyed: what.key.is_some(),

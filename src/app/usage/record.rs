@@ -86,12 +86,12 @@ impl App {
         countable(of.1, event.amounts.keys())?;
         let who = self.known(of.0.tenant_id, event.who).await?;
         let charges = self.charges(ctx, of, &event.amounts, who).await?;
-        let details = details(event.details, who);
         let hash = match &event.key {
             // What else the event says is part of what its key stands for.
             Some(_) => {
                 let at = event.event_at.map_or(i64::MIN, crate::time::Timestamp::micros).to_be_bytes();
-                payload_hash(&event.amounts, super::Who::default(), &[b"record", &at, &said(&details)])
+                let rest = [&b"record"[..], &at, &said(&event.details)];
+                payload_hash(&event.amounts, who.named_by(&ctx.caller), &rest)
             }
             None => [0; 32],
         };
@@ -104,7 +104,7 @@ impl App {
             leased: false,
             at: ctx.now,
             event_at: event.event_at.unwrap_or(ctx.now),
-            details: Arc::new(details),
+            details: Arc::new(details(event.details, who)),
             deadline: self.quota.deadline(PATIENCE),
         })
     }
@@ -197,7 +197,7 @@ impl App {
         let account = opened.first().ok_or_else(|| Error::internal("a gauge has no account"))?;
         let mut tx = self.store.write(InTenant(of.0.tenant_id)).await?;
         tenants::share(&mut tx).await?;
-        let set = accounts::set_level(&mut tx, account.key, value, sequence).await?;
+        let set = accounts::set_level(&mut tx, account.key, value, sequence, ctx.now).await?;
         if let Some((row, before)) = &set {
             let charge = Charge {
                 metric: account.metric.clone(),

@@ -108,6 +108,7 @@ impl App {
             if self.store.find_tenant(tenant).await?.is_some_and(|(found, _)| found.is_purged(self.clock.now())) {
                 continue;
             }
+            let _turn = self.quota.verifying.acquire().await;
             let sums = rows.sums(tenant).await?;
             let findings =
                 sums.wrong_accounts.iter().flat_map(of_account).chain(sums.wrong_rollups.iter().flat_map(of_rollup));

@@ -12,8 +12,8 @@ use super::mutant::{self, Mutant};
 use crate::domain::bucket::Bucket;
 use crate::domain::id::TenantId;
 use crate::domain::quota::{
-    AccountKey, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow, Standing,
-    Verdict,
+    AccountKey, AccountRow, Book, Charge, Class, Details, EventKey, EventKind, EventRow, HoldRow, HoldState, LeaseRow,
+    Standing, Verdict,
 };
 use crate::store::quota::{Batch, Fault, RollupRow, Writes};
 use crate::time::Timestamp;
@@ -331,8 +331,16 @@ impl Decider {
                 Action::Lower => Some(self.lower(case)),
                 Action::Refund { of, amounts } => {
                     let target = EventKey { tenant: case.entry.item.key.tenant, key: of.clone() };
-                    // What is decided in this batch is given back in the next one.
-                    Some(if fresh.contains(&target) { self.again(case) } else { self.refund(case, &target, amounts) })
+                    Some(if target == case.entry.item.key {
+                        // The claim is its own: there was no such event.
+                        self.unwritten(case, Outcome::NotFound)
+                    } else if fresh.contains(&target) {
+                        // What is decided in this batch is given back in a later one.
+                        self.drop_claim(case);
+                        Planned::Waits
+                    } else {
+                        self.refund(case, &target, amounts)
+                    })
                 }
                 Action::Commit { hold, amounts } => Some(self.commit(case, hold, amounts, now)),
                 Action::Release(hold) => Some(self.release(case, hold, now)),
@@ -449,7 +457,7 @@ impl Decider {
     fn lower(&mut self, case: &mut Case<'_>) -> Planned {
         let mut charges = case.entry.item.charges.clone();
         for charge in &mut charges {
-            let used = self.book.account(&charge.account).map_or(0, crate::domain::quota::AccountRow::used);
+            let used = self.book.account(&charge.account).map_or(0, AccountRow::used);
             let lowered = (-charge.amount).min(used.max(0));
             self.book.free(&charge.account, lowered);
             charge.amount = -lowered;
@@ -477,8 +485,11 @@ impl Decider {
         for charge in &mut row.charges {
             let Some(amount) = wanted(charge).filter(|amount| *amount > 0) else { continue };
             charge.refunded += amount;
-            self.book.free(&charge.account, amount);
-            charges.push(Charge { amount: -amount, refunded: 0, ..charge.clone() });
+            // A gauge that was set or lowered since has given it back already.
+            let used = self.book.account(&charge.account).map_or(0, AccountRow::used);
+            let freed = amount.min(used.max(0));
+            self.book.free(&charge.account, freed);
+            charges.push(Charge { amount: -freed, refunded: 0, ..charge.clone() });
         }
         self.writes.refunded.retain(|(key, _)| key != target);
         self.writes.refunded.push((target.clone(), row.charges.clone()));
@@ -593,11 +604,6 @@ impl Decider {
             }
             _ => self.unwritten(case, Outcome::Refused(charges)),
         }
-    }
-
-    fn again(&mut self, case: &Case<'_>) -> Planned {
-        self.drop_claim(case);
-        Planned::Again
     }
 
     fn unwritten(&mut self, case: &Case<'_>, outcome: Outcome) -> Planned {

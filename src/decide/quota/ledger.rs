@@ -110,7 +110,7 @@ impl Ledger {
         let lane = &mut self.lanes[lane];
         lane.reached = Some(now);
         lane.drop_leases();
-        lane.ops.clear();
+        lane.drop_ops();
     }
 
     pub(super) fn writers(&self) -> Vec<Uuid> {
@@ -257,8 +257,8 @@ impl Ledger {
         if lane.look_at <= now {
             lane.look_after_leases(stopping, &settings, now);
         }
-        if lane.queue.is_empty() && lane.ops.is_empty() {
-            if stopping && !waiting && lane.leases.is_empty() {
+        if lane.is_idle() {
+            if stopping && !waiting && lane.owns_nothing() {
                 return Work::Stop;
             }
             let beat = lane.reached.map_or(now, |at| at + settings.beat);
@@ -304,6 +304,7 @@ impl Ledger {
     }
 
     fn settle(&mut self, number: usize, mut entry: Entry, planned: Planned, now: Micros) {
+        let planned = if self.may_find_more(&entry, &planned) { Planned::Waits } else { planned };
         match planned {
             Planned::Settled(outcome) => {
                 self.lanes[number].settled(&mut entry);
@@ -336,12 +337,24 @@ impl Ledger {
             }
             // What backs a promise must not back anything else.
             Planned::Again if entry.promised => self.lanes[number].queue.push_back(entry),
+            Planned::Again if entry.item.deadline <= now => {
+                self.lanes[number].give_back(&mut entry, true);
+                self.answer(entry, Outcome::Contended, None);
+            }
             Planned::Again => {
                 self.lanes[number].give_back(&mut entry, true);
                 entry.tries += 1;
                 self.enqueue(entry, now);
             }
         }
+    }
+
+    /// Whether the event that is to be given back was not found because it is on its way: a promise may be.
+    fn may_find_more(&self, entry: &Entry, planned: &Planned) -> bool {
+        let Action::Refund { of, .. } = &entry.item.action else { return false };
+        let of = EventKey { tenant: entry.item.key.tenant, key: of.clone() };
+        let is_lost = matches!(planned, Planned::Unsettled(Outcome::NotFound));
+        is_lost && of != entry.item.key && self.inflight.contains_key(&of)
     }
 
     fn is_followed(&self, entry: &Entry) -> bool {

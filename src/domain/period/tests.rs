@@ -191,7 +191,7 @@ proptest! {
         for kind in CALENDAR.into_iter().chain([MetricPeriod::Billing, MetricPeriod::Lifetime]) {
             let this = Period::at(kind, &calendar, Timestamp::from_micros(now));
             // Even where it does not hold the instant, what follows is a period.
-            let next = Period::following(Some(this), this, Timestamp::from_micros(now));
+            let next = Period::following(Some(this), kind, &calendar, Timestamp::from_micros(now));
             prop_assert_eq!(next, this);
         }
     }
@@ -243,14 +243,17 @@ proptest! {
             let at = Timestamp::from_micros(now);
             let natural = Period::at(kind, &calendar, at);
             let last = opened.last().copied();
-            let this = Period::following(last, natural, at);
+            let this = Period::following(last, kind, &calendar, at);
             prop_assert!(this.start < this.end);
             match last {
                 Some(last) if last == this => prop_assert!(at < last.end, "it is over"),
                 Some(last) => {
                     prop_assert!(!last.holds(at) && at >= last.end, "{last:?} was open at {at}");
                     prop_assert!(this.start == last.end.max(natural.start), "from {last:?} to {this:?}");
-                    prop_assert_eq!(this.end, natural.end, "what has changed draws the next one");
+                    let (left, whole) = (natural.end.since(this.start), natural.end.since(natural.start));
+                    // What has changed draws the next one; no half of one has a limit of its own.
+                    let joined = Period::at(kind, &calendar, natural.end).end;
+                    prop_assert_eq!(this.end, if left * 2 < whole { joined } else { natural.end });
                     opened.push(this);
                 }
                 None => opened.push(this),
@@ -310,16 +313,22 @@ fn a_day_that_a_zone_leaves_out_is_none() {
 fn a_change_of_zone_draws_the_next_day_and_not_this_one() {
     let kiritimati = Period::at(MetricPeriod::Day, &in_zone(Tz::Pacific__Kiritimati), utc("2026-05-05T09:00:00Z"));
     assert_eq!(kiritimati.end, utc("2026-05-05T10:00:00Z"));
-    let follows = |now| {
-        let now = utc(now);
-        Period::following(Some(kiritimati), Period::at(MetricPeriod::Day, &in_zone(Tz::UTC), now), now)
-    };
+    let follows = |now| Period::following(Some(kiritimati), MetricPeriod::Day, &in_zone(Tz::UTC), utc(now));
     assert_eq!(follows("2026-05-05T09:59:59Z"), kiritimati);
     let cut = Period { start: kiritimati.end, end: utc("2026-05-06T00:00:00Z") };
     assert_eq!(follows("2026-05-05T10:00:00Z"), cut);
     assert_eq!(follows("2026-05-04T00:00:00Z"), kiritimati, "the clock was put back");
     let later = Period { start: utc("2026-05-07T00:00:00Z"), end: utc("2026-05-08T00:00:00Z") };
     assert_eq!(follows("2026-05-07T12:00:00Z"), later);
+}
+
+#[test]
+fn a_remainder_of_less_than_half_a_day_is_no_day() {
+    let utc_day = Period::at(MetricPeriod::Day, &in_zone(Tz::UTC), utc("2026-05-05T09:00:00Z"));
+    let follows = |zone| Period::following(Some(utc_day), MetricPeriod::Day, &in_zone(zone), utc_day.end);
+    // A day of Dakar is one of UTC; Tokyo's ends 15 hours after that began, Los Angeles' after 7.
+    let ends = [Tz::Africa__Dakar, Tz::Asia__Tokyo, Tz::America__Los_Angeles].map(|zone| follows(zone).end.to_string());
+    assert_eq!(ends, ["2026-05-07T00:00:00Z", "2026-05-06T15:00:00Z", "2026-05-07T07:00:00Z"]);
 }
 
 #[test]

@@ -258,7 +258,9 @@ impl Book {
                 folio.row.recall_need = 0;
             }
             folio.written |= folio.row.recall_need != before;
-            tell(folio, &mut notices);
+            let reached = folio.row.reach();
+            folio.written |= !reached.is_empty();
+            notices.extend(reached);
         }
         notices
     }
@@ -287,27 +289,4 @@ impl Book {
 /// Below this much nothing is leased: the last hundredth, or room for a few requests, is decided row by row.
 fn watermark(folio: &Folio) -> i64 {
     (folio.row.limit / 100).max(folio.largest.saturating_mul(8)).min(folio.row.limit)
-}
-
-/// Notes the thresholds that an account has reached and that nobody was told of in its period.
-fn tell(folio: &mut Folio, notices: &mut Vec<Notice>) {
-    let row = &folio.row;
-    let Some(limit) = row.shown_limit.filter(|limit| *limit > 0) else { return };
-    let percent = i128::from(row.used()) * 100 / i128::from(limit);
-    let told = row.told_percent;
-    let reached: Vec<i64> = row.thresholds.iter().copied().filter(|p| *p > told && i128::from(*p) <= percent).collect();
-    for percent in &reached {
-        notices.push(Notice {
-            account: row.key,
-            metric: row.metric.clone(),
-            percent: *percent,
-            used: row.used(),
-            limit,
-            period_end: row.period_end,
-        });
-    }
-    if let Some(highest) = reached.into_iter().max() {
-        folio.row.told_percent = highest;
-        folio.written = true;
-    }
 }

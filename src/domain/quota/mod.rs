@@ -120,6 +120,40 @@ impl AccountRow {
         self.committed + self.settled
     }
 
+    /// How much of a limit is used; none of no limit.
+    fn percent_of(&self, limit: Option<i64>) -> Option<i128> {
+        let limit = limit.filter(|limit| *limit > 0)?;
+        Some(i128::from(self.used()) * 100 / i128::from(limit))
+    }
+
+    /// Notes the thresholds that are reached and that nobody was told of.
+    pub fn reach(&mut self) -> Vec<Notice> {
+        let (Some(percent), Some(limit)) = (self.percent_of(self.shown_limit), self.shown_limit) else {
+            return Vec::new();
+        };
+        let is_reached = |at: &&i64| **at > self.told_percent && i128::from(**at) <= percent;
+        let notice = |at: &i64| Notice {
+            account: self.key,
+            metric: self.metric.clone(),
+            percent: *at,
+            used: self.used(),
+            limit,
+            period_end: self.period_end,
+        };
+        let reached: Vec<Notice> = self.thresholds.iter().filter(is_reached).map(notice).collect();
+        self.told_percent = reached.iter().map(|notice| notice.percent).fold(self.told_percent, i64::max);
+        reached
+    }
+
+    /// The highest of these thresholds that was told and is still reached under another limit: those above it may be told
+    /// again. Without that nobody would ever hear again of a metric that has only one period.
+    #[must_use]
+    pub fn still_told(&self, limit: Option<i64>, thresholds: &[i64]) -> i64 {
+        let Some(percent) = self.percent_of(limit) else { return 0 };
+        let told = thresholds.iter().filter(|at| **at <= self.told_percent && i128::from(**at) <= percent);
+        told.copied().max().unwrap_or(0)
+    }
+
     /// Where it stands.
     #[must_use]
     pub const fn standing(&self) -> Standing {

@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use crate::domain::id::TenantId;
 use crate::domain::period::Period;
-use crate::domain::quota::{AccountKey, AccountRow, Class, LeaseRow, Scope, UNLIMITED};
+use crate::domain::quota::{AccountKey, AccountRow, Class, LeaseRow, Notice, Scope, UNLIMITED};
 use crate::error::Error;
 use crate::store::dialect::{LOCK_ACCOUNT_LEASES, LOCK_QUOTA_ACCOUNT};
+use crate::store::quota::notices;
 use crate::store::scoped::{self, RunsIn, Scoped, TenantTx};
 use crate::store::tx::{OfTenant, Statement, statements};
 use crate::time::Timestamp;
@@ -54,12 +55,12 @@ statements! {
     SET_LIMIT: OfTenant = Statement::new(
         "update quota_account
          set limit_value = $3, limit_until = $4, shown_limit = $5, limit_source = $6, revision = revision + 1,
-             thresholds = $7
+             thresholds = $7, told_percent = $8
          where tenant_id = $1 and account_id = $2",
     );
     PUT: OfTenant = Statement::new(
         "update quota_account
-         set committed = $3, leased = $4, forfeited = $5, sequence = $6
+         set committed = $3, leased = $4, forfeited = $5, sequence = $6, told_percent = $7
          where tenant_id = $1 and account_id = $2",
     );
     PUT_LEASE: OfTenant = Statement::new(
@@ -270,6 +271,9 @@ pub async fn set_limits<S: scoped::Scope>(
 where
     Statement<OfTenant>: RunsIn<S>,
 {
+    if changes.is_empty() {
+        return Ok(());
+    }
     changes.sort_by_key(|(account, _)| account.row.key.account);
     let keys: Vec<AccountKey> = changes.iter().map(|(account, _)| account.row.key).collect();
     let wholes = lock_whole(tx, &keys).await?;
@@ -278,6 +282,7 @@ where
         if account.is_old {
             tx.execute(&ADOPT, &[id.into(), account.period.end.into()]).await?;
         }
+        let told = whole.account.row.still_told(wish.shown, &wish.thresholds);
         if wish.value() < whole.account.row.limit {
             let sequence = whole.account.sequence;
             fence_all(tx, whole, None, sequence).await?;
@@ -290,6 +295,7 @@ where
             wish.shown.into(),
             wish.source().into(),
             thresholds.as_str().into(),
+            told.into(),
         ];
         tx.execute(&SET_LIMIT, &args).await?;
     }
@@ -305,6 +311,7 @@ pub async fn set_level(
     key: AccountKey,
     value: i64,
     sequence: Option<i64>,
+    now: Timestamp,
 ) -> Result<Option<(AccountRow, i64)>, Error> {
     let whole = lock_whole(tx, &[key]).await?.pop().ok_or(Error::TenantNotFound)?;
     let last = whole.account.sequence;
@@ -312,7 +319,8 @@ pub async fn set_level(
         return Ok(None);
     }
     let before = whole.account.row.used();
-    let after = fence_all(tx, whole, Some(value), sequence.or(last)).await?;
+    let (after, reached) = fence_all(tx, whole, Some(value), sequence.or(last)).await?;
+    notices::insert(tx, &reached, now).await?;
     Ok(Some((after, before)))
 }
 
@@ -361,18 +369,19 @@ where
     Err(Error::DatabaseUnavailable("leases were granted faster than they could be taken back".into()))
 }
 
-/// Fences every lease of an account, and sets its level when there is one to set.
+/// Fences every lease of an account, and sets its level when there is one to set. Gives the thresholds that it reaches then.
 async fn fence_all<S: scoped::Scope>(
     tx: &mut Scoped<S>,
     whole: Whole,
     level: Option<i64>,
     sequence: Option<i64>,
-) -> Result<AccountRow, Error>
+) -> Result<(AccountRow, Vec<Notice>), Error>
 where
     Statement<OfTenant>: RunsIn<S>,
 {
     let Whole { account: Account { mut row, .. }, leases } = whole;
     let account = row.key.account;
+    let was_leased = !leases.is_empty();
     for mut lease in leases {
         let forfeit = if lease.class == Class::Leased { i64::MAX } else { 0 };
         lease.close(&mut row, forfeit);
@@ -387,8 +396,22 @@ where
         ];
         tx.execute(&PUT_LEASE, &args).await?;
     }
-    row.committed = level.unwrap_or(row.committed);
-    let args = [account.into(), row.committed.into(), row.leased.into(), row.forfeited.into(), sequence.into()];
+    let mut reached = Vec::new();
+    if let Some(level) = level {
+        row.committed = level;
+        reached = row.reach();
+    }
+    let args = [
+        account.into(),
+        row.committed.into(),
+        row.leased.into(),
+        row.forfeited.into(),
+        sequence.into(),
+        row.told_percent.into(),
+    ];
     tx.execute(&PUT, &args).await?;
-    Ok(row)
+    if was_leased {
+        tx.fenced(row.key);
+    }
+    Ok((row, reached))
 }

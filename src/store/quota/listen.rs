@@ -1,6 +1,9 @@
 //! What servers on one PostgreSQL tell one another of leases. A notice may be lost: nothing depends on it but time.
 
+use std::sync::{Mutex, PoisonError};
+
 use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{QuotaRows, Signal};
@@ -35,6 +38,29 @@ fn read(text: &str) -> Vec<AccountKey> {
         Some(AccountKey { scope, tenant, account: Uuid::try_parse(text.get(33..)?).ok()? })
     };
     text.split(' ').filter_map(one).collect()
+}
+
+/// Accounts whose leases were taken back by changes of this server, until servers are told of it.
+#[derive(Debug, Default)]
+pub struct Recalls {
+    accounts: Mutex<Vec<AccountKey>>,
+    added: Notify,
+}
+
+impl Recalls {
+    pub(in crate::store) fn add(&self, mut accounts: Vec<AccountKey>) {
+        if accounts.is_empty() {
+            return;
+        }
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).append(&mut accounts);
+        self.added.notify_one();
+    }
+
+    /// Those that were added since; waits until there are some.
+    pub async fn next(&self) -> Vec<AccountKey> {
+        self.added.notified().await;
+        std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Hears what other servers say.

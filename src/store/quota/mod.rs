@@ -27,7 +27,7 @@ use crate::domain::quota::{
 use crate::time::Timestamp;
 
 pub use events::{find_opening, insert_event, insert_rollup};
-pub use listen::Listener;
+pub use listen::{Listener, Recalls};
 pub use meter::QuotaRows;
 
 pub(super) use accounts::account_columns;

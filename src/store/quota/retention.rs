@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::quota::{AccountKey, EventKind, read_charges};
 use crate::error::Error;
-use crate::store::dialect::{DELETE_EVENTS, LOCK_OLD_EVENTS};
+use crate::store::dialect::{DELETE_EVENTS, DELETE_OLD_HOLDS, LOCK_OLD_EVENTS};
 use crate::store::scoped::TenantTx;
 use crate::store::tx::{Column, OfTenant, Statement, Value, statements};
 use crate::time::Timestamp;
@@ -23,11 +23,6 @@ statements! {
         "update quota_account
          set archived = archived + $3
          where tenant_id = $1 and account_id = $2",
-    );
-    DELETE_HOLDS: OfTenant = Statement::new(
-        "delete from quota_hold
-         where tenant_id = $1 and hold_id in (
-           select hold_id from quota_hold where tenant_id = $1 and state <> 1 and ended_at < $2 limit $3)",
     );
     DELETE_NOTICES: OfTenant = Statement::new(
         "delete from quota_notice
@@ -75,6 +70,6 @@ pub async fn forget_events(tx: &mut TenantTx, before: Timestamp, limit: i64) -> 
 /// # Errors
 /// `DatabaseUnavailable`.
 pub async fn forget_rest(tx: &mut TenantTx, before: Timestamp, limit: i64) -> Result<u64, Error> {
-    let holds = tx.execute(&DELETE_HOLDS, &[before.into(), limit.into()]).await?;
+    let holds = tx.execute(&DELETE_OLD_HOLDS, &[before.into(), limit.into()]).await?;
     Ok(holds + tx.execute(&DELETE_NOTICES, &[before.into(), limit.into()]).await?)
 }

@@ -1,7 +1,6 @@
 //! A commit lane in memory: its writer, its queue, its leases.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
@@ -32,8 +31,19 @@ pub(super) struct Lease {
 pub(super) struct Lost {
     /// Promised, and never to be settled.
     spent: i64,
-    /// When the rest is given back; none when it was.
-    due: Option<Micros>,
+    rest: Rest,
+}
+
+/// Whether what was forfeited and not spent is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Rest {
+    /// It was, or there is none.
+    #[default]
+    None,
+    /// It is to be.
+    Due,
+    /// It was asked for; again then, should that not have done it.
+    AskedUntil(Micros),
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +53,10 @@ pub(super) struct Lane {
     pub(super) queue: VecDeque<super::Entry>,
     pub(super) leases: BTreeMap<(AccountKey, Class), Lease>,
     pub(super) lost: BTreeMap<AccountKey, Lost>,
+    /// What is to be done with leases.
     pub(super) ops: BTreeMap<(AccountKey, Class), Op>,
+    /// Accounts of which what was forfeited is to be given back.
+    pub(super) absolutions: BTreeSet<AccountKey>,
     /// When it last reached the database.
     pub(super) reached: Option<Micros>,
     /// When its leases are looked through next.
@@ -85,18 +98,24 @@ impl Lane {
             }
         }
         for (account, lost) in &mut self.lost {
-            if lost.due.is_some_and(|due| due <= now)
-                && let Entry::Vacant(place) = self.ops.entry((*account, Class::Leased))
-            {
-                place.insert(Op::Absolve { account: *account, known: 0, owed: lost.spent });
-                lost.due = Some(now + settings.idle_return);
+            let is_due = match lost.rest {
+                Rest::None => false,
+                Rest::Due => true,
+                Rest::AskedUntil(then) => then <= now,
+            };
+            if is_due || (stopping && lost.rest != Rest::None) {
+                self.absolutions.insert(*account);
+                lost.rest = Rest::AskedUntil(now + settings.idle_return);
             }
         }
     }
 
     /// The operations that are due beside these items, with the epochs that are known now.
     pub(super) fn take_ops(&mut self, entries: &[super::Entry]) -> Vec<Op> {
-        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().collect();
+        let spent = |account| self.lost.get(&account).map_or(0, |lost| lost.spent);
+        let absolve = |account| Op::Absolve { account, known: 0, owed: spent(account) };
+        let absolutions = std::mem::take(&mut self.absolutions).into_iter().map(absolve);
+        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().chain(absolutions).collect();
         let epoch = |key| self.leases.get(&key).map_or(0, |lease| lease.epoch);
         let with_epoch = |op| match op {
             Op::Grant { account, class, wanted, .. } => {
@@ -111,6 +130,22 @@ impl Lane {
             Op::Return { .. } => op,
         };
         ops.into_iter().map(with_epoch).collect()
+    }
+
+    /// Whether there is nothing to commit.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.ops.is_empty() && self.absolutions.is_empty()
+    }
+
+    /// Whether it has no leases, and what was forfeited of them is given back.
+    pub(super) fn owns_nothing(&self) -> bool {
+        self.leases.is_empty() && self.lost.values().all(|lost| lost.rest == Rest::None)
+    }
+
+    /// Forgets what was to be done: what is still due comes up again.
+    pub(super) fn drop_ops(&mut self) {
+        self.ops.clear();
+        self.absolutions.clear();
     }
 
     pub(super) fn close(&mut self, key: (AccountKey, Class)) {
@@ -145,16 +180,16 @@ impl Lane {
         if class == Class::Leased {
             let lost = self.lost.entry(account).or_default();
             lost.spent += lease.spent;
-            (lost.due, self.look_at) = (Some(0), 0);
+            (lost.rest, self.look_at) = (Rest::Due, 0);
         }
     }
 
     /// What was forfeited of an account was given back but for so much; the rest later, when what is owed is settled.
     pub(super) fn absolved(&mut self, account: &AccountKey, owed: i64) {
-        let Some(lost) = self.lost.get_mut(account).filter(|lost| lost.spent == owed && lost.due != Some(0)) else {
-            return;
-        };
-        lost.due = None;
+        // Not when more was lost after that was asked for.
+        let is_all = |lost: &&mut Lost| lost.spent == owed && lost.rest != Rest::Due;
+        let Some(lost) = self.lost.get_mut(account).filter(is_all) else { return };
+        lost.rest = Rest::None;
         if lost.spent == 0 {
             self.lost.remove(account);
         }
