@@ -231,6 +231,8 @@ fn refunds_of_each_other_come_to_an_end() {
             let is_over = matches!(answer, Some(Outcome::NotFound | Outcome::Contended | Outcome::Away(_)));
             assert!(is_over, "{answer:?}");
         }
+        // Whoever comes while it is being given up waits behind it.
+        stage.pass(100_000).await;
         assert!(is_yes(stage.ask(0, Ask::consume("one", &[(&calls, 3)])).await), "the key is free");
         vec![calls]
     });
