@@ -116,8 +116,8 @@ impl Batch for TrapBatch {
         Ok(rows)
     }
 
-    async fn write(&mut self, writer: Uuid, shard: i64, now: Timestamp, writes: &Writes) -> Result<(), Fault> {
-        self.batch.write(writer, shard, now, writes).await?;
+    async fn write(&mut self, by: Uuid, shard: i64, now: Timestamp, writes: &Writes) -> Result<(), Fault> {
+        self.batch.write(by, shard, now, writes).await?;
         if self.is_lane {
             self.about = Some(self.passed_by(writes));
         }

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where stories take place.
 pub(crate) enum World {
-    Postgres { cluster: Cluster, spare: Mutex<Vec<Database>> },
+    Postgres { cluster: Box<Cluster>, spare: Mutex<Vec<Database>> },
     Sqlite,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Told {
 
 impl World {
     pub(crate) fn postgres() -> Self {
-        Self::Postgres { cluster: Cluster::start(), spare: Mutex::default() }
+        Self::Postgres { cluster: Box::new(Cluster::start()), spare: Mutex::default() }
     }
 
     async fn place(&self, directory: &TempDir) -> Place {
