@@ -82,17 +82,17 @@ pub enum Caller {
     /// Nobody said.
     Anonymous,
     /// A person.
-    User(Box<SignedIn>),
+    User(Arc<SignedIn>),
     /// A trusted backend service.
-    Service(Box<PlatformKey>),
+    Service(Arc<PlatformKey>),
     /// A service in a person's name: allowed is what both may do.
-    Delegated(Box<PlatformKey>, Box<SignedIn>),
+    Delegated(Arc<PlatformKey>, Arc<SignedIn>),
     /// A platform administrator.
-    Operator(Box<PlatformKey>),
+    Operator(Arc<PlatformKey>),
     /// A program of a tenant: allowed is what its key may do.
-    Key(Box<ApiKey>),
+    Key(Arc<ApiKey>),
     /// A program of a member: allowed is what both the member and the key may do.
-    Personal(Box<ApiKey>, Box<User>),
+    Personal(Arc<ApiKey>, Arc<User>),
     /// The server itself, at work on what time has brought.
     System,
 }
@@ -100,7 +100,7 @@ pub enum Caller {
 impl Caller {
     /// The kind's name in logs and refusals.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         if self.impersonator().is_some() {
             return "impersonating";
         }
@@ -119,7 +119,7 @@ impl Caller {
     /// The kind's number in rows; as `CallerKind` in access.proto. A service in a person's name is a service; an operator
     /// in a person's place is an operator, whichever way the call came.
     #[must_use]
-    pub const fn kind_number(&self) -> i64 {
+    pub fn kind_number(&self) -> i64 {
         if self.impersonator().is_some() {
             return 4;
         }
@@ -136,7 +136,7 @@ impl Caller {
 
     /// The id of the credential's holder: a user or a key.
     #[must_use]
-    pub const fn id(&self) -> Option<Uuid> {
+    pub fn id(&self) -> Option<Uuid> {
         if let Some(key) = self.impersonator() {
             return Some(key.0);
         }
@@ -150,7 +150,7 @@ impl Caller {
 
     /// The person who has signed in and calls, or in whose name is called. Behind a member's key nobody has signed in.
     #[must_use]
-    pub const fn person(&self) -> Option<&SignedIn> {
+    pub fn person(&self) -> Option<&SignedIn> {
         match self {
             Self::User(user) | Self::Delegated(_, user) => Some(user),
             Self::Anonymous
@@ -199,7 +199,7 @@ impl Caller {
 
     /// The key of the operator who is in the person's place.
     #[must_use]
-    pub const fn impersonator(&self) -> Option<PlatformKeyId> {
+    pub fn impersonator(&self) -> Option<PlatformKeyId> {
         match self.person() {
             Some(person) => person.session.operator,
             None => None,
@@ -208,7 +208,7 @@ impl Caller {
 
     /// The key of a service or operator, when one is used.
     #[must_use]
-    pub const fn key(&self) -> Option<&PlatformKey> {
+    pub fn key(&self) -> Option<&PlatformKey> {
         match self {
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key),
             Self::Anonymous | Self::User(_) | Self::Key(_) | Self::Personal(..) | Self::System => None,
@@ -217,7 +217,7 @@ impl Caller {
 
     /// The key of a tenant or of a member, when one is used.
     #[must_use]
-    pub const fn api_key(&self) -> Option<&ApiKey> {
+    pub fn api_key(&self) -> Option<&ApiKey> {
         match self {
             Self::Key(key) | Self::Personal(key, _) => Some(key),
             Self::Anonymous

@@ -1,6 +1,8 @@
 //! One decision: is the subject who they say, are they in the tenant, may they do it, is there quota left? Everything
 //! that speaks against it is said at once; amounts are consumed only when nothing does.
 
+use std::sync::Arc;
+
 use super::App;
 use super::usage::{Amounts, Consumption, UsageView, Who};
 use crate::ctx::{Caller, Ctx, Needs};
@@ -212,7 +214,7 @@ async fn subject(look: &mut Look<'_>, ctx: &Ctx, question: &Question) -> Result<
         return Ok(ctx.caller.clone());
     }
     match (question.subject_token.as_deref(), question.subject_api_key.as_deref()) {
-        (Some(token), None) => look.person(token, ctx.now).await.map(|person| Caller::User(Box::new(person))),
+        (Some(token), None) => look.person(token, ctx.now).await.map(|person| Caller::User(Arc::new(person))),
         (None, Some(key)) => look.identify_api_key(key, ctx.now).await,
         (None, None) => Err(Error::field("subject_token", "or subject_api_key must say who it is about")),
         (Some(_), Some(_)) => Err(Error::field("subject_api_key", "must not be there besides subject_token")),

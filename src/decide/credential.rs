@@ -1,6 +1,7 @@
 //! From a credential to a caller. All ways in which one is bad look the same from outside, except that an access token of
 //! ours may say that it is over.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -26,13 +27,13 @@ impl Look<'_> {
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
     pub async fn identify(&mut self, credential: &str, now: Timestamp) -> Result<Caller, Error> {
         if credential.starts_with("eyJ") {
-            return self.person(credential, now).await.map(|person| Caller::User(Box::new(person)));
+            return self.person(credential, now).await.map(|person| Caller::User(Arc::new(person)));
         }
         // The checksum stops what was never a key before the database is asked.
         let key = Key::parse(credential).ok_or(Error::CredentialInvalid)?;
         match key.kind {
-            KeyKind::Service => self.find_platform_key(&key, now).await.map(|key| Caller::Service(Box::new(key))),
-            KeyKind::Operator => self.find_platform_key(&key, now).await.map(|key| Caller::Operator(Box::new(key))),
+            KeyKind::Service => self.find_platform_key(&key, now).await.map(|key| Caller::Service(Arc::new(key))),
+            KeyKind::Operator => self.find_platform_key(&key, now).await.map(|key| Caller::Operator(Arc::new(key))),
             KeyKind::Tenant | KeyKind::Personal => self.find_api_key(&key, now).await,
         }
     }
@@ -89,8 +90,8 @@ impl Look<'_> {
             return Err(Error::CredentialInvalid);
         }
         Ok(match stored.member {
-            Some(user) => Caller::Personal(Box::new(stored.key), Box::new(user)),
-            None => Caller::Key(Box::new(stored.key)),
+            Some(user) => Caller::Personal(Arc::new(stored.key), Arc::new(user)),
+            None => Caller::Key(Arc::new(stored.key)),
         })
     }
 }

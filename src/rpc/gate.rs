@@ -195,7 +195,7 @@ impl Gate {
         match (caller, on_behalf_of) {
             (Caller::Service(key), Some(token)) => {
                 let person = look.person(token, ctx.now).await?;
-                Ok(Caller::Delegated(key, Box::new(person)))
+                Ok(Caller::Delegated(key, Arc::new(person)))
             }
             // Only services speak for others; to ignore the header would answer for the wrong person.
             (_, Some(_)) => Err(Error::MetadataMalformed("x-on-behalf-of")),
