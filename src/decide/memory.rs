@@ -228,17 +228,22 @@ impl Memory {
 ///
 /// # Errors
 /// Those of the reading; nothing is kept then.
-pub async fn recall<K: Hash + Eq + Clone, T: Clone>(
+pub async fn recall<K, T, F>(
     kept: &Cache<K, T>,
     key: &K,
     is_old: impl Fn(&T) -> bool,
-    read: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+    read: impl FnOnce() -> Pin<Box<F>>,
+) -> Result<T, Error>
+where
+    K: Hash + Eq + Clone,
+    T: Clone,
+    F: Future<Output = Result<T, Error>>,
+{
     if let Some(found) = kept.get(key).filter(|found| !is_old(found)) {
         return Ok(found);
     }
     kept.remove_if(key, is_old);
-    kept.get_or_insert_async(key, read).await
+    kept.get_or_insert_async(key, read()).await
 }
 
 impl Plane {
@@ -364,16 +369,18 @@ impl Look<'_> {
         let Some(used) = &mut self.used else { return Ok(read().await?.found) };
         let memory = &self.plane.memory;
         let is_old = |fact: &Arc<Fact<T>>| !memory.is_current(&fact.as_of);
-        let fill = async {
-            // Before the reading: what is read in another history is not kept.
-            let generation = memory.generation();
-            let _permit = fills.acquire().await;
-            metrics::counter!("tenantry_memory_fills_total", "kind" => facts.name).increment(1);
-            let Seen { head, found } = read().await?;
-            let as_of = AsOf { generation, head, tags: tags(found.as_ref()) };
-            Ok(Arc::new(Fact { as_of, found }))
+        let fill = || {
+            Box::pin(async move {
+                // Before the reading: what is read in another history is not kept.
+                let generation = memory.generation();
+                let _permit = fills.acquire().await;
+                metrics::counter!("tenantry_memory_fills_total", "kind" => facts.name).increment(1);
+                let Seen { head, found } = read().await?;
+                let as_of = AsOf { generation, head, tags: tags(found.as_ref()) };
+                Ok(Arc::new(Fact { as_of, found }))
+            })
         };
-        let fact = recall(&facts.kept, &key, is_old, Box::pin(fill)).await?;
+        let fact = recall(&facts.kept, &key, is_old, fill).await?;
         used.push(fact.as_of);
         Ok(fact.found.clone())
     }

@@ -19,6 +19,7 @@ on_both_engines! {
     whoever_reaches_a_threshold_is_told_once
     fifty_callers_reach_a_threshold_once
     other_thresholds_hold_for_the_open_period
+    what_was_told_is_not_told_again_for_other_thresholds
     a_new_period_is_told_of_again
     a_gauge_that_is_set_reaches_its_thresholds
     a_higher_limit_can_be_reached_as_well
@@ -145,6 +146,18 @@ async fn other_thresholds_hold_for_the_open_period(t: Bed) {
     owner.usage.set_thresholds(set(&acme, &[])).await.unwrap();
     owner.usage.consume(ask(&acme, 59)).await.unwrap();
     assert_eq!(told(&t, &acme).await.0, ["30"], "nobody wants to know");
+}
+
+async fn what_was_told_is_not_told_again_for_other_thresholds(t: Bed) {
+    let acme = t.tenant("acme").await;
+    let mut owner = t.with_token(&acme.owner.token);
+    owner.usage.consume(ask(&acme, 85)).await.unwrap();
+    until_told(&t, &acme, &["80"]).await;
+    for percents in [&[100][..], &[75, 80, 100]] {
+        owner.usage.set_thresholds(set(&acme, percents)).await.unwrap();
+    }
+    owner.usage.consume(ask(&acme, 15)).await.unwrap();
+    until_told(&t, &acme, &["100", "80"]).await;
 }
 
 async fn a_new_period_is_told_of_again(t: Bed) {

@@ -154,7 +154,7 @@ impl App {
             let is_old = |account: &Arc<Opened>| {
                 !account.holds(&of.0.subscription.of, ctx.now) || !self.plane.memory.is_current(&account.as_of)
             };
-            let open = Box::pin(async { self.open_account(ctx, of, metric, owner).await.map(Arc::new) });
+            let open = || Box::pin(async move { self.open_account(ctx, of, metric, owner).await.map(Arc::new) });
             opened.push(recall(&self.quota.opened, &key, is_old, open).await?);
         }
         Ok(opened)

@@ -13,8 +13,8 @@ use crate::domain::catalogue::{Catalogue, MEMBERS, MetricKind};
 use crate::domain::quota::{Charge, Details, EventKey, EventKind, EventRow};
 use crate::entropy;
 use crate::error::Error;
-use crate::store::quota::accounts::{self, Owner};
-use crate::store::quota::{insert_event, insert_rollup};
+use crate::store::quota::accounts::{self, Level, Owner};
+use crate::store::quota::{insert_event, insert_rollup, notices};
 use crate::store::{InTenant, tenants};
 
 /// What a gauge is told.
@@ -197,14 +197,14 @@ impl App {
         let account = opened.first().ok_or_else(|| Error::internal("a gauge has no account"))?;
         let mut tx = self.store.write(InTenant(of.0.tenant_id)).await?;
         tenants::share(&mut tx).await?;
-        let set = accounts::set_level(&mut tx, account.key, value, sequence, ctx.now).await?;
-        if let Some((row, before)) = &set {
+        let set = accounts::set_level(&mut tx, account.key, value, sequence).await?;
+        if let Some(Level { before, after, reached }) = &set {
             let charge = Charge {
                 metric: account.metric.clone(),
                 account: account.key,
                 amount: value - before,
                 refunded: 0,
-                standing: row.standing(),
+                standing: after.standing(),
             };
             let key = format!("{OWN_KEYS}{}", entropy::id(ctx.now).simple()).into();
             let event = EventRow {
@@ -221,6 +221,7 @@ impl App {
             };
             insert_event(&mut tx, &event).await?;
             insert_rollup(&mut tx, metric, value - before, ctx.now).await?;
+            notices::insert(&mut tx, reached, ctx.now).await?;
         }
         let last = accounts::find_last(&mut tx, metric, Owner::TENANT).await?;
         tx.commit_unaudited(ctx.now).await?;

@@ -192,9 +192,8 @@ impl<R: Rows, T: Timer> Engine<R, T> {
         }
         let recalled = plan.recalled.clone();
         let returned: Vec<_> = plan.returned.iter().map(|(account, _)| *account).collect();
-        let waits = plan.planned.iter().any(|planned| matches!(planned, Planned::Waits));
         let again = plan.planned.iter().any(|planned| matches!(planned, Planned::Again));
-        self.ledger().finish(lane, entries, plan, self.timer.now());
+        let waits = self.ledger().finish(lane, entries, plan, self.timer.now());
         if waits {
             self.keeper.notify_one();
         }

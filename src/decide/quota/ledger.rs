@@ -75,12 +75,20 @@ struct Follower {
     answer: oneshot::Sender<Outcome>,
 }
 
+/// Those that came while an item was on its way.
+#[derive(Debug, Default)]
+struct Leader {
+    /// Whether it is a promise: it will be there, whatever comes.
+    promised: bool,
+    followers: Vec<Follower>,
+}
+
 /// Everything in memory.
 #[derive(Debug)]
 pub(super) struct Ledger {
     settings: Settings,
     accounts: HashMap<AccountKey, Account>,
-    inflight: HashMap<EventKey, Vec<Follower>>,
+    inflight: HashMap<EventKey, Leader>,
     lanes: Vec<Lane>,
     /// Items that wait for units, and when they are decided again.
     waiting: Vec<(Micros, Entry)>,
@@ -146,9 +154,9 @@ impl Ledger {
             return None;
         }
         if item.is_keyed
-            && let Some(followers) = self.inflight.get_mut(&item.key)
+            && let Some(leader) = self.inflight.get_mut(&item.key)
         {
-            followers.push(Follower { payload_hash: item.payload_hash, answer });
+            leader.followers.push(Follower { payload_hash: item.payload_hash, answer });
             return None;
         }
         let queued: usize = self.lanes.iter().map(|lane| lane.queue.len()).sum();
@@ -157,7 +165,7 @@ impl Ledger {
             return None;
         }
         if item.is_keyed {
-            self.inflight.insert(item.key.clone(), Vec::new());
+            self.inflight.insert(item.key.clone(), Leader::default());
         }
         let held = vec![None; item.charges.len()];
         Some(self.enqueue(Entry { held, item, promised: false, answer: Some(answer), tries: 0 }, now))
@@ -182,6 +190,9 @@ impl Ledger {
             if promises {
                 self.hold(&mut entry, lane, class, now);
                 entry.promised = true;
+                if let Some(leader) = self.inflight.get_mut(&entry.item.key) {
+                    leader.promised = true;
+                }
                 if let Some(answer) = entry.answer.take() {
                     let _ = answer.send(Outcome::Admitted(entry.item.told(true, None)));
                 }
@@ -273,8 +284,8 @@ impl Ledger {
         Work::Batch(entries, ops)
     }
 
-    /// Books a batch that was committed, and answers.
-    pub(super) fn finish(&mut self, number: usize, entries: Vec<Entry>, plan: Plan, now: Micros) {
+    /// Books a batch that was committed, and answers. Gives whether something came to wait.
+    pub(super) fn finish(&mut self, number: usize, entries: Vec<Entry>, plan: Plan, now: Micros) -> bool {
         let lane = &mut self.lanes[number];
         lane.batch_no += 1;
         lane.reached = Some(now);
@@ -291,9 +302,11 @@ impl Ledger {
             lane.absolved(account, *owed);
         }
         let returned: Vec<AccountKey> = plan.returned.iter().map(|(account, _)| *account).collect();
+        let waited = self.waiting.len();
         for (entry, planned) in entries.into_iter().zip(plan.planned) {
             self.settle(number, entry, planned, now);
         }
+        let waits = self.waiting.len() > waited;
         for (key, standing) in &plan.standings {
             let pending: i64 = self.lanes.iter().map(|lane| lane.pending(key)).sum();
             let view = Standing { used: standing.used + pending, ..*standing };
@@ -301,6 +314,7 @@ impl Ledger {
         }
         self.recall(&plan.recalled, now);
         self.returned(&returned, now);
+        waits
     }
 
     fn settle(&mut self, number: usize, mut entry: Entry, planned: Planned, now: Micros) {
@@ -349,24 +363,24 @@ impl Ledger {
         }
     }
 
-    /// Whether the event that is to be given back was not found because it is on its way: a promise may be.
+    /// Whether the event that is to be given back was not found because it is a promise that is on its way.
     fn may_find_more(&self, entry: &Entry, planned: &Planned) -> bool {
         let Action::Refund { of, .. } = &entry.item.action else { return false };
         let of = EventKey { tenant: entry.item.key.tenant, key: of.clone() };
         let is_lost = matches!(planned, Planned::Unsettled(Outcome::NotFound));
-        is_lost && of != entry.item.key && self.inflight.contains_key(&of)
+        is_lost && self.inflight.get(&of).is_some_and(|leader| leader.promised)
     }
 
     fn is_followed(&self, entry: &Entry) -> bool {
-        let followers = self.inflight.get(&entry.item.key);
-        followers.is_some_and(|all| all.iter().any(|one| !one.answer.is_closed()))
+        let leader = self.inflight.get(&entry.item.key);
+        leader.is_some_and(|leader| leader.followers.iter().any(|one| !one.answer.is_closed()))
     }
 
     /// Answers an item and those of the same key, each compared with what was stored and not with another: another server's
     /// may have been first. When nothing was stored there is no answer for those that ask for something else.
     fn answer(&mut self, entry: Entry, outcome: Outcome, stored: Option<[u8; 32]>) {
-        let followers = if entry.item.is_keyed { self.inflight.remove(&entry.item.key) } else { None };
-        for follower in followers.into_iter().flatten() {
+        let leader = if entry.item.is_keyed { self.inflight.remove(&entry.item.key) } else { None };
+        for follower in leader.into_iter().flat_map(|leader| leader.followers) {
             let of_leader = mutant::is(Mutant::FollowerOfLeader);
             let hash = stored.filter(|_| !of_leader).unwrap_or(entry.item.payload_hash);
             let told = if follower.payload_hash == hash {

@@ -145,13 +145,15 @@ impl AccountRow {
         reached
     }
 
-    /// The highest of these thresholds that was told and is still reached under another limit: those above it may be told
-    /// again. Without that nobody would ever hear again of a metric that has only one period.
+    /// Up to which percent thresholds were told and are still reached under this limit: those above it may be told again when
+    /// it is another one. Without that nobody would ever hear again of a metric that has only one period.
     #[must_use]
-    pub fn still_told(&self, limit: Option<i64>, thresholds: &[i64]) -> i64 {
-        let Some(percent) = self.percent_of(limit) else { return 0 };
-        let told = thresholds.iter().filter(|at| **at <= self.told_percent && i128::from(**at) <= percent);
-        told.copied().max().unwrap_or(0)
+    pub fn still_told(&self, limit: Option<i64>) -> i64 {
+        if limit == self.shown_limit {
+            return self.told_percent;
+        }
+        let percent = self.percent_of(limit).unwrap_or(0).clamp(0, i128::from(self.told_percent));
+        i64::try_from(percent).unwrap_or(self.told_percent)
     }
 
     /// Where it stands.

@@ -8,7 +8,6 @@ use crate::domain::period::Period;
 use crate::domain::quota::{AccountKey, AccountRow, Class, LeaseRow, Notice, Scope, UNLIMITED};
 use crate::error::Error;
 use crate::store::dialect::{LOCK_ACCOUNT_LEASES, LOCK_QUOTA_ACCOUNT};
-use crate::store::quota::notices;
 use crate::store::scoped::{self, RunsIn, Scoped, TenantTx};
 use crate::store::tx::{OfTenant, Statement, statements};
 use crate::time::Timestamp;
@@ -282,7 +281,7 @@ where
         if account.is_old {
             tx.execute(&ADOPT, &[id.into(), account.period.end.into()]).await?;
         }
-        let told = whole.account.row.still_told(wish.shown, &wish.thresholds);
+        let told = whole.account.row.still_told(wish.shown);
         if wish.value() < whole.account.row.limit {
             let sequence = whole.account.sequence;
             fence_all(tx, whole, None, sequence).await?;
@@ -302,7 +301,18 @@ where
     Ok(())
 }
 
-/// Sets the level of a gauge, unless a later set was there already. Gives the account as it is then, and the level before.
+/// A gauge that was set.
+#[derive(Debug, Clone)]
+pub struct Level {
+    /// Where it stood.
+    pub before: i64,
+    /// The account as it is now.
+    pub after: AccountRow,
+    /// The thresholds that it reaches.
+    pub reached: Vec<Notice>,
+}
+
+/// Sets the level of a gauge, unless a later set was there already.
 ///
 /// # Errors
 /// As [`set_limits`].
@@ -311,8 +321,7 @@ pub async fn set_level(
     key: AccountKey,
     value: i64,
     sequence: Option<i64>,
-    now: Timestamp,
-) -> Result<Option<(AccountRow, i64)>, Error> {
+) -> Result<Option<Level>, Error> {
     let whole = lock_whole(tx, &[key]).await?.pop().ok_or(Error::TenantNotFound)?;
     let last = whole.account.sequence;
     if sequence.zip(last).is_some_and(|(new, last)| new <= last) {
@@ -320,8 +329,7 @@ pub async fn set_level(
     }
     let before = whole.account.row.used();
     let (after, reached) = fence_all(tx, whole, Some(value), sequence.or(last)).await?;
-    notices::insert(tx, &reached, now).await?;
-    Ok(Some((after, before)))
+    Ok(Some(Level { before, after, reached }))
 }
 
 /// An account with all its open leases, whoever's they are.
