@@ -26,7 +26,7 @@ use crate::app::key_uses::KeyUses;
 use crate::app::mail::Letters;
 use crate::app::passwords::{Cost, Passwords};
 use crate::app::sign_up::SignUpMode;
-use crate::app::usage::accounts::{Quota, recall_fenced};
+use crate::app::usage::accounts::{Quota, hear, recall_fenced};
 use crate::app::usage::verify::{ToVerify, Verified};
 use crate::config::{Serve, SignUp};
 use crate::decide::Plane;
@@ -201,11 +201,12 @@ async fn meter(app: &Arc<App>) -> Result<Vec<JoinHandle<()>>, CliError> {
         tokio::spawn(async move { engine.run_lane(lane).await })
     };
     let mut tasks: Vec<JoinHandle<()>> = (0..engine.lanes()).map(lane).collect();
-    let (waiting, keeper, hearing, fencing) = (engine.clone(), engine.clone(), app.clone(), app.clone());
+    let (waiting, keeper, hearing, fencing) = (engine.clone(), engine.clone(), engine.clone(), engine.clone());
+    let (of_others, own) = (QuotaRows(app.store.clone()), QuotaRows(app.store.clone()));
     tasks.push(tokio::spawn(async move { waiting.run_waiting().await }));
     tasks.push(tokio::spawn(async move { keeper.run_keeper().await }));
-    tasks.push(tokio::spawn(async move { hearing.quota.hear(&hearing.store).await }));
-    tasks.push(tokio::spawn(async move { recall_fenced(&fencing).await }));
+    tasks.push(tokio::spawn(async move { hear(&of_others, &hearing).await }));
+    tasks.push(tokio::spawn(async move { recall_fenced(&own, &fencing).await }));
     Ok(tasks)
 }
 

@@ -63,9 +63,7 @@ impl FrontLayer {
         let (turns, deadline) = (turns(limits.concurrency), limits.deadline);
         Self { gate, turns, public_turns, deadline, meters: Arc::new(meters) }
     }
-}
 
-impl FrontLayer {
     /// A turn to work on a call, given back when it is answered.
     fn turn(&self, access: &Access) -> Result<Turn, Error> {
         let take = |turns: &Arc<Semaphore>| turns.clone().try_acquire_owned().map_err(|_| Error::Overloaded);

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tenantry::app::usage::accounts::{hear, recall_fenced};
 use tenantry::decide::quota::timer::SystemTimer;
 use tenantry::decide::quota::{Engine, Item, Outcome, Settings, Timer as _};
 use tenantry::domain::id::TenantId;
 use tenantry::store::quota::accounts::{self, LimitWish, Owner};
-use tenantry::store::quota::{Listener, QuotaRows, Rows as _, Signal};
+use tenantry::store::quota::{QuotaRows, Rows as _};
 use tenantry::store::{InTenant, OpenError, Store};
 use tenantry::time::{Clock as _, SystemClock};
 use tokio::runtime::{Builder, Handle};
@@ -39,6 +40,9 @@ const SETTINGS: Settings = Settings {
 
 /// How long a client waits for a server.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a directory may be locked by a server that was ended.
+const TO_BE_FREE: Duration = Duration::from_secs(10);
 
 /// Where the rows are.
 #[derive(Clone)]
@@ -71,13 +75,18 @@ impl Place {
                 let opened = Store::open_postgres(&through(app), &through(system), &through(meter), 2).await;
                 opened.expect("opens")
             }
-            Self::Sqlite(directory) => loop {
+            Self::Sqlite(directory) => {
                 // The connections of the one before end a moment after it.
-                match Store::open_sqlite(directory).await {
-                    Err(OpenError::Locked(_)) => tokio::task::yield_now().await,
-                    opened => break opened.expect("opens"),
-                }
-            },
+                let opened = async {
+                    loop {
+                        match Store::open_sqlite(directory).await {
+                            Err(OpenError::Locked(_)) => tokio::task::yield_now().await,
+                            opened => break opened.expect("opens"),
+                        }
+                    }
+                };
+                tokio::time::timeout(TO_BE_FREE, opened).await.expect("the directory is left by the one before")
+            }
         }
     }
 }
@@ -196,33 +205,9 @@ impl Inner {
         tokio::spawn(async move { waiting.run_waiting().await });
         tokio::spawn(async move { keeper.run_keeper().await });
         let (fencing, own) = (engine.clone(), rows.rows.clone());
-        tokio::spawn(async move {
-            loop {
-                let accounts = own.0.recalls.next().await;
-                fencing.recall(&accounts);
-                own.tell(Signal::Recall, &accounts).await;
-            }
-        });
+        tokio::spawn(async move { recall_fenced(&own, &fencing).await });
         let of_others = rows.rows.clone();
-        tokio::spawn(async move {
-            loop {
-                match of_others.listen().await {
-                    Ok(None) => return,
-                    Ok(Some(listener)) => hear(listener, &hearing).await,
-                    // Its connection was cut.
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            }
-        });
+        tokio::spawn(async move { hear(&of_others, &hearing).await });
         Self { engine, timer, rows }
-    }
-}
-
-async fn hear(mut listener: Listener, engine: &Engine<TrapRows, SystemTimer>) {
-    while let Ok((signal, accounts)) = listener.next().await {
-        match signal {
-            Signal::Recall => engine.recall(&accounts),
-            Signal::Returned => engine.returned(&accounts),
-        }
     }
 }

@@ -136,15 +136,8 @@ async fn a_preview_says_who_would_be_over_a_limit_and_changes_nothing(t: Bed) {
     t.member(&large, "member").await;
     t.member(&lowered, "member").await;
     for (tenant, metric, limit) in [(&granted, "quizzes", 60), (&lowered, "quizzes", 8), (&lowered, "members", 1)] {
-        let value = Some(v1::set_limit_override_request::Value::Limit(limit));
-        let request = v1::SetLimitOverrideRequest {
-            tenant: tenant.id.clone(),
-            metric: metric.to_owned(),
-            value,
-            reason: "as agreed".to_owned(),
-            ..Default::default()
-        };
-        t.operator().tenants.set_limit_override(request).await.expect("is set");
+        let value = v1::set_limit_override_request::Value::Limit(limit);
+        t.set_limit(tenant, metric, value).await;
     }
     let over = async |rest: &str| {
         let toml = with("[plans.free.limits]\nquizzes = 100", rest);

@@ -16,6 +16,7 @@ use tenantry::domain::period::Period;
 use tenantry::rpc::v1;
 use tenantry::rpc::v1::auth_service_client::AuthServiceClient;
 use tenantry::rpc::v1::membership_service_client::MembershipServiceClient;
+use tenantry::rpc::v1::set_limit_override_request::Value as Much;
 use tenantry::rpc::v1::tenant_service_client::TenantServiceClient;
 use tenantry::rpc::v1::usage_service_client::UsageServiceClient;
 use tenantry::telemetry::Telemetry;
@@ -395,13 +396,12 @@ impl Bed {
 
     /// Gives a tenant so many seats, beside its plan's.
     pub(crate) async fn set_seats(&self, tenant: &Tenant, seats: i64) {
-        let request = v1::SetLimitOverrideRequest {
-            tenant: tenant.id.clone(),
-            metric: "members".to_owned(),
-            value: Some(v1::set_limit_override_request::Value::Limit(seats)),
-            ..Default::default()
-        };
-        self.operator().tenants.set_limit_override(request).await.expect("sets the seats");
+        self.set_limit(tenant, "members", Much::Limit(seats)).await;
+    }
+
+    /// Gives a tenant another limit than its plan's.
+    pub(crate) async fn set_limit(&self, tenant: &Tenant, metric: &str, value: Much) {
+        self.operator().set_limit(tenant, metric, value).await;
     }
 
     /// Makes somebody a member, by the operator, who is under no rate.
@@ -533,6 +533,17 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// Gives a tenant another limit than its plan's; for operators.
+    pub(crate) async fn set_limit(&mut self, tenant: &Tenant, metric: &str, value: Much) {
+        let request = v1::SetLimitOverrideRequest {
+            tenant: tenant.id.clone(),
+            metric: metric.to_owned(),
+            value: Some(value),
+            ..Default::default()
+        };
+        self.tenants.set_limit_override(request).await.expect("sets the limit");
+    }
+
     pub(crate) fn new(channel: Channel, headers: Headers) -> Self {
         Self {
             auth: AuthServiceClient::with_interceptor(channel.clone(), headers.clone()),

@@ -5,8 +5,8 @@ use futures::future::join_all;
 use tenantry::rpc::v1;
 use tonic::Code;
 
-use crate::harness::{Bed, Tenant, amounts, assert_refused, on_both_engines, until, wrong_fields};
-use crate::metering::{ask, product, service, unique_id, usage};
+use crate::harness::{Bed, Tenant, amounts, assert_refused, on_both_engines, request_id, until, wrong_fields};
+use crate::metering::{ask, product, service, usage};
 
 on_both_engines! {
     a_reservation_is_committed_in_part_and_the_rest_comes_back
@@ -54,7 +54,7 @@ async fn a_reservation_is_committed_in_part_and_the_rest_comes_back(t: &Bed) {
     assert_refused(service.usage.release_reservation(release).await, Code::FailedPrecondition, "HOLD_CLOSED");
     let tokens = usage(&mut service, &acme, "tokens").await;
     assert_eq!((tokens.used, tokens.reserved), (30, 0));
-    let nothing = v1::ReleaseReservationRequest { reservation_id: unique_id(), tenant: acme.id.clone() };
+    let nothing = v1::ReleaseReservationRequest { reservation_id: request_id(), tenant: acme.id.clone() };
     assert_refused(service.usage.release_reservation(nothing).await, Code::NotFound, "HOLD_NOT_FOUND");
 }
 
@@ -184,7 +184,7 @@ async fn slots_are_held_by_heartbeats(t: &Bed) {
     t.clock.advance(TimeDelta::seconds(40));
     let beat = v1::HeartbeatSlotsRequest {
         tenant: acme.id.clone(),
-        slot_ids: vec![ids[1].clone(), ids[0].clone(), unique_id()],
+        slot_ids: vec![ids[1].clone(), ids[0].clone(), request_id()],
         ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
     };
     let results = service.usage.heartbeat_slots(beat).await.unwrap().into_inner().results;

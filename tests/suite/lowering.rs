@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Bed, Clients, Engine, Tenant, amounts, on_both_engines, request_id, until};
+use crate::harness::{Bed, Clients, Engine, Tenant, amounts, on_both_engines, until};
 
 on_both_engines! {
     a_lower_limit_takes_back_every_lease
@@ -86,14 +86,7 @@ impl Scene {
     }
 
     pub(crate) async fn limit(&self, metric: &str, value: Much) {
-        let request = v1::SetLimitOverrideRequest {
-            tenant: self.acme.id.clone(),
-            request_id: request_id(),
-            metric: metric.to_owned(),
-            value: Some(value),
-            ..Default::default()
-        };
-        self.first().operator().tenants.set_limit_override(request).await.expect("another limit");
+        self.first().set_limit(&self.acme, metric, value).await;
     }
 
     pub(crate) async fn change_plan(&self, plan: &str) {

@@ -9,7 +9,9 @@ use tenantry::rpc::v1::set_gauge_request::Change;
 use tenantry::time::Clock as _;
 use tonic::Code;
 
-use crate::harness::{Bed, Clients, Tenant, amounts, assert_refused, on_both_engines, unique, until, wrong_fields};
+use crate::harness::{
+    Bed, Clients, Tenant, amounts, assert_refused, on_both_engines, request_id, unique, until, wrong_fields,
+};
 use crate::holds::slot;
 use crate::recording::event;
 
@@ -104,8 +106,14 @@ async fn all_kinds_of_metrics_are_counted(t: &Bed) {
     assert_eq!(wrong_fields(slots), ["amounts"]);
 }
 
-pub(crate) fn unique_id() -> String {
-    crate::harness::request_id()
+/// A gauge, storage, that is set.
+pub(crate) fn set_storage(tenant: &Tenant, value: i64) -> v1::SetGaugeRequest {
+    v1::SetGaugeRequest {
+        tenant: tenant.id.clone(),
+        metric: "storage".to_owned(),
+        change: Some(Change::Value(value)),
+        ..Default::default()
+    }
 }
 
 async fn a_key_stands_for_all_that_was_asked(t: &Bed) {
@@ -148,12 +156,6 @@ async fn a_key_stands_for_all_that_was_asked(t: &Bed) {
 async fn what_was_forfeited_without_need_comes_back(t: &Bed) {
     let (t, acme) = product(t).await;
     let mut service = service(&t).await;
-    let set = |value: i64| v1::SetGaugeRequest {
-        tenant: acme.id.clone(),
-        metric: "storage".to_owned(),
-        change: Some(Change::Value(value)),
-        ..Default::default()
-    };
     let promised = v1::ConsumeRequest { ack_level: v1::AckLevel::Leased.into(), ..ask(&acme, &[("storage", 1)], "") };
     let forfeited = "select cast(sum(forfeited) as bigint) from quota_account where tenant_id = $1";
     let mut most = 0;
@@ -161,7 +163,7 @@ async fn what_was_forfeited_without_need_comes_back(t: &Bed) {
         for _ in 0..10 {
             service.usage.consume(promised.clone()).await.unwrap();
         }
-        service.usage.set_gauge(set(10)).await.unwrap();
+        service.usage.set_gauge(set_storage(&acme, 10)).await.unwrap();
         let rows: Vec<(i64,)> = t.rows(forfeited, &acme.id).await;
         most = most.max(rows[0].0);
     }
@@ -238,13 +240,7 @@ async fn a_refund_takes_a_gauge_no_lower_than_it_is(t: &Bed) {
     let (t, acme) = product(t).await;
     let mut service = service(&t).await;
     service.usage.consume(ask(&acme, &[("storage", 600)], "big")).await.unwrap();
-    let set = v1::SetGaugeRequest {
-        tenant: acme.id.clone(),
-        metric: "storage".to_owned(),
-        change: Some(Change::Value(100)),
-        ..Default::default()
-    };
-    service.usage.set_gauge(set).await.unwrap();
+    service.usage.set_gauge(set_storage(&acme, 100)).await.unwrap();
     let refund =
         v1::RefundRequest { tenant: acme.id.clone(), event_key: "big".to_owned(), ..v1::RefundRequest::default() };
     let told = service.usage.refund(refund.clone()).await.unwrap().into_inner();
@@ -409,7 +405,7 @@ async fn quota_is_checked_without_being_used(t: &Bed) {
     assert_eq!((no.shortages[0].metric.as_str(), no.shortages[0].amount, no.shortages[0].limit), ("ever", 8, 7));
     assert_eq!(usage(&mut viewer, &acme, "ever").await.used, 0);
     let mut service = service(&t).await;
-    let id = unique_id();
+    let id = request_id();
     for (user_id, api_key_id, reason) in
         [(id.clone(), String::new(), "MEMBER_NOT_FOUND"), (String::new(), id, "KEY_NOT_FOUND")]
     {

@@ -439,16 +439,6 @@ async fn grace_is_on_rate_and_burst_and_what_is_not_limited_has_none(t: &Bed) {
     }
 }
 
-async fn set_limit(mut operator: Clients, tenant: &Tenant, metric: &str, value: v1::set_limit_override_request::Value) {
-    let request = v1::SetLimitOverrideRequest {
-        tenant: tenant.id.clone(),
-        metric: metric.to_owned(),
-        value: Some(value),
-        ..Default::default()
-    };
-    operator.tenants.set_limit_override(request).await.unwrap();
-}
-
 async fn a_limit_that_changes_holds_at_once(t: &Bed) {
     use v1::set_limit_override_request::Value;
     let (t, acme) = product(t).await;
@@ -456,33 +446,33 @@ async fn a_limit_that_changes_holds_at_once(t: &Bed) {
     consume(&mut service, &acme, &[("pings", 2)]).await.unwrap();
     wait(consume(&mut service, &acme, &[("pings", 1)]).await, &["pings"]);
     // More is there at once; what was used stays used. The burst goes with the rate where the plan names none.
-    set_limit(t.operator(), &acme, "pings", Value::Limit(600)).await;
+    t.set_limit(&acme, "pings", Value::Limit(600)).await;
     let view = consume(&mut service, &acme, &[("pings", 598)]).await.unwrap().remove(0);
     assert_eq!((view.limit, view.burst, view.source()), (Some(600), Some(600), v1::EntitlementSource::Override));
     // Less keeps nobody waiting for what was used of more: all of the lower burst is used.
-    set_limit(t.operator(), &acme, "pings", Value::Limit(4)).await;
+    t.set_limit(&acme, "pings", Value::Limit(4)).await;
     let told = wait(consume(&mut service, &acme, &[("pings", 1)]).await, &["pings"]);
     assert!(told <= TimeDelta::seconds(15), "{told}");
     assert_eq!(used(&mut service, &acme, "pings").await, 4);
     t.clock.advance(told);
     consume(&mut service, &acme, &[("pings", 1)]).await.unwrap();
-    set_limit(t.operator(), &acme, "pings", Value::Limit(0)).await;
+    t.set_limit(&acme, "pings", Value::Limit(0)).await;
     never(consume(&mut service, &acme, &[("pings", 1)]).await);
-    set_limit(t.operator(), &acme, "pings", Value::Unlimited(true)).await;
+    t.set_limit(&acme, "pings", Value::Unlimited(true)).await;
     consume(&mut service, &acme, &[("pings", 1_000_000)]).await.unwrap();
-    set_limit(t.operator(), &acme, "pings", Value::Remove(true)).await;
+    t.set_limit(&acme, "pings", Value::Remove(true)).await;
     let limits = t.operator().tenants.list_limits(v1::ListLimitsRequest { tenant: acme.id.clone() }).await.unwrap();
     let limits = limits.into_inner().limits.into_iter().map(|limit| (limit.metric, (limit.limit, limit.burst)));
     let limits: std::collections::HashMap<_, _> = limits.collect();
     assert_eq!((limits["pings"], limits["calls"]), ((Some(2), Some(2)), (Some(1), Some(3))));
     assert_eq!((limits["free"], limits["tokens"]), ((None, None), (Some(10), None)));
     // An override changes the rate and leaves the plan's burst.
-    set_limit(t.operator(), &acme, "calls", Value::Limit(2)).await;
+    t.set_limit(&acme, "calls", Value::Limit(2)).await;
     consume(&mut service, &acme, &[("calls", 3)]).await.unwrap();
     let told = wait(consume(&mut service, &acme, &[("calls", 1)]).await, &["calls"]);
     assert!(told <= TimeDelta::seconds(30), "{told}");
     // So does another plan, at once.
-    set_limit(t.operator(), &acme, "calls", Value::Remove(true)).await;
+    t.set_limit(&acme, "calls", Value::Remove(true)).await;
     let change = v1::ChangePlanRequest { tenant: acme.id.clone(), plan: "q".to_owned(), ..Default::default() };
     t.operator().tenants.change_plan(change).await.unwrap();
     let view = consume(&mut service, &acme, &[("calls", 2)]).await.unwrap().remove(0);
@@ -600,7 +590,7 @@ async fn two_servers_share_a_rate_and_the_one_that_is_left_has_all_of_it() {
 
     // An override that is set at one of them is soon known to the other.
     consume(&mut here, &acme, &[("pings", 1)]).await.unwrap();
-    set_limit(other.operator(), &acme, "pings", v1::set_limit_override_request::Value::Limit(100)).await;
+    other.operator().set_limit(&acme, "pings", v1::set_limit_override_request::Value::Limit(100)).await;
     let asked = ask(&acme, &[("pings", 40)], "");
     until("the override holds here", || {
         let (mut here, asked) = (here.clone(), asked.clone());

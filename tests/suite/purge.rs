@@ -124,13 +124,7 @@ async fn full_tenant(t: &Bed) -> crate::harness::Tenant {
     crate::impersonation::in_place(t, &acme, &acme.owner.id).await;
     let mut operator = t.operator();
     operator.tenants.record_billing_event(billing).await.unwrap();
-    let limit = v1::SetLimitOverrideRequest {
-        tenant: acme.id.clone(),
-        metric: "quizzes".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(500)),
-        ..Default::default()
-    };
-    operator.tenants.set_limit_override(limit).await.unwrap();
+    t.set_limit(&acme, "quizzes", v1::set_limit_override_request::Value::Limit(500)).await;
     t.spoils(&acme.id);
     for row in OF_THE_LANES {
         t.execute(row, &acme.id).await;

@@ -6,8 +6,8 @@ use tenantry::rpc::v1;
 use tenantry::time::Clock as _;
 use tonic::Code;
 
-use crate::harness::{Bed, amounts, assert_refused, on_both_engines, until};
-use crate::metering::{ask, product, service, unique_id, usage};
+use crate::harness::{Bed, amounts, assert_refused, on_both_engines, request_id, until};
+use crate::metering::{ask, product, service, usage};
 use crate::rows::connect_sqlite;
 use crate::startup::run;
 
@@ -61,7 +61,7 @@ async fn a_wrong_event_stops_no_other(t: &Bed) {
         of(v1::UsageDetails { attributes: many, ..Default::default() }),
         of(v1::UsageDetails { attributes: long, ..Default::default() }),
         of(v1::UsageDetails { user_id: other.owner.id.clone(), ..Default::default() }),
-        of(v1::UsageDetails { api_key_id: unique_id(), ..Default::default() }),
+        of(v1::UsageDetails { api_key_id: request_id(), ..Default::default() }),
         of(v1::UsageDetails { endpoint: "x".repeat(129), ..Default::default() }),
         of(v1::UsageDetails { status_code: 1000, ..Default::default() }),
         event(&[("ever", 1)], "tenantry:mine"),

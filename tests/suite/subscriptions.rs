@@ -209,14 +209,7 @@ async fn a_downgrade_is_refused_forced_or_waits(t: &Bed) {
     assert_eq!(quota.iter().map(|v| v.subject.as_str()).collect::<Vec<_>>(), ["quizzes", "members"]);
     assert_refused::<v1::ChangePlanResponse>(Err(refused), Code::FailedPrecondition, "PLAN_EXCEEDED");
     // An override that holds counts instead of the plan's number.
-    let own = v1::SetLimitOverrideRequest {
-        tenant: acme.id.clone(),
-        metric: "quizzes".to_owned(),
-        value: Some(v1::set_limit_override_request::Value::Limit(50)),
-        reason: "kindness".to_owned(),
-        ..Default::default()
-    };
-    operator.tenants.set_limit_override(own).await.unwrap();
+    t.set_limit(&acme, "quizzes", v1::set_limit_override_request::Value::Limit(50)).await;
     let only = v1::ChangePlanRequest { validate_only: true, ..change("free") };
     let shown = clients.tenants.change_plan(only).await.unwrap().into_inner();
     assert_eq!(shown.exceeded.iter().map(|e| e.metric.as_str()).collect::<Vec<_>>(), ["members"]);

@@ -2,14 +2,13 @@
 
 use futures::future::join_all;
 use tenantry::rpc::v1;
-use tenantry::rpc::v1::set_gauge_request::Change;
 use tenantry::rpc::v1::set_limit_override_request::Value as Much;
 use tonic::Code;
 
 use crate::harness::{
     Bed, Clients, Engine, Tenant, amounts, assert_refused, on_both_engines, request_id, until, wrong_fields,
 };
-use crate::metering::{product, service};
+use crate::metering::{product, service, set_storage};
 
 on_both_engines! {
     thresholds_are_shown_and_set
@@ -174,12 +173,7 @@ async fn a_new_period_is_told_of_again(t: Bed) {
 async fn a_gauge_that_is_set_reaches_its_thresholds(t: Bed) {
     let (t, acme) = product(&t).await;
     let mut service = service(&t).await;
-    let set = |value: i64| v1::SetGaugeRequest {
-        tenant: acme.id.clone(),
-        metric: "storage".to_owned(),
-        change: Some(Change::Value(value)),
-        ..Default::default()
-    };
+    let set = |value| set_storage(&acme, value);
     service.usage.set_gauge(set(790)).await.unwrap();
     service.usage.set_gauge(set(850)).await.unwrap();
     service.usage.set_gauge(set(900)).await.unwrap();
@@ -193,14 +187,7 @@ async fn a_higher_limit_can_be_reached_as_well(t: Bed) {
     let mut owner = t.with_token(&acme.owner.token);
     owner.usage.consume(ask(&acme, 100)).await.unwrap();
     until_told(&t, &acme, &["100", "80"]).await;
-    let higher = v1::SetLimitOverrideRequest {
-        tenant: acme.id.clone(),
-        request_id: request_id(),
-        metric: "quizzes".to_owned(),
-        value: Some(Much::Limit(1000)),
-        ..Default::default()
-    };
-    t.operator().tenants.set_limit_override(higher).await.unwrap();
+    t.set_limit(&acme, "quizzes", Much::Limit(1000)).await;
     owner.usage.consume(ask(&acme, 699)).await.unwrap();
     assert_eq!(told(&t, &acme).await.0, ["100", "80"], "of the new limit 79 percent are used");
     owner.usage.consume(ask(&acme, 1)).await.unwrap();

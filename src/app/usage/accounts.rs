@@ -32,10 +32,10 @@ use crate::entropy;
 use crate::error::Error;
 use crate::store::marks::Tag;
 use crate::store::quota::accounts::{self, Account, LimitWish, Owner};
-use crate::store::quota::{QuotaRows, Rows as _, Signal};
+use crate::store::quota::{QuotaRows, Rows, Signal};
 use crate::store::scoped::{self, RunsIn};
 use crate::store::tx::{OfTenant, Statement};
-use crate::store::{InTenant, Scoped, Store, TenantTx, entitlements, settings, tenants};
+use crate::store::{InTenant, Scoped, TenantTx, entitlements, settings, tenants};
 use crate::time::Timestamp;
 
 /// Percents of a limit of which owners are told unless the tenant says otherwise.
@@ -105,35 +105,33 @@ impl Quota {
     pub(super) fn deadline(&self, after: Duration) -> Micros {
         self.timer.now() + u64::try_from(after.as_micros()).unwrap_or(u64::MAX / 2)
     }
+}
 
-    /// Hears what other servers say of leases, for as long as the server runs.
-    pub async fn hear(&self, store: &Arc<Store>) {
-        let rows = QuotaRows(store.clone());
-        loop {
-            match rows.listen().await {
-                Ok(None) => return,
-                Ok(Some(mut listener)) => {
-                    while let Ok((signal, accounts)) = listener.next().await {
-                        match signal {
-                            Signal::Recall => self.engine.recall(&accounts),
-                            Signal::Returned => self.engine.returned(&accounts),
-                        }
+/// Hears what other servers say of leases, for as long as the server runs.
+pub async fn hear<R: Rows, T: Timer>(rows: &QuotaRows, engine: &Engine<R, T>) {
+    loop {
+        match rows.listen().await {
+            Ok(None) => return,
+            Ok(Some(mut listener)) => {
+                while let Ok((signal, accounts)) = listener.next().await {
+                    match signal {
+                        Signal::Recall => engine.recall(&accounts),
+                        Signal::Returned => engine.returned(&accounts),
                     }
                 }
-                Err(error) => tracing::debug!(%error, "other servers cannot be heard"),
             }
-            tokio::time::sleep(HEAR_AGAIN).await;
+            Err(error) => tracing::debug!(%error, "other servers cannot be heard"),
         }
+        tokio::time::sleep(HEAR_AGAIN).await;
     }
 }
 
 /// Has leases that were taken back by changes of limits and gauges looked after at once, wherever they were: of what was
 /// forfeited with them, whoever made promises knows how much was promised, and gives back the rest.
-pub async fn recall_fenced(app: &App) {
-    let rows = QuotaRows(app.store.clone());
+pub async fn recall_fenced<R: Rows, T: Timer>(rows: &QuotaRows, engine: &Engine<R, T>) {
     loop {
-        let accounts = app.store.recalls.next().await;
-        app.quota.engine.recall(&accounts);
+        let accounts = rows.0.recalls.next().await;
+        engine.recall(&accounts);
         rows.tell(Signal::Recall, &accounts).await;
     }
 }

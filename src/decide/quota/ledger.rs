@@ -190,7 +190,9 @@ impl Ledger {
             if promises {
                 self.hold(&mut entry, lane, class, now);
                 entry.promised = true;
-                if let Some(leader) = self.inflight.get_mut(&entry.item.key) {
+                if entry.item.is_keyed
+                    && let Some(leader) = self.inflight.get_mut(&entry.item.key)
+                {
                     leader.promised = true;
                 }
                 if let Some(answer) = entry.answer.take() {
@@ -365,10 +367,11 @@ impl Ledger {
 
     /// Whether the event that is to be given back was not found because it is a promise that is on its way.
     fn may_find_more(&self, entry: &Entry, planned: &Planned) -> bool {
-        let Action::Refund { of, .. } = &entry.item.action else { return false };
+        let (Action::Refund { of, .. }, Planned::Unsettled(Outcome::NotFound)) = (&entry.item.action, planned) else {
+            return false;
+        };
         let of = EventKey { tenant: entry.item.key.tenant, key: of.clone() };
-        let is_lost = matches!(planned, Planned::Unsettled(Outcome::NotFound));
-        is_lost && self.inflight.get(&of).is_some_and(|leader| leader.promised)
+        self.inflight.get(&of).is_some_and(|leader| leader.promised)
     }
 
     fn is_followed(&self, entry: &Entry) -> bool {

@@ -112,24 +112,22 @@ impl Lane {
 
     /// The operations that are due beside these items, with the epochs that are known now.
     pub(super) fn take_ops(&mut self, entries: &[super::Entry]) -> Vec<Op> {
-        let spent = |account| self.lost.get(&account).map_or(0, |lost| lost.spent);
-        let absolve = |account| Op::Absolve { account, known: 0, owed: spent(account) };
-        let absolutions = std::mem::take(&mut self.absolutions).into_iter().map(absolve);
-        let ops: Vec<Op> = std::mem::take(&mut self.ops).into_values().chain(absolutions).collect();
+        let (ops, absolutions) = (std::mem::take(&mut self.ops), std::mem::take(&mut self.absolutions));
         let epoch = |key| self.leases.get(&key).map_or(0, |lease| lease.epoch);
         let with_epoch = |op| match op {
             Op::Grant { account, class, wanted, .. } => {
                 Op::Grant { account, class, wanted, known: epoch((account, class)) }
             }
-            Op::Absolve { account, owed, .. } => {
-                let promised = entries.iter().chain(&self.queue).filter(|entry| entry.promised);
-                let charges = promised.flat_map(|entry| &entry.item.charges);
-                let owed = owed + charges.filter(|c| c.account == account).map(|c| c.amount).sum::<i64>();
-                Op::Absolve { account, known: epoch((account, Class::Leased)), owed }
-            }
-            Op::Return { .. } => op,
+            op => op,
         };
-        ops.into_iter().map(with_epoch).collect()
+        let absolve = |account| {
+            let spent = self.lost.get(&account).map_or(0, |lost| lost.spent);
+            let promised = entries.iter().chain(&self.queue).filter(|entry| entry.promised);
+            let charges = promised.flat_map(|entry| &entry.item.charges);
+            let promised: i64 = charges.filter(|charge| charge.account == account).map(|charge| charge.amount).sum();
+            Op::Absolve { account, known: epoch((account, Class::Leased)), owed: spent + promised }
+        };
+        ops.into_values().map(with_epoch).chain(absolutions.into_iter().map(absolve)).collect()
     }
 
     /// Whether there is nothing to commit.
