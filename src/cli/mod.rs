@@ -9,6 +9,7 @@ mod catalogue;
 mod completions;
 mod confirm;
 mod connect;
+mod cores;
 mod doctor;
 mod domain;
 mod error;

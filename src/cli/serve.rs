@@ -10,12 +10,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 use super::CliError;
+use super::cores::{Cores, Served};
 use super::pulse::{beat, pulse, tell, write_noted};
 use crate::app::App;
 use crate::app::activity::Activity;
@@ -88,7 +88,7 @@ pub struct Running {
     app: Arc<App>,
     stop_grpc: oneshot::Sender<()>,
     stop_http: oneshot::Sender<()>,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    cores: Cores,
     telling: JoinHandle<std::io::Result<()>>,
     pulse: JoinHandle<()>,
     noted: JoinHandle<()>,
@@ -119,7 +119,7 @@ pub(super) async fn run(config: Serve) -> Result<(), CliError> {
     tokio::select! {
         () = stop => {}
         // A listener that ends by itself is a failure, not a stop.
-        ended = &mut server.serving => {
+        ended = &mut server.cores.serving => {
             return Err(CliError::Failed(format!("the gRPC port closed by itself: {ended:?}")));
         }
     }
@@ -144,10 +144,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let grpc_address = grpc.local_addr()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let router = router(config, app.clone())?.add_service(health);
-    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-    let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
-        let _ = grpc_stopped.await;
-    }));
+    let cores = Cores::serve(grpc, &router, config.serving_threads, grpc_stopped)?;
 
     let plain = listen(config.http_listen).await?;
     let http_address = plain.local_addr()?;
@@ -174,7 +171,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         app,
         stop_grpc,
         stop_http,
-        serving,
+        cores,
         telling,
         pulse,
         noted,
@@ -256,15 +253,16 @@ impl Running {
     }
 
     /// Stops: says that it is not ready, finishes what is under way, closes the database.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.pulse.abort();
         // What a job was in the middle of is rolled back, and done by whoever claims it next.
         self.jobs.abort();
         self.upkeep.abort();
         // Letters under way are finished: what is cut off is sent again.
         let _ = self.stop_lanes.send(true);
+        let lanes = std::mem::take(&mut self.lanes);
         let lanes = async {
-            for lane in self.lanes {
+            for lane in lanes {
                 let _ = lane.await;
             }
         };
@@ -274,7 +272,7 @@ impl Running {
         let _ = self.upkeep.await;
         tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
-        if tokio::time::timeout(self.drain, self.serving).await.is_err() {
+        if tokio::time::timeout(self.drain, &mut self.cores.serving).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         let _ = tokio::time::timeout(LANES_FINISH, lanes).await;
@@ -439,13 +437,7 @@ fn attempt_limits(config: &Serve) -> AttemptLimits {
 }
 
 /// Everything that gRPC serves, behind the front and the gate.
-fn router(
-    config: &Serve,
-    app: Arc<App>,
-) -> Result<
-    tonic::transport::server::Router<tower::layer::util::Stack<FrontLayer, tower::layer::util::Identity>>,
-    CliError,
-> {
+fn router(config: &Serve, app: Arc<App>) -> Result<Served, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
     let streams = Arc::new(Semaphore::new((config.max_concurrent_requests / 16).max(1)));
     let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone(), streams });

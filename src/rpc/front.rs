@@ -118,21 +118,20 @@ where
                 Ok(if unknown { in_our_words(response) } else { response })
             });
         };
-        Box::pin(async move {
-            let request_id = entropy::id(shared.gate.app.clock.now());
-            let span = tracing::info_span!(
-                "rpc",
-                method = access.name(),
-                request_id = %request_id,
-                tenant = field::Empty,
-                caller = "anonymous",
-                caller_id = field::Empty,
-                otel.kind = "server",
-            );
-            crate::telemetry::continue_trace(&span, request.headers());
-            let work = answer(shared, access, request_id, inner, request);
-            REQUEST_ID.scope(request_id, work).instrument(span).await
-        })
+        let request_id = entropy::id(shared.gate.app.clock.now());
+        let span = tracing::info_span!(
+            "rpc",
+            method = access.name(),
+            request_id = %request_id,
+            tenant = field::Empty,
+            caller = "anonymous",
+            caller_id = field::Empty,
+            otel.kind = "server",
+        );
+        crate::telemetry::continue_trace(&span, request.headers());
+        // Boxed before it is wrapped: each wrapper would move it once more, and it is kilobytes.
+        let work = Box::pin(answer(shared, access, request_id, inner, request));
+        Box::pin(REQUEST_ID.scope(request_id, work).instrument(span))
     }
 }
 
@@ -151,7 +150,7 @@ where
     let result = match (shared.turn(access), deadline(request.headers(), bound)) {
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(turn), Ok(deadline)) => {
-            let work = async {
+            let work = std::pin::pin!(async {
                 let (mut parts, body) = request.into_parts();
                 parts.extensions.insert(turn.clone());
                 parts.extensions.insert(Deadline(started + deadline));
@@ -159,7 +158,7 @@ where
                     Ok(()) => inner.call(Request::from_parts(parts, body)).await.map(Ok),
                     Err(error) => Ok(Err(error)),
                 }
-            };
+            });
             match tokio::time::timeout(deadline, work).await {
                 Ok(done) => done?,
                 Err(_) => Err(Error::DeadlineExceeded),

@@ -50,7 +50,9 @@ macro_rules! served {
                 &self,
                 request: tonic::Request<v1::$request>,
             ) -> Result<tonic::Response<v1::$response>, tonic::Status> {
-                crate::rpc::status::respond($file::$method(self, request)).await
+                // Not by way of a function: each would move the future of the method once more, and those are large.
+                let answered = $file::$method(self, request).await;
+                answered.map(tonic::Response::new).map_err(|error| crate::rpc::status::status(&error))
             })*
 
             $($($streams)*)?
