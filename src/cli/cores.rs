@@ -5,6 +5,7 @@
 //! Connections are handed out in turn. Many listeners on one port would leave that to a hash of the addresses, which with
 //! few and long connections, as backends have, gives one core most of the work.
 
+use std::io::ErrorKind;
 use std::net::TcpStream as Accepted;
 use std::time::Duration;
 
@@ -74,34 +75,41 @@ impl Cores {
                 _ = stop => {}
             }
             drop((listener, stopping));
+            let mut all = Ok(());
             for end in ends {
-                let ended = end.await.map_err(|_| "a thread that served is gone".to_owned())?;
-                ended.map_err(|e| e.to_string())?;
+                let ended = end.await.map_err(|_| "a thread that served is gone".to_owned());
+                all = all.and(ended.and_then(|ended| ended.map_err(|e| e.to_string())));
             }
-            Ok(())
+            all
         });
         Ok(Self { serving, _alive: alive })
     }
 }
 
-/// Hands connections out, until there is nobody to take one.
+/// Hands connections out in turn, but for cores that have not taken over what they were given, until one of them is gone.
 async fn accept(listener: &TcpListener, queues: &[mpsc::Sender<Accepted>]) {
-    for queue in queues.iter().cycle() {
-        let connection = loop {
-            match listener
-                .accept()
-                .await
-                .and_then(|(stream, _)| stream.set_nodelay(true).and_then(|()| stream.into_std()))
-            {
-                Ok(connection) => break connection,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(AGAIN).await;
-                }
+    let mut turn = 0;
+    loop {
+        let connection = match listener.accept().await {
+            Ok((stream, _)) => stream.set_nodelay(true).and_then(|()| stream.into_std()),
+            // Its peer's doing: others wait for nothing.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
         };
-        if queue.send(connection).await.is_err() {
+        let Ok(connection) = connection else { continue };
+        if queues.iter().any(mpsc::Sender::is_closed) {
             return;
+        }
+        turn += 1;
+        let mut in_turn = (0..queues.len()).map(|step| &queues[(turn + step) % queues.len()]);
+        match in_turn.find_map(|queue| queue.try_reserve().ok()) {
+            Some(place) => place.send(connection),
+            None if queues[turn % queues.len()].send(connection).await.is_err() => return,
+            None => {}
         }
     }
 }
