@@ -56,9 +56,11 @@ fn access_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         let repeatable = method.input().get_field_by_name("request_id").is_some();
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let takes_stream = method.is_client_streaming();
+        let tells_revision = method.output().get_field_by_name("revision").is_some();
         writeln!(
             table,
-            "    Access {{ path: {path:?}, repeatable: {repeatable}, takes_stream: {takes_stream}, {rule} }},"
+            "    Access {{ path: {path:?}, repeatable: {repeatable}, takes_stream: {takes_stream}, \
+             tells_revision: {tells_revision}, {rule} }},"
         )?;
     }
     table.push_str("]\n");
@@ -103,8 +105,10 @@ fn rule(access: &DynamicMessage) -> Result<String, String> {
         );
     }
     let of_members = who.starts_with("Who::Permission");
-    if of_members && tenant != "TenantRule::Required" {
-        return Err("a permission is held in a tenant: `permission` needs TENANT_RULE_REQUIRED".into());
+    if of_members && (tenant == "TenantRule::None" || (tenant == "TenantRule::Optional" && flag("writes"))) {
+        let problem = "a permission is held in a tenant: `permission` needs TENANT_RULE_REQUIRED, or, for what services and \
+                       operators may read of all tenants, TENANT_RULE_OPTIONAL";
+        return Err(problem.into());
     }
     if tenant == "TenantRule::Required" && matches!(who.as_str(), "Who::Public" | "Who::SignedIn") {
         return Err("whoever acts in a tenant needs a permission there: say `permission`".into());

@@ -1,6 +1,7 @@
 //! What is known of a call: who makes it, when, from where, in which tenant. Built by the gate; everything below takes
 //! it as an argument.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use crate::domain::api_key::{ApiKey, OperatorScope};
 use crate::domain::catalogue::Catalogue;
+use crate::domain::cursor::Cursor;
 use crate::domain::id::{PlatformKeyId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::role::{Permissions, Rank, RoleNames, Roles};
@@ -19,6 +21,23 @@ use crate::domain::tenant::{SuspendedBy, Tenant};
 use crate::domain::user::User;
 use crate::entropy;
 use crate::time::Timestamp;
+
+tokio::task_local! {
+    /// Where the call that is being answered has left the change feed.
+    pub static WRITTEN: Cell<Written>;
+}
+
+/// What a call has written of what others may have in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Written {
+    /// Nothing so far.
+    #[default]
+    Nothing,
+    /// Something, up to here.
+    UpTo(Cursor),
+    /// Something, at a place that is not known: the call is a repetition.
+    Somewhere,
+}
 
 /// A signed-in person.
 #[derive(Debug, Clone)]
@@ -93,6 +112,8 @@ pub enum Caller {
     Key(Arc<ApiKey>),
     /// A program of a member: allowed is what both the member and the key may do.
     Personal(Arc<ApiKey>, Arc<User>),
+    /// A person whom a service names by id, in a question about them: how they have signed in is not known.
+    Named(Arc<User>),
     /// The server itself, at work on what time has brought.
     System,
 }
@@ -112,6 +133,7 @@ impl Caller {
             Self::Operator(_) => "operator",
             Self::Key(_) => "api_key",
             Self::Personal(..) => "personal_key",
+            Self::Named(_) => "named",
             Self::System => "system",
         }
     }
@@ -125,7 +147,7 @@ impl Caller {
         }
         match self {
             Self::Anonymous => 1,
-            Self::User(_) => 2,
+            Self::User(_) | Self::Named(_) => 2,
             Self::Service(_) | Self::Delegated(..) => 3,
             Self::Operator(_) => 4,
             Self::System => 5,
@@ -143,6 +165,7 @@ impl Caller {
         match self {
             Self::Anonymous | Self::System => None,
             Self::User(user) => Some(user.user.user_id.0),
+            Self::Named(user) => Some(user.user_id.0),
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key.platform_key_id.0),
             Self::Key(key) | Self::Personal(key, _) => Some(key.api_key_id.0),
         }
@@ -158,6 +181,7 @@ impl Caller {
             | Self::Operator(_)
             | Self::Key(_)
             | Self::Personal(..)
+            | Self::Named(_)
             | Self::System => None,
         }
     }
@@ -166,7 +190,7 @@ impl Caller {
     #[must_use]
     pub fn user(&self) -> Option<&User> {
         match self {
-            Self::Personal(_, user) => Some(user),
+            Self::Personal(_, user) | Self::Named(user) => Some(user),
             other => other.person().map(|person| &person.user),
         }
     }
@@ -211,7 +235,7 @@ impl Caller {
     pub fn key(&self) -> Option<&PlatformKey> {
         match self {
             Self::Service(key) | Self::Delegated(key, _) | Self::Operator(key) => Some(key),
-            Self::Anonymous | Self::User(_) | Self::Key(_) | Self::Personal(..) | Self::System => None,
+            Self::Anonymous | Self::User(_) | Self::Key(_) | Self::Personal(..) | Self::Named(_) | Self::System => None,
         }
     }
 
@@ -225,6 +249,7 @@ impl Caller {
             | Self::Service(_)
             | Self::Delegated(..)
             | Self::Operator(_)
+            | Self::Named(_)
             | Self::System => None,
         }
     }
@@ -240,7 +265,7 @@ impl Caller {
         let of_person = held.map(|names| roles.rank_of(names));
         match self {
             Self::Anonymous => None,
-            Self::User(_) => of_person,
+            Self::User(_) | Self::Named(_) => of_person,
             Self::Service(key) => rank_by_permissions(&key.permissions, roles),
             Self::Delegated(key, _) => of_person.min(rank_by_permissions(&key.permissions, roles)),
             Self::Key(key) => rank_of_key(&key.permissions, roles),

@@ -214,6 +214,14 @@ pub enum Error {
     WrongState { state: &'static str, wanted: &'static str },
     #[error("it has changed since you read it; read it again and repeat with the new etag")]
     EtagMismatch,
+    #[error(
+        "what this revision stands for is not there: it was lost in a failover, or is of another cluster; ask without it"
+    )]
+    RevisionLost,
+    #[error("the server is stopping; go on at another one, or at this one when it is back")]
+    ServerStopping,
+    #[error("the cursor is not in the feed of changes any more; forget what you keep and go on from `cursor`")]
+    CursorLost(String),
     #[error("the tenant has no such domain; add it first")]
     DomainNotFound,
     #[error("another tenant has proven this domain")]
@@ -224,6 +232,8 @@ pub enum Error {
     DnsUnavailable(String),
     #[error("the tenant's identity provider cannot be asked ({0}); try again")]
     SsoProviderUnavailable(String),
+    #[error("the feature `{feature}` is switched off for the tenant; {} can switch it on", if *.by_operator { "an operator" } else { "an administrator of it" })]
+    FeatureOff { feature: String, by_operator: bool },
     #[error("the tenant's plan does not include the feature `{0}`; a larger plan does, or an operator's override")]
     FeatureNotInPlan(String),
     #[error("more is in use than the plan allows; use less first, or say allow_exceeding: {}", describe_excess(.0))]

@@ -177,7 +177,7 @@ impl App {
     /// # Errors
     /// `AccountNotFound`.
     pub async fn set_account_enabled(&self, ctx: &Ctx, user_id: UserId, enabled: bool) -> Result<User, Error> {
-        let account = self.store.find_account_by_id(user_id).await?;
+        let account = self.store.find_account_by_id(user_id).await?.found;
         let account = account.filter(|account| account.status != AccountStatus::Deleted);
         let account = account.ok_or(Error::AccountNotFound)?;
         let mut tx = self.store.write(AsUser(user_id)).await?;

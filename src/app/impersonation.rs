@@ -50,7 +50,7 @@ impl App {
         };
         let tenant_id = t.tenant_id();
         // Before the transaction: no other connection is waited for while the tenant is locked.
-        let account = self.store.find_account_by_id(user_id).await?.ok_or(Error::MemberNotFound)?;
+        let account = self.store.find_account_by_id(user_id).await?.found.ok_or(Error::MemberNotFound)?;
         let scope = InTenantAsUser(tenant_id, user_id);
         let mut open = match self.begin(&t.ctx, Some(tenant_id), scope, key).await? {
             Begun::Done(first) => return Ok(first),

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod authorize;
 mod auto_join;
 pub mod catalogue;
+pub mod changes;
 pub mod credentials;
 pub mod denials;
 pub mod domains;
@@ -84,6 +85,8 @@ pub struct App {
     pub store: Arc<Store>,
     /// Decisions.
     pub plane: Plane,
+    /// Looks into the change feed for callers.
+    pub feed_looks: changes::FeedLooks,
     /// What seals and signs for ourselves.
     pub master: Arc<MasterKey>,
     /// How passwords are hashed.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::App;
-use crate::ctx::{Caller, Ctx};
+use crate::ctx::{Caller, Ctx, WRITTEN, Written};
 use crate::domain::catalogue::{RateSubject, RpcRate};
 use crate::domain::id::TenantId;
 use crate::domain::secret::sha256;
@@ -97,10 +97,19 @@ impl App {
         if let Some(claim) = &claim
             && let Claimed::Again(sealed) = idempotency::claim(&mut tx, &claim.borrow(), ctx.now).await?
         {
+            drop(tx);
+            self.note_repetition().await;
             return self.open_answer(claim, &sealed).map(Begun::Done);
         }
         self.charge(&mut tx, ctx, tenant).await?;
         Ok(Begun::Open(Box::new(Mutation { tx, claim })))
+    }
+
+    /// The first call may have been at another server: what it has left is somewhere up to the end of the feed.
+    async fn note_repetition(&self) {
+        let read = self.plane.memory.read_on().await;
+        let revision = read.ok().and_then(|()| self.plane.memory.basis().revision);
+        let _ = WRITTEN.try_with(|last| last.set(revision.map_or(Written::Somewhere, Written::UpTo)));
     }
 
     /// Keeps the answer and commits.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
@@ -20,6 +20,7 @@ use super::pulse::{beat, pulse, tell, write_noted};
 use crate::app::App;
 use crate::app::activity::Activity;
 use crate::app::catalogue;
+use crate::app::changes::FeedLooks;
 use crate::app::denials::Denials;
 use crate::app::first_start::{self, KeySettings};
 use crate::app::key_uses::KeyUses;
@@ -54,6 +55,7 @@ use crate::outside::{Mailer, Resolver};
 use crate::rpc::access::Access;
 use crate::rpc::front::{FrontLayer, Limits};
 use crate::rpc::gate::Gate;
+use crate::rpc::stream::Streams;
 use crate::rpc::{self, DESCRIPTORS};
 use crate::store::Store;
 use crate::store::quota::QuotaRows;
@@ -97,7 +99,7 @@ pub struct Running {
     lanes: Vec<JoinHandle<()>>,
     quota: Vec<JoinHandle<()>>,
     following: JoinHandle<()>,
-    stop_lanes: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     ready: watch::Sender<Readiness>,
     reporter: HealthReporter,
     drain: Duration,
@@ -143,7 +145,8 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let (stop_grpc, grpc_stopped) = oneshot::channel::<()>();
     let grpc_address = grpc.local_addr()?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    let router = router(config, app.clone())?.add_service(health);
+    let (stop, stopping) = watch::channel(false);
+    let router = router(config, app.clone(), stopping.clone())?.add_service(health);
     let cores = Cores::serve(grpc, &router, config.serving_threads, grpc_stopped)?;
 
     let plain = listen(config.http_listen).await?;
@@ -161,8 +164,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let noted = tokio::spawn(write_noted(app.clone()));
     let jobs = tokio::spawn(jobs::run(app.clone()));
     let upkeep = tokio::spawn(jobs::upkeep(app.clone()));
-    let (stop_lanes, lanes_stopped) = watch::channel(false);
-    let lane = |lane: &_| tokio::spawn(jobs::run_lane(app.clone(), *lane, lanes_stopped.clone()));
+    let lane = |lane: &_| tokio::spawn(jobs::run_lane(app.clone(), *lane, stopping.clone()));
     let lanes = jobs::LANES.iter().map(lane).collect();
     Ok(Running {
         grpc: grpc_address,
@@ -180,7 +182,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         lanes,
         quota,
         following,
-        stop_lanes,
+        stop,
         ready,
         reporter,
         drain: config.drain,
@@ -258,8 +260,8 @@ impl Running {
         // What a job was in the middle of is rolled back, and done by whoever claims it next.
         self.jobs.abort();
         self.upkeep.abort();
-        // Letters under way are finished: what is cut off is sent again.
-        let _ = self.stop_lanes.send(true);
+        // Letters under way are finished: what is cut off is sent again. Streams that have no end by themselves end.
+        let _ = self.stop.send(true);
         let lanes = std::mem::take(&mut self.lanes);
         let lanes = async {
             for lane in lanes {
@@ -329,6 +331,7 @@ async fn open(config: &Serve, fittings: Fittings) -> Result<(App, bool), CliErro
     let resolver: Arc<dyn Resolver> = Arc::new(Dns::new(config.dns_server));
     let quota = quota(&store, &fittings.clock);
     let app = App {
+        feed_looks: FeedLooks::default(),
         plane: Plane {
             memory: Memory::new(store.marks.clone(), config.max_staleness, config.memory_entries),
             store: store.clone(),
@@ -437,10 +440,10 @@ fn attempt_limits(config: &Serve) -> AttemptLimits {
 }
 
 /// Everything that gRPC serves, behind the front and the gate.
-fn router(config: &Serve, app: Arc<App>) -> Result<Served, CliError> {
+fn router(config: &Serve, app: Arc<App>, stopping: watch::Receiver<bool>) -> Result<Served, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let streams = Arc::new(Semaphore::new((config.max_concurrent_requests / 16).max(1)));
-    let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone(), streams });
+    let streams = Streams::new((config.max_concurrent_requests / 16).max(1));
+    let gate = Arc::new(Gate { app, trusted_proxies: config.trusted_proxies.clone(), streams, stopping });
     let limits = Limits { concurrency: config.max_concurrent_requests, deadline: config.max_deadline };
     let reflection = || {
         tonic_reflection::server::Builder::configure()

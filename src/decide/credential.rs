@@ -10,7 +10,9 @@ use super::Plane;
 use super::memory::Look;
 use super::token::{Unverified, Verified};
 use crate::ctx::{Caller, PlatformKey, SignedIn};
+use crate::domain::id::UserId;
 use crate::domain::secret::{Key, KeyKind};
+use crate::domain::user::AccountStatus;
 use crate::error::Error;
 use crate::store::system::Digests;
 use crate::store::{OnPlatform, keys};
@@ -50,6 +52,15 @@ impl Look<'_> {
         }
     }
 
+    /// A person whom a service names.
+    ///
+    /// # Errors
+    /// `AccountNotFound`: also when it cannot be used. `DatabaseUnavailable`.
+    pub async fn named(&mut self, user: UserId) -> Result<Caller, Error> {
+        let account = self.account(user).await?.filter(|account| account.status == AccountStatus::Active);
+        account.map(|account| Caller::Named(Arc::new(account.user))).ok_or(Error::AccountNotFound)
+    }
+
     /// The person whose access token this is, if their session and account are still good.
     ///
     /// # Errors
@@ -70,6 +81,35 @@ impl Look<'_> {
             token_tenant: verified.tenant,
             default_tenant: account.default_tenant,
         })
+    }
+
+    /// Whether a caller's credential is still good that was so before this look began.
+    ///
+    /// # Errors
+    /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
+    pub async fn still_live(&mut self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
+        if let Some(key) = caller.key() {
+            let stored = self.platform_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            if !stored.key.is_live(now) || is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now) {
+                return Err(Error::CredentialInvalid);
+            }
+        }
+        if let Some(key) = caller.api_key() {
+            let stored = self.api_key(&key.key_id).await?.ok_or(Error::CredentialInvalid)?;
+            let rotated = is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now);
+            if !stored.key.is_live(now) || !stored.has_its_member() || rotated {
+                return Err(Error::CredentialInvalid);
+            }
+        }
+        if let Some(person) = caller.person() {
+            if person.token_expires_at <= now {
+                return Err(Error::TokenExpired);
+            }
+            let found = self.session(person.user.user_id, person.session.session_id, &person.kid).await?;
+            let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
+            return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
+        }
+        Ok(())
     }
 
     async fn find_platform_key(&mut self, key: &Key, now: Timestamp) -> Result<PlatformKey, Error> {
@@ -128,34 +168,12 @@ impl Plane {
         self.tokens.follow(&stored)
     }
 
-    /// Whether a caller's credential is still good that was so a while ago: for calls that go on for long.
+    /// Whether a caller's credential is still good that was so a while ago, by rows: for calls that go on for long.
     ///
     /// # Errors
     /// `CredentialInvalid`, `TokenExpired`, `DatabaseUnavailable`.
     pub async fn still_live(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
-        if let Some(key) = caller.key() {
-            let stored = self.store.find_platform_key(&key.key_id).await?.found.ok_or(Error::CredentialInvalid)?;
-            if !stored.key.is_live(now) || is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now) {
-                return Err(Error::CredentialInvalid);
-            }
-        }
-        if let Some(key) = caller.api_key() {
-            let stored = self.store.find_api_key(&key.key_id).await?.found.ok_or(Error::CredentialInvalid)?;
-            let rotated = is_rotated_away((key.old_ends_at, stored.key.old_ends_at), now);
-            if !stored.key.is_live(now) || !stored.has_its_member() || rotated {
-                return Err(Error::CredentialInvalid);
-            }
-        }
-        if let Some(person) = caller.person() {
-            if person.token_expires_at <= now {
-                return Err(Error::TokenExpired);
-            }
-            let (user, session) = (person.user.user_id, person.session.session_id);
-            let found = self.store.find_session(user, session, Some(&person.kid)).await?.found;
-            let live = found.is_some_and(|(session, account)| session.is_live(&account, now));
-            return if live { Ok(()) } else { Err(Error::CredentialInvalid) };
-        }
-        Ok(())
+        self.look_at_rows().still_live(caller, now).await
     }
 }
 

@@ -21,7 +21,7 @@ pub fn permissions(standing: &Standing, caller: &Caller) -> Permissions {
     let of_role = standing.member.as_ref().map(|member| roles.permissions_of(&member.roles)).unwrap_or_default();
     match caller {
         Caller::Anonymous => Permissions::default(),
-        Caller::User(_) => of_role,
+        Caller::User(_) | Caller::Named(_) => of_role,
         Caller::Delegated(key, _) => of_role.within(&key.permissions),
         Caller::Service(key) | Caller::Operator(key) => key.permissions.clone(),
         Caller::Key(key) => key.permissions.clone(),
@@ -129,6 +129,8 @@ fn judge_connection(standing: &Standing, caller: &Caller) -> Option<Error> {
         let same = sso.is_some_and(|sso| sso.connection_id == connection);
         return if same { None } else { Some(Error::CredentialInvalid) };
     }
-    let required = sso.is_some_and(|sso| sso.required) && caller.impersonator().is_none();
+    // A service that names somebody has let them in itself.
+    let vouched = caller.impersonator().is_some() || matches!(caller, Caller::Named(_));
+    let required = sso.is_some_and(|sso| sso.required) && !vouched;
     if required && !is_owner(standing) { Some(Error::SsoRequired) } else { None }
 }

@@ -18,14 +18,16 @@ use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore};
 
 use super::Plane;
+use crate::domain::cursor::Cursor;
 use crate::domain::domain::DomainName;
+use crate::domain::entitlement::FeatureSwitch;
 use crate::domain::id::{SessionId, TenantId, UserId};
 use crate::domain::membership::Membership;
 use crate::domain::name::Slug;
 use crate::domain::session::Session;
 use crate::domain::user::Account;
 use crate::error::Error;
-use crate::store::feed::{Cursor, FeedReader, FeedRow, Poll};
+use crate::store::feed::{FeedReader, FeedRow, Poll};
 use crate::store::marks::{Marks, Tag};
 use crate::store::system::{GuardedTenant, Seen, SlugHolder, StoredApiKey, StoredKey};
 use crate::time::{Timestamp, boot_micros};
@@ -38,6 +40,9 @@ const FILLS: usize = 16;
 
 /// How long a decision waits for the feed to reach what it has read, before it reads rows.
 const CATCH_UP: Duration = Duration::from_millis(500);
+
+/// Places of the feed of which the nonce is known without a look: of the newest ones.
+const PLACES: usize = 65_536;
 
 /// How long after a failure the feed is followed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -78,6 +83,8 @@ pub struct Memory {
     applied: AtomicI64,
     /// When the last complete poll was sent, in microseconds of the boot clock; 0 is never.
     confirmed: AtomicU64,
+    /// The nonces of the newest places: the lower half of the place's number, then the nonce.
+    nonces: Box<[AtomicU64]>,
     /// Rises when everything is forgotten.
     generation: AtomicU64,
     /// The feed is to be read.
@@ -90,11 +97,13 @@ pub struct Memory {
     sessions: Facts<(UserId, SessionId, String), (Session, Account)>,
     platform_keys: Facts<String, StoredKey>,
     api_keys: Facts<String, StoredApiKey>,
+    accounts: Facts<UserId, Account>,
     slugs: Facts<String, SlugHolder>,
     domains: Facts<String, TenantId>,
     memberships: Facts<(TenantId, UserId), Membership>,
     session_ends: Facts<(TenantId, SessionId), Timestamp>,
     tenants: Facts<TenantId, GuardedTenant>,
+    switches: Facts<(TenantId, String), Vec<FeatureSwitch>>,
 }
 
 impl Memory {
@@ -106,6 +115,7 @@ impl Memory {
             max_staleness,
             applied: AtomicI64::new(0),
             confirmed: AtomicU64::new(0),
+            nonces: (0..PLACES).map(|_| AtomicU64::new(u64::MAX)).collect(),
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
             moved: Notify::new(),
@@ -114,11 +124,13 @@ impl Memory {
             sessions: Facts::new("session", bound),
             platform_keys: Facts::new("platform_key", bound.min(10_000)),
             api_keys: Facts::new("api_key", bound),
+            accounts: Facts::new("account", bound),
             slugs: Facts::new("slug", bound),
             domains: Facts::new("domain", bound),
             memberships: Facts::new("membership", bound),
             session_ends: Facts::new("session_end", bound),
             tenants: Facts::new("tenant", bound),
+            switches: Facts::new("feature", bound),
         }
     }
 
@@ -133,6 +145,29 @@ impl Memory {
     pub fn staleness(&self) -> Option<Duration> {
         let confirmed = self.confirmed.load(Ordering::Acquire);
         (confirmed != 0).then(|| Duration::from_micros(boot_micros().saturating_sub(confirmed)))
+    }
+
+    /// What a decision that begins now is made on, at least.
+    #[must_use]
+    pub fn basis(&self) -> Basis {
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        self.basis_at(confirmed, self.applied.load(Ordering::Acquire))
+    }
+
+    fn basis_at(&self, confirmed: u64, applied: i64) -> Basis {
+        let revision = self.nonce_at(applied).map(|nonce| Cursor { seq: applied, nonce });
+        Basis { revision, confirmed }
+    }
+
+    /// The nonce of a place, where that is among the newest.
+    fn nonce_at(&self, seq: i64) -> Option<i32> {
+        let kept = self.nonces[slot(seq)].load(Ordering::Acquire);
+        let nonce = u32::try_from(kept & u64::from(u32::MAX)).ok()?;
+        (kept == packed(Cursor { seq, nonce: nonce.cast_signed() })).then_some(nonce.cast_signed())
+    }
+
+    fn keep_nonce(&self, cursor: Cursor) {
+        self.nonces[slot(cursor.seq)].store(packed(cursor), Ordering::Release);
     }
 
     /// Now, for what is read from here on and is kept elsewhere.
@@ -160,6 +195,7 @@ impl Memory {
         let mut known = true;
         for row in rows {
             known &= self.marks.touch(row);
+            self.keep_nonce(Cursor { seq: row.seq, nonce: row.nonce });
         }
         if !known {
             // A newer version's change.
@@ -176,6 +212,8 @@ impl Memory {
     fn begin_anew(&self, head: Cursor, sent: u64) {
         self.forget();
         self.marks.clear();
+        self.nonces.iter().for_each(|kept| kept.store(u64::MAX, Ordering::Release));
+        self.keep_nonce(head);
         self.applied.store(head.seq, Ordering::Release);
         self.confirmed.store(sent, Ordering::Release);
         self.moved.notify_waiters();
@@ -202,6 +240,48 @@ impl Memory {
         tokio::time::timeout(CATCH_UP, reached).await.is_ok()
     }
 
+    /// Waits until the feed was read beyond a place.
+    pub async fn passes(&self, place: i64) {
+        loop {
+            let moved = self.moved.notified();
+            if self.applied.load(Ordering::Acquire) > place {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Whether decisions may be made from memory now.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh_since(self.confirmed.load(Ordering::Acquire))
+    }
+
+    fn is_fresh_since(&self, confirmed: u64) -> bool {
+        let bound = self.max_staleness * 19 / 20;
+        confirmed != 0 && u128::from(boot_micros().saturating_sub(confirmed)) < bound.as_micros()
+    }
+
+    /// Waits until the feed was read to its end by a look that was sent after this was asked.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn read_on(&self) -> Result<(), Error> {
+        let asked = boot_micros();
+        let read = async {
+            loop {
+                let moved = self.moved.notified();
+                if self.confirmed.load(Ordering::Acquire) >= asked {
+                    return;
+                }
+                self.wanted.notify_one();
+                moved.await;
+            }
+        };
+        let too_long = |_| Error::DatabaseUnavailable("a look into the change feed took too long".into());
+        tokio::time::timeout(self.max_staleness / 2, read).await.map_err(too_long)
+    }
+
     /// Says how much is kept, for the metrics.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     fn gauge(&self) {
@@ -209,11 +289,13 @@ impl Memory {
             (self.sessions.name, self.sessions.kept.len()),
             (self.platform_keys.name, self.platform_keys.kept.len()),
             (self.api_keys.name, self.api_keys.kept.len()),
+            (self.accounts.name, self.accounts.kept.len()),
             (self.slugs.name, self.slugs.kept.len()),
             (self.domains.name, self.domains.kept.len()),
             (self.memberships.name, self.memberships.kept.len()),
             (self.session_ends.name, self.session_ends.kept.len()),
             (self.tenants.name, self.tenants.kept.len()),
+            (self.switches.name, self.switches.kept.len()),
         ];
         for (kind, entries) in all {
             metrics::gauge!("tenantry_memory_entries", "kind" => kind).set(entries as f64);
@@ -222,6 +304,14 @@ impl Memory {
             metrics::gauge!("tenantry_memory_staleness_seconds").set(staleness.as_secs_f64());
         }
     }
+}
+
+fn slot(seq: i64) -> usize {
+    usize::try_from(seq.unsigned_abs() % PLACES as u64).unwrap_or(0)
+}
+
+fn packed(cursor: Cursor) -> u64 {
+    (cursor.seq.cast_unsigned() << 32) | u64::from(cursor.nonce.cast_unsigned())
 }
 
 /// What is kept under a key, unless it is old; else what is read now. One reads it, however many ask.
@@ -304,12 +394,62 @@ impl Plane {
 
     /// Begins to look, in memory where that is fresh.
     pub fn look(&self) -> Look<'_> {
-        Look { plane: self, used: Some(Vec::with_capacity(5)), tries: 0 }
+        Look { plane: self, used: Some(Vec::with_capacity(5)), tries: 0, basis: self.memory.basis() }
     }
 
     /// Begins to look at rows, for what is decided once and held for long, and for what must be new.
-    pub const fn look_at_rows(&self) -> Look<'_> {
-        Look { plane: self, used: None, tries: 0 }
+    pub fn look_at_rows(&self) -> Look<'_> {
+        Look { plane: self, used: None, tries: 0, basis: self.memory.basis().of_rows() }
+    }
+
+    /// Waits until decisions are made on what a revision has left, at least.
+    ///
+    /// # Errors
+    /// `RevisionLost`: it is not in this history. It was lost in a failover, or is of another cluster, and waiting would not
+    /// bring it. `DatabaseUnavailable`.
+    pub async fn reach(&self, revision: Cursor) -> Result<(), Error> {
+        let memory = &self.memory;
+        self.catch_up(revision).await?;
+        if memory.applied.load(Ordering::Acquire) < revision.seq {
+            return Err(Error::RevisionLost);
+        }
+        let is_there = if let Some(nonce) = memory.nonce_at(revision.seq) {
+            nonce == revision.nonce
+        } else {
+            let _permit = memory.fills.acquire().await;
+            self.store.has_place(revision).await?
+        };
+        if is_there { Ok(()) } else { Err(Error::RevisionLost) }
+    }
+
+    /// Has the feed read to its end if it was not read up to a revision, for whoever is not known yet.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn catch_up(&self, revision: Cursor) -> Result<(), Error> {
+        if self.memory.applied.load(Ordering::Acquire) < revision.seq { self.memory.read_on().await } else { Ok(()) }
+    }
+}
+
+/// On what a decision is made: on all that was committed up to there, and maybe on more.
+#[derive(Debug, Clone, Copy)]
+pub struct Basis {
+    /// A place in the feed; none before the feed was read.
+    pub revision: Option<Cursor>,
+    /// When it was confirmed, on the boot clock.
+    confirmed: u64,
+}
+
+impl Basis {
+    /// For rows that are read from now on: they are at least as new as what was applied, and as this moment.
+    fn of_rows(self) -> Self {
+        Self { confirmed: boot_micros(), ..self }
+    }
+
+    /// For how long changes that are not in it may have been there; none before the feed was read.
+    #[must_use]
+    pub fn staleness(&self) -> Option<Duration> {
+        (self.confirmed != 0).then(|| Duration::from_micros(boot_micros().saturating_sub(self.confirmed)))
     }
 }
 
@@ -319,6 +459,7 @@ pub struct Look<'p> {
     /// As of when each thing was read; none when rows are read, which always hold.
     used: Option<Vec<AsOf>>,
     tries: u8,
+    basis: Basis,
 }
 
 impl Look<'_> {
@@ -342,11 +483,11 @@ impl Look<'_> {
                 }
                 break;
             }
-            let bound = memory.max_staleness * 19 / 20;
-            if confirmed == 0 || u128::from(boot_micros().saturating_sub(confirmed)) >= bound.as_micros() {
+            if !memory.is_fresh_since(confirmed) {
                 self.tries = TRIES;
                 break;
             }
+            self.basis = memory.basis_at(confirmed, applied);
             return true;
         }
         used.clear();
@@ -354,8 +495,15 @@ impl Look<'_> {
         if self.tries >= TRIES {
             metrics::counter!("tenantry_memory_passed_by_total").increment(1);
             self.used = None;
+            self.basis = memory.basis().of_rows();
         }
         false
+    }
+
+    /// What is decided here is decided on.
+    #[must_use]
+    pub const fn basis(&self) -> Basis {
+        self.basis
     }
 
     async fn read<'r, K: Hash + Eq + Clone, T: Clone>(
@@ -419,6 +567,25 @@ impl Look<'_> {
             }
         };
         self.read(&memory.api_keys, key_id.to_owned(), &memory.unchecked_fills, tags, read).await
+    }
+
+    pub(super) async fn account(&mut self, user: UserId) -> Result<Option<Account>, Error> {
+        let (plane, memory) = (self.plane, &self.plane.memory);
+        let read = || -> Reading<'_, _> { Box::pin(plane.store.find_account_by_id(user)) };
+        let tags = |_: Option<&Account>| [Tag::account(user); 4];
+        self.read(&memory.accounts, user, &memory.fills, tags, read).await
+    }
+
+    /// How a tenant's feature is switched, also by what is over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn switches(&mut self, tenant: TenantId, feature: &str) -> Result<Vec<FeatureSwitch>, Error> {
+        let (plane, memory) = (self.plane, &self.plane.memory);
+        let read = || -> Reading<'_, _> { Box::pin(plane.store.find_switches(tenant, feature)) };
+        let tags = |_: Option<&Vec<FeatureSwitch>>| [Tag::tenant(tenant); 4];
+        let found = self.read(&memory.switches, (tenant, feature.to_owned()), &memory.fills, tags, read).await?;
+        Ok(found.unwrap_or_default())
     }
 
     pub(super) async fn slug(&mut self, slug: &Slug) -> Result<Option<SlugHolder>, Error> {

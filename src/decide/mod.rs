@@ -1,6 +1,5 @@
 //! Decisions: who is this, in which tenant, as what, may they? The gate and `Authorize` ask the same questions here, so
-//! that they cannot disagree. Answered straight from the store; from one call to the next nothing is
-//! remembered but the catalogue and the roles of tenants, whose versions are read with every tenant.
+//! that they cannot disagree. Answered from memory (`memory.rs`), which the change feed keeps true.
 
 pub mod catalogues;
 pub mod credential;

@@ -42,6 +42,8 @@ pub struct Access {
     pub repeatable: bool,
     /// Whether requests come as a stream, which may go on for longer than a call.
     pub takes_stream: bool,
+    /// Whether the answer itself says on what it was decided; the others' metadata does.
+    pub tells_revision: bool,
     /// Who may call.
     pub who: Who,
     /// Whether a public method looks at who is signed in, where somebody is.

@@ -254,6 +254,11 @@ pub(super) fn api_key(key: &ApiKey, now: Timestamp) -> v1::ApiKey {
     }
 }
 
+/// What is wrong with one question of many.
+pub(super) fn refusal(error: &Error) -> v1::DenyReason {
+    deny_reasons(error).swap_remove(0)
+}
+
 /// One reason of a decision; a shortage of several metrics is one reason each.
 pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
     let remedy = match error {
@@ -268,9 +273,13 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         | Error::MemberSuspended
         | Error::TenantDeleted(_)
         | Error::TenantCancelled
+        | Error::FeatureOff { by_operator: false, .. }
         | Error::TenantSuspended { by_operator: false, .. } => v1::Remedy::TenantAdmin,
-        Error::QuotaExceeded(_) | Error::TooFast(_) => v1::Remedy::UpgradeOrWait,
-        Error::TenantSuspended { .. } | Error::TenantPending | Error::TenantInMaintenance => v1::Remedy::Operator,
+        Error::QuotaExceeded(_) | Error::TooFast(_) | Error::FeatureNotInPlan(_) => v1::Remedy::UpgradeOrWait,
+        Error::TenantSuspended { .. }
+        | Error::TenantPending
+        | Error::TenantInMaintenance
+        | Error::FeatureOff { .. } => v1::Remedy::Operator,
         _ => v1::Remedy::Unspecified,
     };
     let one = |error: &Error, subject: &str| {
@@ -285,7 +294,10 @@ pub(super) fn deny_reasons(error: &Error) -> Vec<v1::DenyReason> {
         Error::TooFast(all) => {
             all.iter().map(|short| one(&Error::TooFast(vec![short.clone()]), &short.metric)).collect()
         }
-        Error::PermissionMissing(permission) => vec![one(error, permission)],
+        Error::PermissionMissing(subject)
+        | Error::FeatureUnknown(subject)
+        | Error::FeatureNotInPlan(subject)
+        | Error::FeatureOff { feature: subject, .. } => vec![one(error, subject)],
         other => vec![one(other, "")],
     }
 }

@@ -1,6 +1,7 @@
 //! What every request passes first: a request id and a span, the bound on concurrency, the deadline, the gate, metrics,
 //! and one line in the log. What tonic refuses by itself leaves here in our words.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -19,6 +20,8 @@ use super::access::{ACCESS, Access, Who};
 use super::gate::Gate;
 use super::status::{self, REQUEST_ID};
 use super::stream::LONGEST;
+use crate::ctx::{WRITTEN, Written};
+use crate::decide::memory::Basis;
 use crate::entropy;
 use crate::error::Error;
 
@@ -131,7 +134,7 @@ where
         crate::telemetry::continue_trace(&span, request.headers());
         // Boxed before it is wrapped: each wrapper would move it once more, and it is kilobytes.
         let work = Box::pin(answer(shared, access, request_id, inner, request));
-        Box::pin(REQUEST_ID.scope(request_id, work).instrument(span))
+        Box::pin(REQUEST_ID.scope(request_id, WRITTEN.scope(Cell::default(), work)).instrument(span))
     }
 }
 
@@ -146,6 +149,8 @@ where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     let started = Instant::now();
+    let memory = &shared.gate.app.plane.memory;
+    let basis = memory.basis();
     let bound = if access.takes_stream { LONGEST } else { shared.deadline };
     let result = match (shared.turn(access), deadline(request.headers(), bound)) {
         (Err(error), _) | (_, Err(error)) => Err(error),
@@ -169,12 +174,39 @@ where
         Ok(response) => in_our_words(response),
         Err(error) => status::status(&error).into_http(),
     };
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
-        response.headers_mut().insert("tenantry-request-id", value);
+        headers.insert("tenantry-request-id", value);
+    }
+    if !access.tells_revision {
+        tell_basis(headers, basis, memory.max_staleness());
     }
     let meter = shared.meters[access.name()].get_or_init(|| Meter::new(access));
     tell(access, meter, &response, started.elapsed());
     Ok(response)
+}
+
+/// Says on what a call was answered: on all that was committed up to a revision, its own changes among them, and for how long
+/// others may have been there that it did not see. What it has changed itself is seen everywhere within `max_staleness`.
+fn tell_basis(headers: &mut HeaderMap, basis: Basis, max_staleness: Duration) {
+    let (revision, wrote) = match WRITTEN.with(Cell::get) {
+        Written::Nothing => (basis.revision, false),
+        Written::UpTo(cursor) => (Some(cursor), true),
+        Written::Somewhere => (None, true),
+    };
+    let millis = |duration: Duration| HeaderValue::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    if let Some(revision) = revision
+        && let Ok(value) = HeaderValue::from_str(&revision.text())
+    {
+        headers.insert("tenantry-revision", value);
+    }
+    if let Some(staleness) = basis.staleness() {
+        headers.insert("tenantry-staleness", millis(staleness));
+    }
+    headers.insert("tenantry-max-staleness", millis(max_staleness));
+    if wrote {
+        headers.insert("tenantry-effective-everywhere-in", millis(max_staleness));
+    }
 }
 
 /// How long this request may take: what the client says, within our bound. A tenth less, at most 50 ms, so that the answer

@@ -12,18 +12,20 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch;
 use tonic::{Request, Status, Streaming};
 use tracing::Span;
 use uuid::Uuid;
 
 use super::access::{Access, TenantRule, Who};
+use super::stream::{StreamTurn, Streams};
 use super::v1;
 use crate::app::App;
 use crate::ctx::{Caller, Ctx, Needs, TenantCtx};
 use crate::decide::judge::{is_stale, judge, permissions};
 use crate::decide::memory::Look;
 use crate::decide::tenant::{Claims, Standing};
+use crate::domain::cursor::Cursor;
 use crate::domain::host::{HostClaim, host_name};
 use crate::domain::id::TenantId;
 use crate::domain::name::TenantName;
@@ -42,8 +44,10 @@ pub struct Gate {
     pub app: Arc<App>,
     /// Whose `x-forwarded-host` and `x-forwarded-for` count.
     pub trusted_proxies: Vec<IpNet>,
-    /// How many streams go on at once: a small part of all turns, so that slow readers of long answers stop nobody else.
-    pub streams: Arc<Semaphore>,
+    /// Who has how many streams.
+    pub streams: Arc<Streams>,
+    /// Turns true when the server stops.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// A request that was let in so far.
@@ -70,11 +74,16 @@ impl Gate {
         }
         let credential = credential(&parts.headers)?;
         let on_behalf_of = one(&parts.headers, "x-on-behalf-of")?;
+        let revision = match one(&parts.headers, AT_LEAST)? {
+            Some(text) => Some(Cursor::parse(text).ok_or(Error::MetadataMalformed(AT_LEAST))?),
+            None => None,
+        };
         let claims = match access.tenant {
-            // Authorize has no tenant of its own, but a user's question is about the tenant that their call names.
-            TenantRule::None if access.name() != AUTHORIZE => Claims::default(),
+            // A decision has no tenant of its own, but a user's question is about the tenant that their call names.
+            TenantRule::None if !DECISIONS.contains(&access.name()) => Claims::default(),
             _ => self.claims(parts)?,
         };
+        let mut at_least = revision;
         let mut look = self.app.plane.look();
         let (mut admission, entered) = loop {
             let caller = self.caller(&mut look, credential, on_behalf_of, &ctx).await;
@@ -87,9 +96,16 @@ impl Gate {
                 }
                 Err(error) => Err(error),
             };
-            if look.holds().await {
-                break decided?;
+            if !look.holds().await {
+                continue;
             }
+            // Who it is comes first: strangers have nothing looked up.
+            match at_least.take() {
+                Some(revision) if decided.is_ok() => self.app.plane.reach(revision).await?,
+                Some(revision) if credential.is_some() => self.app.plane.catch_up(revision).await?,
+                _ => break decided?,
+            }
+            look = self.app.plane.look();
         };
         let caller = &admission.ctx.caller;
         Span::current().record("caller", caller.kind());
@@ -120,6 +136,26 @@ impl Gate {
         let (admission, message) = admission(request)?;
         let t = self.enter_as(admission, message.tenant()).await?;
         Ok((t, message))
+    }
+
+    /// For a method that services and operators call for all tenants unless they name one, and others in theirs.
+    pub(super) async fn enter_any<R: TenantNamed>(
+        &self,
+        request: Request<R>,
+    ) -> Result<(Ctx, Option<TenantCtx>, R), Error> {
+        let (admission, message) = admission(request)?;
+        let of_platform = matches!(admission.ctx.caller, Caller::Service(_) | Caller::Operator(_));
+        if admission.entered.is_some() || !message.tenant().is_empty() || !of_platform {
+            let t = self.enter_as(admission, message.tenant()).await?;
+            return Ok((t.ctx.clone(), Some(t), message));
+        }
+        if let (Who::Permission(permission), Caller::Service(key)) = (admission.access.who, &admission.ctx.caller)
+            && !key.permissions.contains(permission)
+        {
+            return Err(Error::PermissionMissing(permission.to_owned()));
+        }
+        self.app.note_operator_read(&admission.ctx, None).await?;
+        Ok((admission.ctx, None, message))
     }
 
     /// The same for a method whose requests come as a stream: the first of them names the tenant, if any does.
@@ -177,9 +213,23 @@ impl Gate {
         Ok((admission.ctx, admission.entered, admission.claims, message))
     }
 
-    /// A turn for a stream.
-    pub(super) fn stream_turn(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.streams.clone().try_acquire_owned().map_err(|_| Error::Overloaded)
+    /// A call that goes on, as of now: whose credential is no good any more goes on no more.
+    pub(super) async fn again(&self, ctx: &Ctx, headers: &HeaderMap) -> Result<Ctx, Error> {
+        let ctx = Ctx { now: self.app.clock.now(), ..ctx.clone() };
+        let (credential, on_behalf_of) = (credential(headers)?, one(headers, "x-on-behalf-of")?);
+        let mut look = self.app.plane.look();
+        loop {
+            let caller = self.caller(&mut look, credential, on_behalf_of, &ctx).await;
+            if look.holds().await {
+                return Ok(Ctx { caller: caller?, ..ctx });
+            }
+        }
+    }
+
+    /// A turn for a stream, for whoever was let in with it.
+    pub(super) fn stream_turn<R>(&self, request: &Request<R>) -> Result<StreamTurn, Error> {
+        let admission = request.extensions().get::<Admission>();
+        self.streams.take(admission.and_then(|admission| admission.ctx.caller.principal()))
     }
 
     /// Who calls.
@@ -349,8 +399,13 @@ async fn enter_tenant(
     Ok(TenantCtx { ctx: ctx.clone(), tenant, catalogue, policy, roles, member, permissions, needs })
 }
 
-/// The method whose question carries its own tenant.
-const AUTHORIZE: &str = "AuthService/Authorize";
+/// The methods whose questions carry their own tenant.
+const DECISIONS: [&str; 4] = [
+    "AuthService/Authorize",
+    "AuthService/BatchAuthorize",
+    "AuthService/AuthorizeStream",
+    "AuthService/TestPermissions",
+];
 
 fn admission<R>(request: Request<R>) -> Result<(Admission, R), Error> {
     let (_, mut extensions, message) = request.into_parts();
@@ -366,7 +421,7 @@ fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
         | (Who::Operator, Caller::Operator(_))
         | (Who::Service(_), Caller::Service(_) | Caller::Operator(_)) => true,
         (Who::Public, _) => !access.also_user,
-        (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::System) => false,
+        (Who::Operator | Who::Service(_), _) | (_, Caller::Anonymous | Caller::Named(_) | Caller::System) => false,
         (Who::Permission(_), Caller::Key(_) | Caller::Personal(..)) => !access.deny_api_key,
         (Who::Permission(_), _) | (Who::SignedIn, Caller::User(_) | Caller::Delegated(..)) => true,
         (Who::SignedIn, Caller::Key(_)) => access.also_api_key,
@@ -384,6 +439,9 @@ fn may_call(access: &Access, caller: &Caller) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// The revision that the answer is to be no older than.
+const AT_LEAST: &str = "tenantry-at-least-revision";
 
 /// Where a credential may be.
 const CREDENTIALS: [&str; 2] = ["authorization", "x-api-key"];

@@ -16,7 +16,7 @@ mod membership;
 mod page;
 mod settings;
 pub mod status;
-mod stream;
+pub mod stream;
 mod tenant;
 mod usage;
 

@@ -67,6 +67,7 @@ pub fn code(error: &Error) -> Code {
         | Error::InvitationForAnother
         | Error::OperatorScopeMissing(_)
         | Error::KeyTooStrong(_)
+        | Error::FeatureOff { .. }
         | Error::SuspendedByOperator => Code::PermissionDenied,
         Error::CredentialAmbiguous
         | Error::MetadataMalformed(_)
@@ -124,7 +125,7 @@ pub fn code(error: &Error) -> Code {
         | Error::SoleOwner(_)
         | Error::HoldClosed(_)
         | Error::BeyondAmount { .. } => Code::FailedPrecondition,
-        Error::EtagMismatch => Code::Aborted,
+        Error::EtagMismatch | Error::RevisionLost | Error::CursorLost(_) => Code::Aborted,
         Error::QuotaExceeded(_)
         | Error::TooFast(_)
         | Error::RateExceeded { .. }
@@ -133,6 +134,7 @@ pub fn code(error: &Error) -> Code {
         | Error::SeatsExhausted { .. } => Code::ResourceExhausted,
         Error::DatabaseUnavailable(_)
         | Error::QuotaContended
+        | Error::ServerStopping
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_)
         | Error::TenantInMaintenance => Code::Unavailable,
@@ -208,6 +210,10 @@ pub fn reason(error: &Error) -> &'static str {
         Error::LastOwner => R::LastOwner,
         Error::WrongState { .. } => R::WrongState,
         Error::EtagMismatch => R::EtagMismatch,
+        Error::RevisionLost => R::RevisionLost,
+        Error::CursorLost(_) => R::CursorLost,
+        Error::ServerStopping => R::ServerStopping,
+        Error::FeatureOff { .. } => R::FeatureOff,
         Error::RoleNotFound => R::RoleNotFound,
         Error::RoleTaken => R::RoleTaken,
         Error::RoleInUse(_) => R::RoleInUse,
@@ -294,6 +300,7 @@ pub fn status(error: &Error) -> Status {
             details.set_retry_info(Some(UNTIL_TAKEN_BACK));
         }
         Error::Overloaded
+        | Error::ServerStopping
         | Error::DatabaseUnavailable(_)
         | Error::DnsUnavailable(_)
         | Error::SsoProviderUnavailable(_) => {
@@ -360,6 +367,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::WrongState { state, .. } | Error::InvitationFinished(state) | Error::HoldClosed(state) => {
             vec![("state", (*state).to_owned())]
         }
+        Error::CursorLost(cursor) => vec![("cursor", cursor.clone())],
         Error::MetricUnknown(metric) => vec![("metric", metric.clone())],
         Error::BeyondAmount { metric, left } => vec![("metric", metric.clone()), ("left", left.to_string())],
         Error::FeatureUnknown(feature) | Error::FeatureNotInPlan(feature) => vec![("feature", feature.clone())],

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::tx::{AcrossTenants, Conn, OfPlatform, Statement, failed, statements};
 use super::{Engine, Store};
+use crate::domain::cursor::Cursor;
 use crate::domain::id::{ApiKeyId, InvitationId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::secret::{hex, sha256};
 use crate::entropy;
@@ -108,15 +109,6 @@ impl Change {
     }
 }
 
-/// A place in the feed. The nonce tells two histories apart that reached the same number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor {
-    /// The number of a transaction.
-    pub seq: i64,
-    /// Its nonce.
-    pub nonce: i32,
-}
-
 /// A row of the feed.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct FeedRow {
@@ -136,6 +128,27 @@ pub struct FeedRow {
     pub key2: Option<Uuid>,
     /// Which, for what is found by text.
     pub key_hash: Option<Vec<u8>>,
+}
+
+impl FeedRow {
+    /// The person that it is about: of places in tenants, accounts and sign-ins.
+    #[must_use]
+    pub const fn user(&self) -> Option<Uuid> {
+        match self.kind {
+            3 | 4 => self.key1,
+            30 => self.key2,
+            _ => None,
+        }
+    }
+
+    /// What it is about besides: a sign-in, an invitation, a key, a notice.
+    #[must_use]
+    pub const fn resource(&self) -> Option<Uuid> {
+        match self.kind {
+            3 | 4 => None,
+            _ => self.key1,
+        }
+    }
 }
 
 /// What a look into the feed found.
@@ -178,6 +191,11 @@ statements! {
            select * from change where seq > $1 order by seq, ord limit 2001) c on true
          order by c.seq, c.ord",
     );
+    PLACE: AcrossTenants = Statement::new(
+        "select o.seq as oldest, m.nonce
+         from (select min(seq) as seq from change) o
+         left join change m on m.seq = $1 and m.ord = 0",
+    );
     /// SQLite: the write transaction is the lock.
     HEAD: OfPlatform = Statement::new("select max(seq) as seq from change");
     APPEND: OfPlatform = Statement::new(
@@ -189,6 +207,12 @@ statements! {
 #[derive(sqlx::FromRow)]
 struct Head {
     seq: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct PlaceRow {
+    oldest: i64,
+    nonce: Option<i32>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -252,6 +276,17 @@ impl Store {
     pub async fn poll_feed(&self, cursor: Cursor) -> Result<Poll, Error> {
         Poll::of(cursor, self.across_tenants().await?.all(&POLL, &[cursor.seq.into()]).await?)
     }
+
+    /// Whether a place is in the feed, or was before it was compacted away. Numbers that are missing in between were never
+    /// committed, or were lost.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn has_place(&self, place: Cursor) -> Result<bool, Error> {
+        let found: Option<PlaceRow> = self.across_tenants().await?.optional(&PLACE, &[place.seq.into()]).await?;
+        let found = found.ok_or_else(|| Error::internal("the change feed is empty"))?;
+        Ok(place.seq < found.oldest || found.nonce == Some(place.nonce))
+    }
 }
 
 impl FeedReader<'_> {
@@ -270,12 +305,18 @@ impl FeedReader<'_> {
         }
     }
 
-    /// Waits until somebody has committed a change; for ever on SQLite.
+    /// Waits until somebody has committed a change.
     ///
     /// # Errors
     /// `DatabaseUnavailable`; the connection is no good then.
     pub async fn heard(&mut self) -> Result<(), Error> {
-        let Self::Postgres(listener) = self else { return std::future::pending().await };
+        let listener = match self {
+            Self::Postgres(listener) => listener,
+            Self::Sqlite(store) => {
+                store.marks.committed.notified().await;
+                return Ok(());
+            }
+        };
         // Not `recv`, which would connect anew by itself: what was said in between is found by the poll that follows.
         match listener.try_recv().await.map_err(failed)? {
             Some(_) => Ok(()),
@@ -313,17 +354,17 @@ pub(super) async fn append_and_commit_postgres(
     conn: &mut PgConnection,
     now: Timestamp,
     changes: &[Change],
-) -> Result<i64, Error> {
+) -> Result<Cursor, Error> {
     if changes.len() > 1000 {
         return Err(Error::internal("more than 1,000 changes in one transaction"));
     }
     let list = |item: &dyn Fn(&Change) -> String| changes.iter().map(item).collect::<Vec<_>>().join(",");
     let id = |id: Option<Uuid>| id.map_or_else(|| "null".to_owned(), |id| format!("'{}'", id.as_hyphenated()));
+    let nonce = nonce();
     let sql = format!(
         "select feed_append({nonce}, '{at}'::timestamptz, \
          array[{kinds}]::smallint[], array[{tenants}]::uuid[], array[{first}]::uuid[], array[{second}]::uuid[], \
          array[{hashes}]::bytea[]); commit and chain",
-        nonce = nonce(),
         at = now.utc().to_rfc3339_opts(SecondsFormat::Micros, true),
         kinds = list(&|c| c.kind().to_string()),
         tenants = list(&|c| id(c.tenant())),
@@ -333,27 +374,28 @@ pub(super) async fn append_and_commit_postgres(
     );
     // To the end of the message, so that a commit that failed is seen.
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await.map_err(failed)?;
-    rows.first().ok_or_else(|| Error::internal("feed_append gave no number"))?.try_get(0).map_err(failed)
+    let row = rows.first().ok_or_else(|| Error::internal("feed_append gave no number"))?;
+    Ok(Cursor { seq: row.try_get(0).map_err(failed)?, nonce })
 }
 
 pub(super) async fn append_sqlite(
     conn: &mut SqliteConnection,
     now: Timestamp,
     changes: &[Change],
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<Cursor>, Error> {
     if changes.is_empty() {
         return Ok(None);
     }
     let head: Option<Head> = Conn::Sqlite(conn).optional(&HEAD, &[]).await?;
     let seq = head.ok_or_else(|| Error::internal("the change feed is empty"))?.seq + 1;
-    let nonce = i64::from(nonce());
+    let nonce = nonce();
     for (ord, change) in (0_i64..).zip(changes) {
         let (key1, key2) = change.keys();
         let hash = change.key_hash();
         let args = [
             seq.into(),
             ord.into(),
-            nonce.into(),
+            i64::from(nonce).into(),
             now.into(),
             i64::from(change.kind()).into(),
             change.tenant().into(),
@@ -363,7 +405,7 @@ pub(super) async fn append_sqlite(
         ];
         Conn::Sqlite(conn).execute(&APPEND, &args).await?;
     }
-    Ok(Some(seq))
+    Ok(Some(Cursor { seq, nonce }))
 }
 
 fn nonce() -> i32 {

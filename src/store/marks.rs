@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::feed::{Change, FeedRow};
@@ -126,11 +127,15 @@ impl Tag {
 
 /// All marks.
 #[derive(Debug)]
-pub struct Marks(Box<[AtomicI64]>);
+pub struct Marks {
+    all: Box<[AtomicI64]>,
+    /// This server has committed something.
+    pub(super) committed: Notify,
+}
 
 impl Default for Marks {
     fn default() -> Self {
-        Self((0..MARKS).map(|_| AtomicI64::new(0)).collect())
+        Self { all: (0..MARKS).map(|_| AtomicI64::new(0)).collect(), committed: Notify::new() }
     }
 }
 
@@ -140,7 +145,7 @@ impl Marks {
     pub fn touch(&self, row: &FeedRow) -> bool {
         let Some(tags) = Tag::of_row(row) else { return false };
         for tag in tags {
-            self.0[usize::from(tag.0)].fetch_max(row.seq, Ordering::AcqRel);
+            self.all[usize::from(tag.0)].fetch_max(row.seq, Ordering::AcqRel);
         }
         true
     }
@@ -150,17 +155,18 @@ impl Marks {
         for change in changes {
             let _ = self.touch(&change.row(seq));
         }
+        self.committed.notify_one();
     }
 
     /// Where any of these was touched last.
     #[must_use]
     pub fn last(&self, tags: &[Tag]) -> i64 {
-        tags.iter().map(|tag| self.0[usize::from(tag.0)].load(Ordering::Acquire)).max().unwrap_or(0)
+        tags.iter().map(|tag| self.all[usize::from(tag.0)].load(Ordering::Acquire)).max().unwrap_or(0)
     }
 
     /// Forgets all marks: they are of a history that is not the database's.
     pub fn clear(&self) {
-        for mark in &self.0 {
+        for mark in &self.all {
             mark.store(0, Ordering::Release);
         }
     }

@@ -13,7 +13,7 @@ use super::marks::Marks;
 use super::quota::Recalls;
 use super::tx::{Conn, OfCaller, OfPlatform, OfTenant, OfUser, Record, Statement, Value, failed};
 use super::{Engine, Store};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, WRITTEN, Written};
 use crate::domain::id::{TenantId, UserId};
 use crate::domain::quota::AccountKey;
 use crate::error::Error;
@@ -332,24 +332,26 @@ impl<S: Scope> Scoped<S> {
     /// As `commit`.
     pub async fn commit_unaudited(self, now: Timestamp) -> Result<(), Error> {
         let Self { open, changes, marks, fenced, recalls, .. } = self;
-        let seq = match open {
+        let written = match open {
             Open::Postgres(mut tx) => {
-                let seq = match &*changes {
+                let written = match &*changes {
                     [] => None,
                     some => Some(feed::append_and_commit_postgres(&mut tx, now, some).await?),
                 };
                 tx.commit().await.map_err(failed)?;
-                seq
+                written
             }
             Open::Sqlite(mut tx) => {
-                let seq = feed::append_sqlite(&mut tx, now, &changes).await?;
+                let written = feed::append_sqlite(&mut tx, now, &changes).await?;
                 tx.commit().await.map_err(failed)?;
-                seq
+                written
             }
         };
         // Before the answer: whoever got it and asks this server again is not decided on what was before.
-        if let Some(seq) = seq {
-            marks.touch_own(seq, &changes);
+        if let Some(cursor) = written {
+            marks.touch_own(cursor.seq, &changes);
+            // Jobs answer nobody.
+            let _ = WRITTEN.try_with(|last| last.set(Written::UpTo(cursor)));
         }
         recalls.add(fenced);
         Ok(())

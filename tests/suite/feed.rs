@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tenantry::domain::cursor::Cursor;
 use tenantry::rpc::v1;
 use tenantry::store::Store;
-use tenantry::store::feed::{Cursor, FeedRow, Poll};
+use tenantry::store::feed::{FeedRow, Poll};
 use tokio::task::JoinSet;
 use tonic::Code;
 use uuid::Uuid;

@@ -14,10 +14,12 @@ mod bad_headers;
 mod bad_input;
 mod bad_tokens;
 mod catalogue;
+mod changes;
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod commands;
 mod concurrency;
+mod decisions;
 mod dns;
 mod doctor;
 mod domains;

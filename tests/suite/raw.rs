@@ -90,7 +90,14 @@ pub(crate) async fn call(
     let request = Request::from_parts(metadata, Extensions::default(), body.to_vec());
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a connection");
-    match client.unary(request, path.parse::<PathAndQuery>().expect("a path"), Bytes).await {
+    let at = path.parse::<PathAndQuery>().expect("a path");
+    if path.ends_with("/WatchChanges") {
+        // It has no end: what it says first is the answer.
+        let mut answers = client.server_streaming(request, at, Bytes).await?;
+        let first = answers.get_mut().message().await?;
+        return Ok(answers.map(|_| first.unwrap_or_default()));
+    }
+    match client.unary(request, at, Bytes).await {
         // A stream that ended well and had nothing to say.
         Err(status) if status.message() == "Missing response message." => Ok(Response::new(Vec::new())),
         answer => answer,

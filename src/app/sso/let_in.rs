@@ -124,7 +124,7 @@ impl App {
         let known = sso::find_identity(&mut tx, &connection.terms.issuer, &identity.subject).await?;
         if let Some(user) = known {
             drop(tx);
-            let account = self.store.find_account_by_id(user).await?.ok_or(Error::SsoMemberRefused(CLOSED))?;
+            let account = self.store.find_account_by_id(user).await?.found.ok_or(Error::SsoMemberRefused(CLOSED))?;
             return Guest::of(account, true);
         }
         let email = vouched(&mut tx, connection, identity).await?;

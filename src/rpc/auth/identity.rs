@@ -27,7 +27,7 @@ pub(super) async fn who_am_i(s: &Services, request: Request<v1::WhoAmIRequest>) 
 fn kind(ctx: &Ctx) -> v1::CallerKind {
     match ctx.caller {
         Caller::Anonymous => v1::CallerKind::Anonymous,
-        Caller::User(_) => v1::CallerKind::User,
+        Caller::User(_) | Caller::Named(_) => v1::CallerKind::User,
         Caller::Service(_) | Caller::Delegated(..) => v1::CallerKind::Service,
         Caller::Operator(_) => v1::CallerKind::Operator,
         Caller::Key(_) => v1::CallerKind::ApiKey,

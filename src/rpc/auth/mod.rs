@@ -3,6 +3,7 @@
 mod accounts;
 mod api_keys;
 mod authorize;
+mod authorize_stream;
 mod identity;
 mod impersonation;
 mod introspect;
@@ -16,9 +17,12 @@ mod signing_keys;
 mod sso;
 
 use chrono::TimeDelta;
+use tonic::{Request, Response, Status, Streaming};
 
 pub(super) use self::sessions::session_id;
 use super::fields::Fields;
+use super::status::respond;
+use super::stream::Answers;
 use super::{Services, v1};
 use crate::app::mfa::Code;
 use crate::ctx::{Ctx, SignedIn};
@@ -83,6 +87,18 @@ super::served! { v1::auth_service_server::AuthService:
     rotate_platform_key(RotatePlatformKeyRequest) -> RotatePlatformKeyResponse = platform_keys;
     revoke_platform_key(RevokePlatformKeyRequest) -> RevokePlatformKeyResponse = platform_keys;
     authorize(AuthorizeRequest) -> AuthorizeResponse = authorize;
+    batch_authorize(BatchAuthorizeRequest) -> BatchAuthorizeResponse = authorize;
+    test_permissions(TestPermissionsRequest) -> TestPermissionsResponse = authorize;
+    {
+        type AuthorizeStreamStream = Answers<v1::AuthorizeStreamResponse>;
+
+        async fn authorize_stream(
+            &self,
+            request: Request<Streaming<v1::AuthorizeStreamRequest>>,
+        ) -> Result<Response<Self::AuthorizeStreamStream>, Status> {
+            Box::pin(respond(authorize_stream::authorize_stream(self, request))).await
+        }
+    }
 }
 
 /// For how long the secret before a rotation stays good.

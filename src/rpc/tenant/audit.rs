@@ -14,9 +14,9 @@ use crate::app::audit::{AuditFilter, AuditRow};
 use crate::ctx::TenantCtx;
 use crate::error::Error;
 use crate::rpc::fields::Fields;
-use crate::rpc::front::Turn;
 use crate::rpc::page::Page;
 use crate::rpc::status::{REQUEST_ID, status};
+use crate::rpc::stream::Turns;
 use crate::rpc::{Services, convert, v1};
 use crate::time::Timestamp;
 
@@ -56,7 +56,7 @@ pub(super) async fn export_audit_events(
     s: &Services,
     request: Request<v1::ExportAuditEventsRequest>,
 ) -> Result<Answers<v1::ExportAuditEventsResponse>, Error> {
-    let turn = (request.extensions().get::<Turn>().cloned(), s.0.stream_turn()?);
+    let turns = Turns::take(s, &request)?;
     let (t, m) = s.0.enter(request).await?;
     let filter = filter(m.filter.as_ref())?;
     let cursor = if m.cursor.is_empty() { Ok(Uuid::nil()) } else { Uuid::try_parse(&m.cursor) };
@@ -66,7 +66,7 @@ pub(super) async fn export_audit_events(
     let (out, answers) = mpsc::channel(1);
     let request_id = t.ctx.request_id;
     let work = async move {
-        let _turn = turn;
+        let _turns = turns;
         let end = Instant::now() + LONGEST;
         loop {
             let rows = match app.next_audit_events(&t, &filter, after).await {

@@ -21,8 +21,8 @@ use crate::ctx::Ctx;
 use crate::domain::catalogue::Catalogue;
 use crate::error::Error;
 use crate::rpc::fields::Fields;
-use crate::rpc::front::Turn;
 use crate::rpc::status::{REQUEST_ID, broken_off, status, told};
+use crate::rpc::stream::Turns;
 use crate::rpc::{Services, v1};
 
 /// Items of one stream that are worked on at once.
@@ -71,7 +71,7 @@ pub(super) async fn import_tenants(
     s: &Services,
     request: Request<Streaming<v1::ImportTenantsRequest>>,
 ) -> Result<Answers<v1::ImportTenantsResponse>, Error> {
-    let turn = (request.extensions().get::<Turn>().cloned(), s.0.stream_turn()?);
+    let turns = Turns::take(s, &request)?;
     let (ctx, _, _, items) = s.0.open(request).await?;
     let app = s.0.app.clone();
     let catalogue = app.import_catalogue().await?;
@@ -80,7 +80,7 @@ pub(super) async fn import_tenants(
     let stream = Import { app, ctx, catalogue, busy: HashMap::new(), flight: VecDeque::new(), index: 0 };
     let request_id = stream.ctx.request_id;
     let work = async move {
-        let _turn = turn;
+        let _turns = turns;
         if let Err(refusal) = stream.run(items, &out).await {
             let _ = out.send(Err(refusal)).await;
         }
@@ -224,7 +224,7 @@ pub(super) async fn export_tenant(
     s: &Services,
     request: Request<v1::ExportTenantRequest>,
 ) -> Result<Answers<v1::ExportTenantResponse>, Error> {
-    let turn = (request.extensions().get::<Turn>().cloned(), s.0.stream_turn()?);
+    let turns = Turns::take(s, &request)?;
     let (t, _) = s.0.enter(request).await?;
     let app = s.0.app.clone();
     let mut export = app.begin_export(&t).await?;
@@ -232,7 +232,7 @@ pub(super) async fn export_tenant(
     let (out, answers) = mpsc::channel(1);
     let request_id = t.ctx.request_id;
     let work = async move {
-        let _turn = turn;
+        let _turns = turns;
         let end = Instant::now() + LONGEST;
         loop {
             let page = match app.next_lines(&t, &mut export).await {

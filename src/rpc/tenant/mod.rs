@@ -3,6 +3,7 @@
 mod audit;
 mod bulk;
 mod catalogue;
+mod changes;
 mod domains;
 mod entitlements;
 mod import_items;
@@ -71,6 +72,7 @@ super::served! { v1::tenant_service_server::TenantService:
     rotate_webhook_secret(RotateWebhookSecretRequest) -> RotateWebhookSecretResponse = webhooks;
     list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse = audit;
     list_platform_audit_events(ListPlatformAuditEventsRequest) -> ListPlatformAuditEventsResponse = audit;
+    list_changes(ListChangesRequest) -> ListChangesResponse = changes;
     lookup_external_id(LookupExternalIdRequest) -> LookupExternalIdResponse = bulk;
 
     {
@@ -90,6 +92,15 @@ super::served! { v1::tenant_service_server::TenantService:
             request: Request<v1::ExportAuditEventsRequest>,
         ) -> Result<Response<Self::ExportAuditEventsStream>, Status> {
             Box::pin(respond(audit::export_audit_events(self, request))).await
+        }
+
+        type WatchChangesStream = bulk::Answers<v1::WatchChangesResponse>;
+
+        async fn watch_changes(
+            &self,
+            request: Request<v1::WatchChangesRequest>,
+        ) -> Result<Response<Self::WatchChangesStream>, Status> {
+            Box::pin(respond(changes::watch_changes(self, request))).await
         }
 
         type ExportTenantStream = bulk::Answers<v1::ExportTenantResponse>;

@@ -96,7 +96,7 @@ pub(super) async fn stream_usage(
     s: &Services,
     request: Request<Streaming<v1::StreamUsageRequest>>,
 ) -> Result<v1::StreamUsageResponse, Error> {
-    let _turn = s.0.stream_turn()?;
+    let _turn = s.0.stream_turn(&request)?;
     let end = request.extensions().get::<Deadline>().map_or_else(Instant::now, end_of);
     let entered = tokio::time::timeout(IDLE, s.0.enter_stream(request)).await;
     let (mut t, first, mut events) = entered.map_err(|_| Error::DeadlineExceeded)??;

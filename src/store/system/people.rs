@@ -60,11 +60,11 @@ statements! {
          from mail_link
          where digest = $1 and purpose = $2 and expires_at > $3",
     );
-    FIND_ACCOUNT: AcrossTenants = Statement::new(
-        "select user_id, email, display_name, status, session_epoch, default_tenant_id
+    FIND_ACCOUNT: AcrossTenants = Statement::new(seen!(
+        "user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
-         where user_id = $1",
-    );
+         where user_id = $1"
+    ));
     FIND_ACCOUNT_BY_EMAIL: AcrossTenants = Statement::new(
         "select user_id, email, display_name, status, session_epoch, default_tenant_id
          from user_account
@@ -215,9 +215,9 @@ impl Store {
     ///
     /// # Errors
     /// `DatabaseUnavailable`.
-    pub async fn find_account_by_id(&self, user: UserId) -> Result<Option<Account>, Error> {
-        let row: Option<AccountRow> = self.across_tenants().await?.optional(&FIND_ACCOUNT, &[user.0.into()]).await?;
-        row.map(account).transpose()
+    pub async fn find_account_by_id(&self, user: UserId) -> Result<Seen<Account>, Error> {
+        let seen: Seen<AccountRow> = self.see(&FIND_ACCOUNT, &[user.0.into()]).await?;
+        seen.try_map(account)
     }
 
     /// The account of an address.

@@ -2,8 +2,9 @@
 
 use super::super::Store;
 use super::super::tx::{AcrossTenants, Statement, statements};
-use super::TenantIdRow;
+use super::{Seen, TenantIdRow, seen};
 use crate::domain::catalogue::MEMBERS;
+use crate::domain::entitlement::{FeatureSwitch, Source};
 use crate::domain::id::TenantId;
 use crate::domain::plan::{Limit, PlanRef};
 use crate::domain::role::RoleName;
@@ -12,6 +13,14 @@ use crate::time::Timestamp;
 use uuid::Uuid;
 
 statements! {
+    /// What an operator and the tenant itself have switched of a feature; a row in any case.
+    FIND_SWITCHES: AcrossTenants = Statement::new(seen!(
+        "o.enabled as own_enabled, o.expires_at as own_expires_at, s.enabled as tenant_enabled,
+                s.expires_at as tenant_expires_at
+         from (select cast(1 as bigint) as one) x
+         left join feature_switch o on o.tenant_id = $1 and o.feature = $2 and o.source = 2
+         left join feature_switch s on s.tenant_id = $1 and s.feature = $2 and s.source = 3"
+    ));
     COUNT_TENANTS_OF_PLAN: AcrossTenants = Statement::new(
         "select count(*) as tenants
          from tenant
@@ -76,6 +85,14 @@ statements! {
 }
 
 #[derive(sqlx::FromRow)]
+struct SwitchesRow {
+    own_enabled: Option<i64>,
+    own_expires_at: Option<Timestamp>,
+    tenant_enabled: Option<i64>,
+    tenant_expires_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
 struct RoleRow {
     role: String,
 }
@@ -107,6 +124,21 @@ fn over(row: &OverRow) -> Over {
 }
 
 impl Store {
+    /// The switches of a tenant's feature, also those that are over.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`.
+    pub async fn find_switches(&self, tenant: TenantId, feature: &str) -> Result<Seen<Vec<FeatureSwitch>>, Error> {
+        let seen: Seen<SwitchesRow> = self.see(&FIND_SWITCHES, &[tenant.0.into(), feature.into()]).await?;
+        seen.try_map(|row| {
+            let switch = |source, enabled: Option<i64>, expires_at| {
+                enabled.map(|enabled| FeatureSwitch { source, enabled: enabled != 0, expires_at })
+            };
+            let own = switch(Source::Override, row.own_enabled, row.own_expires_at);
+            Ok(own.into_iter().chain(switch(Source::Tenant, row.tenant_enabled, row.tenant_expires_at)).collect())
+        })
+    }
+
     /// How many tenants are on any version of a plan, deleted ones aside.
     ///
     /// # Errors
