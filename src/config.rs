@@ -226,11 +226,6 @@ pub struct Serve {
     #[arg(help_heading = "Limits")]
     pub max_concurrent_requests: usize,
 
-    /// Threads that serve gRPC; the number of processors unless said
-    #[arg(long, env = "TENANTRY_SERVING_THREADS", default_value_t = processors(), value_name = "N")]
-    #[arg(help_heading = "Limits")]
-    pub serving_threads: usize,
-
     /// Longest time a request may take, in seconds, whatever the caller's deadline
     #[arg(long, env = "TENANTRY_MAX_DEADLINE", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     #[arg(help_heading = "Limits")]

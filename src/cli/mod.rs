@@ -9,7 +9,6 @@ mod catalogue;
 mod completions;
 mod confirm;
 mod connect;
-mod cores;
 mod doctor;
 mod domain;
 mod error;

@@ -10,12 +10,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 use super::CliError;
-use super::cores::{Cores, Served};
 use super::pulse::{beat, pulse, tell, write_noted};
 use crate::app::App;
 use crate::app::activity::Activity;
@@ -90,7 +90,7 @@ pub struct Running {
     app: Arc<App>,
     stop_grpc: oneshot::Sender<()>,
     stop_http: oneshot::Sender<()>,
-    cores: Cores,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
     telling: JoinHandle<std::io::Result<()>>,
     pulse: JoinHandle<()>,
     noted: JoinHandle<()>,
@@ -121,7 +121,7 @@ pub(super) async fn run(config: Serve) -> Result<(), CliError> {
     tokio::select! {
         () = stop => {}
         // A listener that ends by itself is a failure, not a stop.
-        ended = &mut server.cores.serving => {
+        ended = &mut server.serving => {
             return Err(CliError::Failed(format!("the gRPC port closed by itself: {ended:?}")));
         }
     }
@@ -147,7 +147,10 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
     let (reporter, health) = tonic_health::server::health_reporter();
     let (stop, stopping) = watch::channel(false);
     let router = router(config, app.clone(), stopping.clone())?.add_service(health);
-    let cores = Cores::serve(grpc, &router, config.serving_threads, grpc_stopped)?;
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
+        let _ = grpc_stopped.await;
+    }));
 
     let plain = listen(config.http_listen).await?;
     let http_address = plain.local_addr()?;
@@ -173,7 +176,7 @@ pub async fn start(config: &Serve, fittings: Fittings, metrics: PrometheusHandle
         app,
         stop_grpc,
         stop_http,
-        cores,
+        serving,
         telling,
         pulse,
         noted,
@@ -274,7 +277,7 @@ impl Running {
         let _ = self.upkeep.await;
         tell(&self.ready, &self.reporter, Readiness::NotReady("stopping")).await;
         let _ = self.stop_grpc.send(());
-        if tokio::time::timeout(self.drain, &mut self.cores.serving).await.is_err() {
+        if tokio::time::timeout(self.drain, &mut self.serving).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         let _ = tokio::time::timeout(LANES_FINISH, lanes).await;
@@ -438,6 +441,9 @@ fn attempt_limits(config: &Serve) -> AttemptLimits {
         interval: TimeDelta::seconds(30),
     }
 }
+
+/// Everything that gRPC serves.
+type Served = Router<tower::layer::util::Stack<FrontLayer, tower::layer::util::Identity>>;
 
 /// Everything that gRPC serves, behind the front and the gate.
 fn router(config: &Serve, app: Arc<App>, stopping: watch::Receiver<bool>) -> Result<Served, CliError> {

@@ -150,7 +150,6 @@ impl Serve {
         let limits = [
             ("--max-message-bytes", self.max_message_bytes, LEAST_MESSAGE_BYTES),
             ("--max-concurrent-requests", self.max_concurrent_requests, 1),
-            ("--serving-threads", self.serving_threads, 1),
             ("--max-deadline", usize::from(!self.max_deadline.is_zero()), 1),
             ("--max-staleness", usize::from(!self.max_staleness.is_zero()), 1),
             ("--memory-entries", self.memory_entries, 100),
