@@ -143,8 +143,7 @@ impl Memory {
     /// How old the state is that decisions are made from; none before the feed was read.
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
-        let confirmed = self.confirmed.load(Ordering::Acquire);
-        (confirmed != 0).then(|| Duration::from_micros(boot_micros().saturating_sub(confirmed)))
+        self.basis().staleness()
     }
 
     /// What a decision that begins now is made on, at least.
@@ -227,26 +226,23 @@ impl Memory {
 
     /// Waits until the feed was read up to a place; false when it does not get there in time.
     async fn reach(&self, place: i64) -> bool {
-        let reached = async {
-            loop {
-                let moved = self.moved.notified();
-                if self.applied.load(Ordering::Acquire) >= place {
-                    return;
-                }
-                self.wanted.notify_one();
-                moved.await;
-            }
-        };
+        let reached = self.moves_until(|| self.applied.load(Ordering::Acquire) >= place, || self.wanted.notify_one());
         tokio::time::timeout(CATCH_UP, reached).await.is_ok()
     }
 
     /// Waits until the feed was read beyond a place.
     pub async fn passes(&self, place: i64) {
+        self.moves_until(|| self.applied.load(Ordering::Acquire) > place, || {}).await;
+    }
+
+    /// Waits until something is so, which is looked at whenever the feed was read; `ask` says each time that it is wanted.
+    async fn moves_until(&self, is_so: impl Fn() -> bool, ask: impl Fn()) {
         loop {
             let moved = self.moved.notified();
-            if self.applied.load(Ordering::Acquire) > place {
+            if is_so() {
                 return;
             }
+            ask();
             moved.await;
         }
     }
@@ -268,16 +264,7 @@ impl Memory {
     /// `DatabaseUnavailable`.
     pub async fn read_on(&self) -> Result<(), Error> {
         let asked = boot_micros();
-        let read = async {
-            loop {
-                let moved = self.moved.notified();
-                if self.confirmed.load(Ordering::Acquire) >= asked {
-                    return;
-                }
-                self.wanted.notify_one();
-                moved.await;
-            }
-        };
+        let read = self.moves_until(|| self.confirmed.load(Ordering::Acquire) >= asked, || self.wanted.notify_one());
         let too_long = |_| Error::DatabaseUnavailable("a look into the change feed took too long".into());
         tokio::time::timeout(self.max_staleness / 2, read).await.map_err(too_long)
     }

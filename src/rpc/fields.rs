@@ -13,6 +13,7 @@ use super::v1;
 use crate::app::mutation::RequestKey;
 use crate::app::usage::{Amounts, OWN_KEYS};
 use crate::domain::catalogue::{MAX_AMOUNT, is_name};
+use crate::domain::cursor::Cursor;
 use crate::domain::id::UserId;
 use crate::domain::plan::Cycle;
 use crate::domain::role::{Role, RoleName, RoleNames, Roles};
@@ -193,6 +194,15 @@ impl Fields {
         };
         self.read("idempotency_key", own)?;
         Some(Some(text.to_owned()))
+    }
+
+    /// A place in the change feed as it was told before; none when empty.
+    #[expect(clippy::option_option, reason = "whether it could be read, and then whether it was there")]
+    pub(super) fn cursor(&mut self, field: &str, text: &str, problem: &'static str) -> Option<Option<Cursor>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        self.read(field, Cursor::parse(text).ok_or(problem)).map(Some)
     }
 
     /// A span of time that lies ahead; none when absent.

@@ -74,7 +74,7 @@ impl Gate {
         }
         let credential = credential(&parts.headers)?;
         let on_behalf_of = one(&parts.headers, "x-on-behalf-of")?;
-        let revision = match one(&parts.headers, AT_LEAST)? {
+        let mut at_least = match one(&parts.headers, AT_LEAST)? {
             Some(text) => Some(Cursor::parse(text).ok_or(Error::MetadataMalformed(AT_LEAST))?),
             None => None,
         };
@@ -83,7 +83,6 @@ impl Gate {
             TenantRule::None if !DECISIONS.contains(&access.name()) => Claims::default(),
             _ => self.claims(parts)?,
         };
-        let mut at_least = revision;
         let mut look = self.app.plane.look();
         let (mut admission, entered) = loop {
             let caller = self.caller(&mut look, credential, on_behalf_of, &ctx).await;

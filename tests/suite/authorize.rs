@@ -27,7 +27,7 @@ on_both_engines! {
     an_expired_token_asks_for_a_sign_in
 }
 
-fn question(person: &Person, permissions: &[&str], list: &[(&str, i64)]) -> v1::AuthorizeRequest {
+pub(crate) fn question(person: &Person, permissions: &[&str], list: &[(&str, i64)]) -> v1::AuthorizeRequest {
     v1::AuthorizeRequest {
         subject_token: person.token.clone(),
         permissions: permissions.iter().map(|&p| p.to_owned()).collect(),
@@ -47,7 +47,7 @@ fn reasons(decision: &v1::AuthorizeResponse) -> Vec<(&str, &str, v1::Remedy)> {
     decision.reasons.iter().map(|r| (r.reason.as_str(), r.subject.as_str(), r.remedy())).collect()
 }
 
-async fn service(t: &Bed) -> Clients {
+pub(crate) async fn service(t: &Bed) -> Clients {
     t.with_key(&t.service_key(&["usage.write"]).await)
 }
 

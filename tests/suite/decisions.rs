@@ -11,9 +11,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Streaming};
 
-use crate::harness::{
-    Bed, Clients, Engine, Person, Tenant, amounts, assert_refused, on_both_engines, request_id, wrong_fields,
-};
+use crate::authorize::{question, service};
+use crate::harness::{Bed, Clients, Engine, Person, Tenant, assert_refused, on_both_engines, request_id, wrong_fields};
 
 on_both_engines! {
     many_questions_have_an_answer_each_in_their_order
@@ -35,15 +34,6 @@ on_both_engines! {
     a_repetition_tells_a_revision_that_is_not_older_than_the_first_call
 }
 
-fn question(person: &Person, permissions: &[&str], list: &[(&str, i64)]) -> v1::AuthorizeRequest {
-    v1::AuthorizeRequest {
-        subject_token: person.token.clone(),
-        permissions: permissions.iter().map(|&p| p.to_owned()).collect(),
-        amounts: amounts(list),
-        ..Default::default()
-    }
-}
-
 /// What came of a question: whether it was allowed, or what is wrong with it, with the reasons.
 fn outcome(result: &v1::AuthorizeResult) -> (Option<bool>, Vec<&str>) {
     match result.result.as_ref().expect("a result") {
@@ -52,10 +42,6 @@ fn outcome(result: &v1::AuthorizeResult) -> (Option<bool>, Vec<&str>) {
         }
         Of::Error(error) => (None, vec![error.reason.as_str()]),
     }
-}
-
-async fn service(t: &Bed) -> Clients {
-    t.with_key(&t.service_key(&["usage.write"]).await)
 }
 
 async fn many_questions_have_an_answer_each_in_their_order(t: &Bed) {

@@ -17,6 +17,9 @@ use crate::error::Error;
 use crate::rpc::fields::Fields;
 use crate::rpc::{Services, convert, v1};
 
+/// What is wrong with a text that is no revision.
+const ODD_REVISION: &str = "must be a revision as an answer told it";
+
 /// Permissions and features in one question.
 const NAMES: usize = 100;
 
@@ -51,7 +54,9 @@ pub(super) async fn batch_authorize(
     for (i, _) in m.questions.iter().enumerate().filter(|(_, question)| question.explain).take(QUESTIONS) {
         f.read(&format_args!("questions[{i}].explain"), Err::<(), _>("is for single questions"));
     }
-    let Some(at_least) = revision(&mut f, &m.at_least_revision) else { return Err(f.refuse()) };
+    let Some(at_least) = f.cursor("at_least_revision", &m.at_least_revision, ODD_REVISION) else {
+        return Err(f.refuse());
+    };
     if !f.is_clean() {
         return Err(f.refuse());
     }
@@ -59,7 +64,7 @@ pub(super) async fn batch_authorize(
         s.0.app.plane.reach(revision).await?;
     }
     let decisions = m.questions.into_iter().map(async |question| {
-        // Others are served on the same thread.
+        // Others wait for the same thread.
         tokio::task::yield_now().await;
         decide(s, &ctx, claims.clone(), question).await
     });
@@ -130,7 +135,7 @@ fn question(claims: Claims, m: v1::AuthorizeRequest) -> Result<Question, Error> 
     let idempotency_key = f.idempotency_key(&m.idempotency_key);
     let level = v1::AckLevel::try_from(m.ack_level).map_err(|_| "must be one of the levels that there are");
     let level = f.read("ack_level", level);
-    let at_least = revision(&mut f, &m.at_least_revision);
+    let at_least = f.cursor("at_least_revision", &m.at_least_revision, ODD_REVISION);
     let subject = subject(&mut f, m.subject_token, m.subject_api_key, &m.subject_user_id);
     match (tenant, amounts, idempotency_key, level, at_least) {
         (Some(tenant), Some(amounts), Some(idempotency_key), Some(level), Some(at_least)) if f.is_clean() => {
@@ -172,15 +177,6 @@ fn subject(f: &mut Fields, token: String, api_key: String, user: &str) -> Option
             f.read(last, Err("must not be there besides another subject"))
         }
     }
-}
-
-/// A revision that was told before; none when empty.
-#[expect(clippy::option_option, reason = "whether it could be read, and then whether it was there")]
-fn revision(f: &mut Fields, text: &str) -> Option<Option<Cursor>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    f.read("at_least_revision", Cursor::parse(text).ok_or("must be a revision as an answer told it")).map(Some)
 }
 
 /// On what something was decided, as answers say it.

@@ -10,11 +10,13 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::app::changes::{ChangeFilter, Changed, Changes, Watch};
 use crate::ctx::TenantCtx;
-use crate::domain::cursor::Cursor;
 use crate::error::Error;
 use crate::rpc::fields::Fields;
 use crate::rpc::stream::{Answers, Source, Turns, answer};
 use crate::rpc::{Services, v1};
+
+/// What is wrong with a text that is no cursor.
+const ODD_CURSOR: &str = "must be one that this method gave";
 
 /// How long a stream is silent, unless said.
 const HEARTBEAT: TimeDelta = TimeDelta::seconds(10);
@@ -27,7 +29,8 @@ pub(super) async fn list_changes(
 ) -> Result<v1::ListChangesResponse, Error> {
     let (_, t, m) = s.0.enter_any(request).await?;
     let mut f = Fields::default();
-    let (Some(filter), Some(after)) = (filter(&mut f, t.as_ref(), &m.kinds), cursor(&mut f, &m.cursor)) else {
+    let (Some(filter), Some(after)) = (filter(&mut f, t.as_ref(), &m.kinds), f.cursor("cursor", &m.cursor, ODD_CURSOR))
+    else {
         return Err(f.refuse());
     };
     let Changes { changes, cursor, more } = s.0.app.list_changes(&filter, after).await?;
@@ -41,7 +44,7 @@ pub(super) async fn watch_changes(
     let turns = Turns::take(s, &request)?;
     let (ctx, t, m) = s.0.enter_any(request).await?;
     let mut f = Fields::default();
-    let (filter, after) = (filter(&mut f, t.as_ref(), &m.kinds), cursor(&mut f, &m.cursor));
+    let (filter, after) = (filter(&mut f, t.as_ref(), &m.kinds), f.cursor("cursor", &m.cursor, ODD_CURSOR));
     let heartbeat = match &m.heartbeat_interval {
         None => Some(HEARTBEAT),
         Some(said) => {
@@ -88,15 +91,6 @@ fn filter(f: &mut Fields, t: Option<&TenantCtx>, kinds: &[i32]) -> Option<Change
     let kinds: Vec<Option<i16>> = kinds.iter().enumerate().take(100).map(known).collect();
     let kinds: Option<Vec<i16>> = kinds.into_iter().collect();
     Some(ChangeFilter { tenant: t.map(TenantCtx::tenant_id), kinds: kinds? })
-}
-
-/// A cursor that was told before; none when empty.
-#[expect(clippy::option_option, reason = "whether it could be read, and then whether it was there")]
-fn cursor(f: &mut Fields, text: &str) -> Option<Option<Cursor>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    f.read("cursor", Cursor::parse(text).ok_or("must be one that this method gave")).map(Some)
 }
 
 /// A kind that this version has no name for is told by its number.
